@@ -1,0 +1,47 @@
+# Everything that people and CI do, in one place. `make help` lists it.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+ENV := . scripts/env.sh
+
+.PHONY: help run build test lint fmt bench page page-check dist lock model clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: build ## build, then score a stream of synthetic posts; ARGS="--input posts.jsonl" for your own
+	@exec ./target/release/undertone run $(ARGS)
+
+build: ## set up what is missing and build the binary
+	@scripts/setup.py run
+	@$(ENV) && cargo build --release --locked
+
+test: ## set up, check and test everything; ends with a line of counts
+	@scripts/setup.py test
+	@$(ENV) && python3 scripts/test.py
+
+lint: ## formatting and clippy
+	@$(ENV) && cargo fmt --all --check && cargo clippy --release --locked --workspace --all-targets --features failpoints -- -D warnings
+
+fmt: ## format the code
+	@cargo fmt --all
+
+bench: build ## throughput and latency of the core, then Criterion's benches
+	@./target/release/undertone bench
+	@$(ENV) && cargo bench --locked -p undertone-inference
+
+page: ## build the live page into gateway/page/dist
+	@cd gateway/page && npm ci --no-audit --no-fund && npm run build
+
+model: build ## train the sentiment head again and measure it (needs ../shared/data)
+	@$(ENV) && scripts/setup.py test && "$$UNDERTONE_CACHE/test-env/bin/python" models/train_head.py
+
+dist: ## a relocatable tarball in target/dist/
+	@scripts/setup.py run
+	@$(ENV) && scripts/dist.sh
+
+lock: ## pin the tests' Python packages again
+	@uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url tests/requirements.in -o tests/requirements.txt
+
+clean: ## remove what was built here (caches stay: they serve other checkouts)
+	@rm -rf target gateway/page/node_modules

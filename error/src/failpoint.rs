@@ -1,0 +1,104 @@
+//! Named points at which a test can kill, stall or bend the program. Without the feature `failpoints` every function
+//! here is empty, so that no variable of the environment can weaken a production binary.
+//!
+//! `UNDERTONE_FAILPOINTS="sink.files-closed=stall@2;catalog.lost-reply=on@1"` arms points: `abort` ends the process at
+//! once, `stall` creates the file named by `UNDERTONE_FAILPOINT_MARKER` and then sleeps for ever (so that a test can
+//! `kill -9` exactly there), `on` makes [`fires`] answer true. `@N` restricts the action to the N-th visit.
+//! `UNDERTONE_SABOTAGE="no-read-back"` switches a safeguard off, so that a test can show that it is needed.
+
+/// Visits a point.
+#[cfg(not(feature = "failpoints"))]
+pub fn hit(_name: &str) {}
+
+/// Whether the point changes behaviour this time.
+#[cfg(not(feature = "failpoints"))]
+pub fn fires(_name: &str) -> bool {
+    false
+}
+
+/// Whether the named safeguard is switched off.
+#[cfg(not(feature = "failpoints"))]
+pub fn sabotaged(_name: &str) -> bool {
+    false
+}
+
+#[cfg(feature = "failpoints")]
+pub use armed::{fires, hit, sabotaged};
+
+#[cfg(feature = "failpoints")]
+mod armed {
+    use std::collections::HashMap;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::OnceLock;
+    use std::{env, fs, process, thread, time::Duration};
+
+    struct Point {
+        action: String,
+        only_at: Option<u64>,
+        visits: AtomicU64,
+    }
+
+    fn points() -> &'static HashMap<String, Point> {
+        static POINTS: OnceLock<HashMap<String, Point>> = OnceLock::new();
+        POINTS.get_or_init(|| parse(&env::var("UNDERTONE_FAILPOINTS").unwrap_or_default()))
+    }
+
+    fn parse(text: &str) -> HashMap<String, Point> {
+        let point = |entry: &str| {
+            let (name, action) = entry.trim().split_once('=')?;
+            let (action, only_at) = match action.split_once('@') {
+                Some((action, n)) => (action, Some(n.parse().ok()?)),
+                None => (action, None),
+            };
+            Some((name.to_owned(), Point { action: action.to_owned(), only_at, visits: AtomicU64::new(0) }))
+        };
+        text.split(';').filter_map(point).collect()
+    }
+
+    /// The action of this visit, if the point is armed for it.
+    fn visit(name: &str) -> Option<&'static str> {
+        let point = points().get(name)?;
+        let visit = point.visits.fetch_add(1, Ordering::Relaxed) + 1;
+        point.only_at.is_none_or(|n| n == visit).then_some(point.action.as_str())
+    }
+
+    /// Visits a point.
+    pub fn hit(name: &str) {
+        match visit(name) {
+            Some("abort") => process::abort(),
+            Some("stall") => {
+                if let Ok(marker) = env::var("UNDERTONE_FAILPOINT_MARKER") {
+                    let _ = fs::write(marker, name);
+                }
+                loop {
+                    thread::sleep(Duration::from_secs(3600));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the point changes behaviour this time.
+    pub fn fires(name: &str) -> bool {
+        visit(name) == Some("on")
+    }
+
+    /// Whether the named safeguard is switched off.
+    pub fn sabotaged(name: &str) -> bool {
+        static OFF: OnceLock<Vec<String>> = OnceLock::new();
+        let off = OFF.get_or_init(|| {
+            env::var("UNDERTONE_SABOTAGE").unwrap_or_default().split(',').map(|name| name.trim().to_owned()).collect()
+        });
+        off.iter().any(|safeguard| safeguard == name)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        #[test]
+        fn points_parse_with_and_without_a_visit_number() {
+            let points = super::parse("a.b=stall@2; c=on");
+            assert_eq!(points.get("a.b").map(|p| (p.action.as_str(), p.only_at)), Some(("stall", Some(2))));
+            assert_eq!(points.get("c").map(|p| (p.action.as_str(), p.only_at)), Some(("on", None)));
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The JSON of scoring, shared by `POST /v1/score` and the command `undertone score`.
+//!
+//! The guarantee: one text has one form everywhere. [`ScoreResult::new`] holds one object a head, each with all of its
+//! probabilities in the model's order, and what the model does not say is null, never guessed.
+
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
+use serde_json::Value;
+use undertone_inference::{HeadKind, HeadScores, ModelInfo, Scored};
+use utoipa::ToSchema;
+
+use crate::problem::Problem;
+
+/// What to score: exactly one of `text`, `texts` and `items`.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreRequest {
+    /// One text. What is wrong with it is the status of the call.
+    #[schema(nullable = false, example = "the espresso here is wonderful ☕")]
+    pub text: Option<String>,
+    /// Many texts. What is wrong with one of them is in its result.
+    #[schema(nullable = false)]
+    pub texts: Option<Vec<String>>,
+    /// Many texts with ids, which come back with the results.
+    #[schema(nullable = false)]
+    pub items: Option<Vec<ScoreItem>>,
+    /// The heads to answer; absent or empty for every head of the model.
+    #[schema(nullable = false)]
+    pub heads: Option<Vec<String>>,
+    /// Whether to answer the embedding too.
+    #[serde(default)]
+    pub embedding: bool,
+}
+
+/// One text with an id.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreItem {
+    /// A string of at most 256 bytes, or a number; comes back with the result.
+    #[schema(value_type = Option<String>, nullable = false)]
+    pub id: Option<Value>,
+    /// The text.
+    pub text: String,
+}
+
+/// The results of one call.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ScoreResponse {
+    /// The model that scored.
+    pub model: ModelRef,
+    /// One result for each text, in order.
+    pub results: Vec<ScoreResult>,
+}
+
+/// Which model scored: enough to score the same again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ModelRef {
+    /// The model's name.
+    pub name: String,
+    /// A hash of the files of the model's folder, in hex.
+    pub revision: String,
+    /// The arithmetic: `fp32`, `bf16` or `int8`.
+    pub precision: String,
+}
+
+impl From<&ModelInfo> for ModelRef {
+    fn from(model: &ModelInfo) -> Self {
+        Self { name: model.name.clone(), revision: model.revision.clone(), precision: model.precision.clone() }
+    }
+}
+
+/// The result of one text: its scores, or what was wrong with it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ScoreResult {
+    /// The id that came with the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
+    pub id: Option<Value>,
+    /// Scores or error.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// What became of one text.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Outcome {
+    /// It was scored.
+    Scores(Box<Scores>),
+    /// It was not.
+    Error {
+        /// Why not.
+        error: Box<Problem>,
+    },
+}
+
+/// The scores of one text: one object a head under the head's name, and what is common to all heads.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Scores {
+    /// One object a head, under the head's name.
+    #[serde(flatten)]
+    #[schema(value_type = std::collections::HashMap<String, HeadResult>)]
+    pub heads: Heads,
+    /// P(positive) - P(negative), -1 to 1; null if the model's labels say neither.
+    pub polarity: Option<f64>,
+    /// The calibrated probability of the sentiment's label, 0 to 1; null if the model has no sentiment.
+    pub confidence: Option<f32>,
+    /// The language that was detected, in ISO 639-3; null if the text is too short to tell.
+    pub language: Option<String>,
+    /// How many tokens the model read.
+    pub tokens: u32,
+    /// Whether the text was longer than the model reads.
+    pub truncated: bool,
+    /// The embedding, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub embedding: Option<Vec<f32>>,
+    /// The model that scored.
+    pub model: ModelRef,
+}
+
+/// The heads of one result, in the model's order.
+#[derive(Clone, Debug)]
+pub struct Heads(Vec<(String, HeadResult)>);
+
+/// What one head says.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct HeadResult {
+    /// The most probable label.
+    pub label: String,
+    /// The calibrated probability of every label, 0 to 1, in the model's order.
+    #[schema(value_type = std::collections::HashMap<String, f32>)]
+    pub probabilities: Probabilities,
+}
+
+/// The probabilities of one head, in the model's order.
+#[derive(Clone, Debug)]
+pub struct Probabilities(Vec<(String, f32)>);
+
+impl Serialize for Heads {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (head, result) in &self.0 {
+            map.serialize_entry(head, result)?;
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Probabilities {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (label, probability) in &self.0 {
+            map.serialize_entry(label, probability)?;
+        }
+        map.end()
+    }
+}
+
+/// Which parts of a result a caller wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The heads to answer; empty for all.
+    pub heads: Vec<String>,
+    /// Whether to answer the embedding.
+    pub embedding: bool,
+}
+
+impl Selection {
+    /// Whether this head is wanted.
+    pub fn wants(&self, head: &str) -> bool {
+        self.heads.is_empty() || self.heads.iter().any(|wanted| wanted == head)
+    }
+}
+
+impl ScoreResult {
+    /// The scores of one text.
+    pub fn new(id: Option<Value>, scored: Scored, model: &ModelInfo, selection: &Selection) -> Self {
+        let wanted = scored.heads.iter().filter(|scores| selection.wants(&scores.head));
+        let scores = Scores {
+            heads: Heads(wanted.map(|scores| (scores.head.to_string(), HeadResult::from(scores))).collect()),
+            polarity: scored.polarity,
+            confidence: scored.confidence,
+            language: scored.language.map(str::to_owned),
+            tokens: scored.tokens,
+            truncated: scored.truncated,
+            embedding: selection.embedding.then_some(scored.embedding),
+            model: ModelRef::from(model),
+        };
+        Self { id, outcome: Outcome::Scores(Box::new(scores)) }
+    }
+
+    /// A text that could not be scored.
+    pub fn failed(id: Option<Value>, problem: Problem) -> Self {
+        Self { id, outcome: Outcome::Error { error: Box::new(problem) } }
+    }
+
+    /// Whether the text was scored.
+    pub fn is_scored(&self) -> bool {
+        matches!(self.outcome, Outcome::Scores(_))
+    }
+}
+
+impl From<&HeadScores> for HeadResult {
+    fn from(scores: &HeadScores) -> Self {
+        let pairs = scores.labels.iter().cloned().zip(scores.probabilities.iter().copied());
+        Self { label: scores.label_name().to_owned(), probabilities: Probabilities(pairs.collect()) }
+    }
+}
+
+/// The models that the gateway serves.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Models {
+    /// One entry a model.
+    pub models: Vec<Model>,
+}
+
+/// A model and what it can say.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Model {
+    /// The model's name.
+    pub name: String,
+    /// A hash of the files of the model's folder, in hex.
+    pub revision: String,
+    /// The arithmetic: `fp32`, `bf16` or `int8`.
+    pub precision: String,
+    /// The heads, in the order of the results.
+    pub heads: Vec<Head>,
+    /// The head that `polarity` and `confidence` come from; null if no head has such labels.
+    pub sentiment_head: Option<String>,
+    /// The width of an embedding.
+    pub dimensions: usize,
+    /// The longest text in tokens; what is longer is cut there.
+    pub max_tokens: usize,
+    /// The text normaliser, by its versioned name.
+    pub normalizer: String,
+    /// How many weights it has.
+    pub parameters: u64,
+}
+
+/// One head of a model.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Head {
+    /// The head's name.
+    pub name: String,
+    /// The labels, in the order of the probabilities.
+    pub labels: Vec<String>,
+    /// Whether any number of labels may apply, so that the probabilities do not sum to 1.
+    pub multi_label: bool,
+}
+
+impl From<&ModelInfo> for Model {
+    fn from(model: &ModelInfo) -> Self {
+        let head = |head: &undertone_inference::HeadInfo| Head {
+            name: head.name.clone(),
+            labels: head.labels.clone(),
+            multi_label: head.kind == HeadKind::Sigmoid,
+        };
+        Self {
+            name: model.name.clone(),
+            revision: model.revision.clone(),
+            precision: model.precision.clone(),
+            heads: model.heads.iter().map(head).collect(),
+            sentiment_head: model.sentiment_head.clone(),
+            dimensions: model.dimensions,
+            max_tokens: model.max_tokens,
+            normalizer: model.normalizer.clone(),
+            parameters: model.parameters,
+        }
+    }
+}

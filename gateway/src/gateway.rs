@@ -1,0 +1,123 @@
+//! The gateway put together: what it scores with, what it shows, and what it allows.
+
+use std::sync::Arc;
+
+use axum::Router;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Limits, Live, Part, Readiness, Scorer,
+    live::Broadcast,
+    readiness::Report,
+    rest,
+};
+
+/// How often readers of `/v1/live` get an overview.
+const LIVE_PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Both doors of one scorer. Clones share everything.
+#[derive(Clone)]
+pub struct Gateway {
+    pub(crate) scorer: Arc<dyn Scorer>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) live: Live,
+    pub(crate) broadcast: Arc<Broadcast>,
+    pub(crate) metrics: Option<PrometheusHandle>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) calls: Arc<Semaphore>,
+    pub(crate) readers: Arc<Semaphore>,
+    readiness: Readiness,
+}
+
+impl Gateway {
+    /// Starts from a scorer; everything else has a default.
+    pub fn builder(scorer: impl Scorer) -> GatewayBuilder {
+        GatewayBuilder {
+            scorer: Arc::new(scorer),
+            limits: Limits::default(),
+            live: None,
+            metrics: None,
+            readiness: Arc::new(Vec::new),
+            shutdown: CancellationToken::new(),
+        }
+    }
+
+    /// The REST service: what [`Gateway::serve_http`] serves.
+    pub fn router(&self) -> Router {
+        rest::router(self.clone())
+    }
+
+    /// The state behind the page.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        Report::new((self.readiness)(), self.shutdown.is_cancelled())
+    }
+}
+
+/// Puts a [`Gateway`] together.
+pub struct GatewayBuilder {
+    scorer: Arc<dyn Scorer>,
+    limits: Limits,
+    live: Option<Live>,
+    metrics: Option<PrometheusHandle>,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+}
+
+impl GatewayBuilder {
+    /// What callers may ask for.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The state behind the page; an empty one if it is not given.
+    #[must_use]
+    pub fn live(mut self, live: Live) -> Self {
+        self.live = Some(live);
+        self
+    }
+
+    /// What `/metrics` renders. Without it `/metrics` answers 404.
+    #[must_use]
+    pub fn metrics(mut self, metrics: PrometheusHandle) -> Self {
+        self.metrics = Some(metrics);
+        self
+    }
+
+    /// Where the states of the other parts come from. It must answer without blocking.
+    #[must_use]
+    pub fn readiness(mut self, source: impl Fn() -> Vec<Part> + Send + Sync + 'static) -> Self {
+        self.readiness = Arc::new(source);
+        self
+    }
+
+    /// The token that starts the drain.
+    #[must_use]
+    pub fn shutdown(mut self, token: CancellationToken) -> Self {
+        self.shutdown = token;
+        self
+    }
+
+    /// The gateway; nothing runs until it serves.
+    pub fn build(self) -> Gateway {
+        let live = self.live.unwrap_or_else(|| Live::new(self.scorer.model()));
+        Gateway {
+            broadcast: Broadcast::new(live.clone(), LIVE_PERIOD, self.shutdown.clone()),
+            calls: Arc::new(Semaphore::new(self.limits.calls_in_flight)),
+            readers: Arc::new(Semaphore::new(self.limits.live_readers)),
+            scorer: self.scorer,
+            limits: Arc::new(self.limits),
+            live,
+            metrics: self.metrics,
+            readiness: self.readiness,
+            shutdown: self.shutdown,
+        }
+    }
+}

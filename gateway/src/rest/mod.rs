@@ -1,0 +1,74 @@
+//! REST, and the page.
+//!
+//! Every answer passes [`observe::observe`], which gives it a request id, renders problems, catches panics, counts and
+//! logs. Handlers answer data or a [`Problem`](crate::Problem); they know neither the request's id nor the log.
+
+mod body;
+mod handlers;
+mod observe;
+pub(crate) mod openapi;
+mod page;
+mod score;
+
+use axum::{
+    Router,
+    middleware::from_fn,
+    routing::{get, post},
+};
+
+use crate::Gateway;
+pub(crate) use observe::harmless_id;
+
+/// Every path that is not a file of the page. Metrics carry these names, and every one is in the OpenAPI document
+/// except those that serve the page.
+pub(crate) const ROUTES: [&str; 11] = [
+    "/",
+    "/docs",
+    "/docs/",
+    "/v1/score",
+    "/v1/models",
+    "/v1/overview",
+    "/v1/live",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+];
+
+pub(crate) fn router(gateway: Gateway) -> Router {
+    Router::new()
+        .route("/", get(page::index))
+        .route("/docs", get(page::docs))
+        .route("/docs/", get(page::docs))
+        .route("/v1/score", post(score::score))
+        .route("/v1/models", get(score::models))
+        .route("/v1/overview", get(handlers::overview))
+        .route("/v1/live", get(handlers::live))
+        .route("/livez", get(handlers::livez))
+        .route("/readyz", get(handlers::readyz))
+        .route("/metrics", get(handlers::metrics))
+        .route("/openapi.json", get(openapi::serve))
+        .fallback(page::file)
+        .layer(from_fn(observe::observe))
+        .with_state(gateway)
+}
+
+/// The name of a path in metrics and logs: a closed set, whatever callers ask for.
+fn template(path: &str) -> &'static str {
+    match ROUTES.iter().find(|route| **route == path) {
+        Some(route) => route,
+        None if page::find(path).is_some() => "/{file}",
+        None => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_path_of_the_callers_making_never_names_a_series() {
+        let cases = [("/v1/score", "/v1/score"), ("/index.html", "/{file}"), ("/v1/score/x", "unknown"), ("", "unknown")];
+        for (path, wanted) in cases {
+            assert_eq!(super::template(path), wanted, "{path}");
+        }
+    }
+}

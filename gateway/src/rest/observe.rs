@@ -1,0 +1,123 @@
+//! What happens to every request whatever it asks for: it gets an id, its panics become answers, its problem a body, and
+//! it is counted and logged, without a word of what it carried.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::{
+    extract::Request,
+    http::{HeaderValue, Method, StatusCode, header},
+    middleware::Next,
+    response::Response,
+};
+use futures::FutureExt;
+use tokio::time::Instant;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::template;
+use crate::{
+    errors::ProblemCode,
+    problem::{Problem, Raised},
+    telemetry,
+};
+
+const REQUEST_ID: &str = "x-request-id";
+const LONGEST_ID: usize = 128;
+
+/// When the request's head was read: deadlines count from here.
+#[derive(Clone, Copy)]
+pub(super) struct Arrived(pub(super) Instant);
+
+pub(super) async fn observe(mut request: Request, next: Next) -> Response {
+    let arrived = Instant::now();
+    let _in_flight = telemetry::InFlight::new();
+    let id = request_id(request.headers().get(REQUEST_ID));
+    let route = template(request.uri().path());
+    let method = method_name(request.method());
+    request.extensions_mut().insert(Arrived(arrived));
+
+    let span = tracing::info_span!("http", request_id = %id, method, route);
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
+    let _entered = span.enter();
+    let answer = answer.unwrap_or_else(|_| {
+        tracing::error!("request handler panicked");
+        raise(Problem::new(ProblemCode::Internal, "the server failed; its log has the reason under this request's id"))
+    });
+    let mut answer = render(answer, &id);
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        answer.headers_mut().insert(REQUEST_ID, value);
+    }
+    answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+
+    let took = arrived.elapsed();
+    let status = answer.status().as_u16();
+    telemetry::http_answered(method, route, status, took);
+    tracing::info!(status, seconds = took.as_secs_f64(), "request answered");
+    answer
+}
+
+/// The caller's id, or a new one.
+fn request_id(given: Option<&HeaderValue>) -> String {
+    let given = given.and_then(|value| value.to_str().ok());
+    harmless_id(given).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// The caller's id if it is one that can stand in a header, a log line and a URI reference.
+pub(crate) fn harmless_id(given: Option<&str>) -> Option<&str> {
+    given.filter(|id| {
+        (1..=LONGEST_ID).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+    })
+}
+
+fn raise(problem: Problem) -> Response {
+    axum::response::IntoResponse::into_response(problem)
+}
+
+/// Gives every error its body: a handler's own problem, or one for what the router refused by itself.
+fn render(mut answer: Response, id: &str) -> Response {
+    if let Some(Raised(problem)) = answer.extensions_mut().remove() {
+        return problem.into_answer(id);
+    }
+    match answer.status() {
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let allow = answer.headers().get(header::ALLOW).cloned().unwrap_or(HeaderValue::from_static(""));
+            let detail = format!("this path takes {}", allow.to_str().unwrap_or_default().replace(',', ", "));
+            Problem::new(ProblemCode::MethodNotAllowed, detail).allow(allow).into_answer(id)
+        }
+        _ => answer,
+    }
+}
+
+/// Methods are a closed set in metrics; anything a caller makes up is "other".
+fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_callers_are_kept_only_if_they_are_harmless() {
+        let kept = |id: &str| {
+            let value = HeaderValue::from_str(id).expect("a header value");
+            request_id(Some(&value)) == id
+        };
+        assert!(kept("req-7_a.b~c"));
+        assert!(kept(&"x".repeat(LONGEST_ID)));
+        for id in ["", "a b", "a\"b", "a/b", "a=b", &"x".repeat(LONGEST_ID + 1)] {
+            assert!(!kept(id), "{id:?}");
+        }
+        assert_ne!(request_id(None), request_id(None));
+    }
+}

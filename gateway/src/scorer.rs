@@ -1,0 +1,43 @@
+//! The one thing that the gateway needs of the inference core, so that it can be tested without a model.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use undertone_error::Result;
+use undertone_inference::{Engine, ModelInfo, Request, Scored};
+
+/// Scores texts. Dropping the future of [`Scorer::score`] gives the text up.
+#[async_trait]
+pub trait Scorer: Send + Sync + 'static {
+    /// The model that runs.
+    fn model(&self) -> &ModelInfo;
+
+    /// Scores one text.
+    ///
+    /// # Errors
+    /// `Busy` when the interactive lane is full, `DeadlineExceeded`, `Unavailable` when shutting down, or what is wrong
+    /// with the text.
+    async fn score(&self, request: Request) -> Result<Scored>;
+}
+
+#[async_trait]
+impl Scorer for Engine {
+    fn model(&self) -> &ModelInfo {
+        Engine::model(self)
+    }
+
+    async fn score(&self, request: Request) -> Result<Scored> {
+        Engine::score(self, request).await
+    }
+}
+
+#[async_trait]
+impl<T: Scorer + ?Sized> Scorer for Arc<T> {
+    fn model(&self) -> &ModelInfo {
+        T::model(self)
+    }
+
+    async fn score(&self, request: Request) -> Result<Scored> {
+        T::score(self, request).await
+    }
+}

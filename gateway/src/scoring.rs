@@ -1,0 +1,150 @@
+//! One scoring call, the same for REST and gRPC.
+//!
+//! The guarantee: a call is answered by its deadline, every text has its own result or its own error, in order, and a
+//! call that scored nothing because the server is full, late or draining says so with its status. Admission, limits,
+//! lanes and the verdict over a call's results are decided here, by functions that know nothing of either protocol.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::{
+    sync::{OwnedSemaphorePermit, TryAcquireError},
+    time::{Instant, timeout_at},
+};
+use undertone_inference::{Lane, ModelInfo, Request, Scored};
+
+use crate::{Gateway, Limits, api::Selection, errors::ProblemCode, problem::Problem};
+
+/// The room that one call takes, given back when it is dropped.
+pub(crate) struct Admission {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What became of each text, in the order of the texts.
+pub(crate) type Outcomes = Vec<Result<Scored, Problem>>;
+
+/// How much later than the engine the gateway gives up, so that the engine's own answer wins.
+const GRACE: Duration = Duration::from_millis(50);
+
+impl Gateway {
+    /// Lets a call in before its body is read.
+    pub(crate) fn admit(&self) -> Result<Admission, Problem> {
+        if self.shutdown.is_cancelled() {
+            let detail = "the server takes no new calls; send it to another, or try again";
+            return Err(Problem::new(ProblemCode::ShuttingDown, detail));
+        }
+        match self.calls.clone().try_acquire_owned() {
+            Ok(permit) => Ok(Admission { _permit: permit }),
+            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
+                let detail = format!("{} calls are running, which is all that fit; try again", self.limits.calls_in_flight);
+                Err(Problem::new(ProblemCode::QueueFull, detail))
+            }
+        }
+    }
+
+    /// Scores every text by the deadline. Only a problem of the whole call is an error.
+    pub(crate) async fn score_texts(&self, texts: Vec<String>, deadline: Instant) -> Result<Outcomes, Problem> {
+        self.limits.check_count(texts.len())?;
+        let lane = lane(texts.len(), &self.limits);
+        let one = |text: String| async move {
+            self.limits.check_text(&text)?;
+            let request = Request { text, lane, deadline: Some(deadline.into_std()) };
+            match timeout_at(deadline + GRACE, self.scorer.score(request)).await {
+                Ok(Ok(scored)) => Ok(scored),
+                Ok(Err(error)) => {
+                    let problem = Problem::from(&error);
+                    if problem.code().is_ours() {
+                        tracing::error!(%error, "scoring failed");
+                    }
+                    Err(problem)
+                }
+                Err(_) => Err(Problem::new(ProblemCode::DeadlineExceeded, "the text was not scored in time")),
+            }
+        };
+        verdict(join_all(texts.into_iter().map(one)).await)
+    }
+}
+
+/// Small calls have somebody waiting for them; large ones are after throughput, and wait for room instead of failing.
+fn lane(texts: usize, limits: &Limits) -> Lane {
+    if texts <= limits.interactive_texts { Lane::Interactive } else { Lane::Bulk }
+}
+
+/// A call of which nothing was scored, and not because of its texts, fails as a whole with its first problem of that
+/// sort; otherwise each text speaks for itself.
+fn verdict(outcomes: Outcomes) -> Result<Outcomes, Problem> {
+    let all_about_the_call = outcomes.iter().all(|outcome| match outcome {
+        Ok(_) => false,
+        Err(problem) => problem.code().is_about_the_call(),
+    });
+    match outcomes.first() {
+        Some(Err(problem)) if all_about_the_call => Err(problem.clone()),
+        _ => Ok(outcomes),
+    }
+}
+
+/// The heads that a caller named, each once.
+///
+/// # Errors
+/// `unknown-head`, naming the heads that there are. `pointer` is the list in the body.
+pub(crate) fn select(heads: Vec<String>, embedding: bool, model: &ModelInfo, pointer: &str) -> Result<Selection, Problem> {
+    let known: Vec<&str> = model.heads.iter().map(|head| head.name.as_str()).collect();
+    let mut selection = Selection { heads: Vec::new(), embedding };
+    for (index, head) in heads.into_iter().enumerate() {
+        if !known.contains(&head.as_str()) {
+            let detail = format!("the model has no head of this name; it has: {}", known.join(", "));
+            return Err(Problem::new(ProblemCode::UnknownHead, detail.clone()).field(format!("{pointer}/{index}"), detail));
+        }
+        if !selection.heads.contains(&head) {
+            selection.heads.push(head);
+        }
+    }
+    Ok(selection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake;
+
+    fn failed(code: ProblemCode) -> Result<Scored, Problem> {
+        Err(Problem::new(code, "x"))
+    }
+
+    #[test]
+    fn a_call_fails_as_a_whole_only_when_nothing_was_scored_and_no_text_is_to_blame() {
+        use ProblemCode as P;
+        let good = || Ok(fake::scored("fine"));
+        let cases = [
+            (vec![good()], None),
+            (vec![good(), failed(P::QueueFull)], None),
+            (vec![failed(P::TextTooLong), failed(P::QueueFull)], None),
+            (vec![failed(P::EmptyText)], None),
+            (vec![failed(P::QueueFull)], Some(P::QueueFull)),
+            (vec![failed(P::DeadlineExceeded), failed(P::QueueFull)], Some(P::DeadlineExceeded)),
+        ];
+        for (outcomes, wanted) in cases {
+            let names: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().err().map(Problem::code)).collect();
+            assert_eq!(verdict(outcomes).err().map(|problem| problem.code()), wanted, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn large_calls_leave_the_interactive_lane_to_small_ones() {
+        let limits = Limits { interactive_texts: 2, ..Limits::default() };
+        for (texts, wanted) in [(1, Lane::Interactive), (2, Lane::Interactive), (3, Lane::Bulk)] {
+            assert_eq!(lane(texts, &limits), wanted, "{texts} texts");
+        }
+    }
+
+    #[test]
+    fn heads_are_chosen_once_and_unknown_ones_are_named_with_those_there_are() {
+        let model = fake::model();
+        let choose = |heads: &[&str]| select(heads.iter().map(|&head| head.to_owned()).collect(), false, &model, "/heads");
+        assert!(choose(&[]).expect("every head").wants("emotion"));
+        assert_eq!(choose(&["emotion", "emotion"]).expect("one head").heads, ["emotion"]);
+        let problem = choose(&["sentiment", "mood"]).expect_err("no such head");
+        assert!(problem.detail.contains("sentiment, emotion"), "{}", problem.detail);
+        assert_eq!(problem.errors[0].pointer, "/heads/1");
+    }
+}

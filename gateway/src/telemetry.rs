@@ -1,0 +1,79 @@
+//! The gateway's metrics: rate, errors and duration by route and status. Labels come from closed sets (route templates,
+//! known methods, status codes), so no caller can make a new series.
+//!
+//! | metric | labels | |
+//! |---|---|---|
+//! | `undertone_http_requests_total` | method, route, status | answered requests |
+//! | `undertone_http_request_seconds` | method, route | from the request's head to the answer's head |
+//! | `undertone_http_requests_in_flight` | | requests whose answer has not begun |
+//! | `undertone_grpc_requests_total` | method, code | answered calls |
+//! | `undertone_grpc_request_seconds` | method | duration of a call |
+//! | `undertone_gateway_texts_total` | face, result | texts by what became of them: `scored`, or a problem's code |
+//! | `undertone_live_topics_dropped_total` | | posts missing from the plot because their minute had too many topics |
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::{problem::Problem, scoring::Outcomes};
+
+/// Upper bounds, in seconds, for every histogram whose name ends in `_seconds`: from half a millisecond to the longest
+/// default deadline.
+pub const SECONDS_BUCKETS: [f64; 16] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0];
+
+/// Gives the recorder the help texts and units of the gateway's metrics. Call it once, after the recorder is installed.
+pub fn describe() {
+    describe_counter!("undertone_http_requests_total", "HTTP requests that were answered");
+    describe_histogram!("undertone_http_request_seconds", Unit::Seconds, "time to the head of the answer");
+    describe_gauge!("undertone_http_requests_in_flight", "HTTP requests whose answer has not begun");
+    describe_counter!("undertone_grpc_requests_total", "gRPC calls that were answered");
+    describe_histogram!("undertone_grpc_request_seconds", Unit::Seconds, "duration of a gRPC call");
+    describe_counter!("undertone_gateway_texts_total", "texts by what became of them");
+    describe_counter!("undertone_live_topics_dropped_total", "posts missing from the plot: too many topics in a minute");
+}
+
+/// Counts one HTTP request while it runs.
+pub(crate) struct InFlight;
+
+impl InFlight {
+    pub(crate) fn new() -> Self {
+        gauge!("undertone_http_requests_in_flight").increment(1.0);
+        Self
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        gauge!("undertone_http_requests_in_flight").decrement(1.0);
+    }
+}
+
+pub(crate) fn http_answered(method: &'static str, route: &'static str, status: u16, took: Duration) {
+    counter!("undertone_http_requests_total", "method" => method, "route" => route, "status" => status.to_string())
+        .increment(1);
+    histogram!("undertone_http_request_seconds", "method" => method, "route" => route).record(took);
+}
+
+pub(crate) fn grpc_answered(method: &'static str, code: tonic::Code, took: Duration) {
+    counter!("undertone_grpc_requests_total", "method" => method, "code" => format!("{code:?}")).increment(1);
+    histogram!("undertone_grpc_request_seconds", "method" => method).record(took);
+}
+
+pub(crate) fn texts(face: &'static str, texts: usize, outcomes: &Result<Outcomes, Problem>) {
+    let count = |result: &'static str, n: u64| {
+        counter!("undertone_gateway_texts_total", "face" => face, "result" => result).increment(n);
+    };
+    match outcomes {
+        Err(problem) => count(problem.code().row().code, texts as u64),
+        Ok(outcomes) => {
+            let scored = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+            if scored > 0 {
+                count("scored", scored as u64);
+            }
+            for problem in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+                count(problem.code().row().code, 1);
+            }
+        }
+    }
+}

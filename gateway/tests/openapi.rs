@@ -1,0 +1,180 @@
+//! The OpenAPI document holds: every route is in it, every reference leads somewhere, every example does what it says.
+
+mod support;
+
+use std::collections::HashSet;
+
+use axum::{
+    body::Body,
+    http::{Request, StatusCode},
+};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use serde_json::Value;
+use support::{builder, get, score, send};
+
+async fn document() -> Value {
+    let answer = get(&support::router(), "/openapi.json").await;
+    assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, "application/json"));
+    answer.json()
+}
+
+fn operations(document: &Value) -> Vec<(String, String, &Value)> {
+    let paths = document["paths"].as_object().expect("paths");
+    let operations = paths.iter().flat_map(|(path, item)| {
+        let methods = item.as_object().expect("a path item");
+        methods.iter().map(move |(method, operation)| (method.to_uppercase(), path.clone(), operation))
+    });
+    operations.collect()
+}
+
+#[tokio::test]
+async fn every_route_is_documented_and_nothing_else() {
+    let document = document().await;
+    assert_eq!(document["openapi"], "3.1.0");
+    let documented: HashSet<_> = operations(&document).into_iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+    let wanted = [
+        "POST /v1/score",
+        "GET /v1/models",
+        "GET /v1/overview",
+        "GET /v1/live",
+        "GET /livez",
+        "GET /readyz",
+        "GET /metrics",
+        "GET /openapi.json",
+    ];
+    assert_eq!(documented, wanted.map(str::to_owned).into());
+}
+
+#[tokio::test]
+async fn every_operation_has_a_name_a_summary_and_only_problems_for_errors() {
+    let document = document().await;
+    let mut names = HashSet::new();
+    for (_, path, operation) in operations(&document) {
+        assert!(names.insert(operation["operationId"].as_str().expect("an id").to_owned()), "{path}");
+        assert!(operation["summary"].as_str().is_some_and(|summary| !summary.is_empty()), "{path}");
+        for (status, response) in operation["responses"].as_object().expect("responses") {
+            let problem = response["content"].get("application/problem+json").is_some();
+            let readiness = path == "/readyz";
+            assert_eq!(problem, status.starts_with(['4', '5']) && !readiness, "{path} {status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_reference_leads_to_a_schema() {
+    let document = document().await;
+    let mut open = vec![&document];
+    let mut references = 0;
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Object(fields) => {
+                if let Some(Value::String(reference)) = fields.get("$ref") {
+                    let pointer = reference.strip_prefix('#').expect("a local reference");
+                    assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+                    references += 1;
+                }
+                open.extend(fields.values());
+            }
+            Value::Array(values) => open.extend(values),
+            _ => {}
+        }
+    }
+    assert!(references > 10);
+}
+
+#[tokio::test]
+async fn every_example_gives_its_documented_status() {
+    let document = document().await;
+    let router = support::router();
+    let content = &document["paths"]["/v1/score"]["post"]["requestBody"]["content"]["application/json"];
+    let examples = content["examples"].as_object().expect("examples");
+    assert!(examples.len() >= 5);
+    let responses = &document["paths"]["/v1/score"]["post"]["responses"];
+    for (name, example) in examples {
+        let status = name.rsplit_once(" (").and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or("200");
+        let answer = score(&router, example["value"].to_string()).await;
+        assert_eq!(answer.status.as_str(), status, "{name}: {answer:?}");
+        assert!(responses.get(status).is_some(), "{name}: {status} is not documented");
+    }
+}
+
+#[tokio::test]
+async fn every_get_answers_as_documented() {
+    let document = document().await;
+    let router = builder().metrics(PrometheusBuilder::new().build_recorder().handle()).build().router();
+    for (method, path, operation) in operations(&document) {
+        if method != "GET" || path == "/v1/live" {
+            continue;
+        }
+        let answer = send(&router, Request::get(&path).body(Body::empty()).expect("a request")).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+        let documented = operation["responses"]["200"]["content"].as_object().expect("content");
+        let kind = answer.header("content-type").split(';').next().unwrap_or_default().to_owned();
+        assert!(documented.contains_key(&kind), "{path} answers {kind}");
+    }
+}
+
+/// The properties that a schema allows, over references, compositions and maps.
+fn allows(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let target = document.pointer(reference.trim_start_matches('#')).ok_or(reference)?;
+        return allows(document, target, value);
+    }
+    for any in ["oneOf", "anyOf"] {
+        if let Some(schemas) = schema[any].as_array() {
+            let fits = schemas.iter().map(|schema| allows(document, schema, value)).collect::<Vec<_>>();
+            return if fits.iter().any(Result::is_ok) { Ok(()) } else { Err(format!("{value} fits none: {fits:?}")) };
+        }
+    }
+    if let Some(schemas) = schema["allOf"].as_array() {
+        return schemas.iter().try_for_each(|schema| allows(document, schema, value));
+    }
+    let types: Vec<&str> = match &schema["type"] {
+        Value::String(name) => vec![name],
+        Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
+        _ => return Ok(()),
+    };
+    let given = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    if !types.contains(&given) && !(given == "integer" && types.contains(&"number")) {
+        return Err(format!("{value} is {given}, wanted {types:?}"));
+    }
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if value.get(name).is_none() && value.is_object() {
+            return Err(format!("{name} is missing in {value}"));
+        }
+    }
+    for (name, field) in value.as_object().into_iter().flatten() {
+        if let Some(schema) = schema["properties"].get(name) {
+            allows(document, schema, field).map_err(|error| format!("{name}: {error}"))?;
+        }
+    }
+    for item in value.as_array().into_iter().flatten() {
+        allows(document, &schema["items"], item)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn answers_fit_their_schemas() {
+    let document = document().await;
+    let router = support::router();
+    let schema = |path: &str, method: &str, status: &str| {
+        let response = &document["paths"][path][method]["responses"][status]["content"];
+        response.as_object().and_then(|content| content.values().next()).expect("content")["schema"].clone()
+    };
+    let many = score(&router, r#"{"items":[{"id":"a","text":"good"},{"text":""}],"embedding":true}"#).await;
+    allows(&document, &schema("/v1/score", "post", "200"), &many.json()).expect("a result");
+    let problem = score(&router, r#"{"texts":[1]}"#).await;
+    allows(&document, &schema("/v1/score", "post", "422"), &problem.json()).expect("a problem");
+    for path in ["/v1/models", "/v1/overview", "/readyz", "/livez"] {
+        allows(&document, &schema(path, "get", "200"), &get(&router, path).await.json()).expect(path);
+    }
+}

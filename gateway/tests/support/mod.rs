@@ -1,0 +1,180 @@
+//! A scorer that needs no model and does what a text tells it to, and ways to talk to a gateway.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+pub mod fake;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{HeaderMap, Request, StatusCode, header},
+};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use undertone_error::{Error, ErrorKind, Result};
+use undertone_gateway::{Gateway, GatewayBuilder, Limits, Scorer};
+use undertone_inference::{Lane, ModelInfo, Request as Text, Scored};
+
+/// Texts that are instructions: `busy`, `broken`, `refused`, `panic`, `slow` (answers at its deadline), `stuck` (never
+/// answers) and `held` (answers when the gate opens).
+pub struct FakeScorer {
+    model: ModelInfo,
+    pub lanes: Mutex<Vec<Lane>>,
+    pub arrived: Semaphore,
+    pub gate: Semaphore,
+}
+
+impl FakeScorer {
+    pub fn new() -> Arc<Self> {
+        let lanes = Mutex::new(Vec::new());
+        Arc::new(Self { model: fake::model(), lanes, arrived: Semaphore::new(0), gate: Semaphore::new(0) })
+    }
+}
+
+#[async_trait]
+impl Scorer for FakeScorer {
+    fn model(&self) -> &ModelInfo {
+        &self.model
+    }
+
+    async fn score(&self, request: Text) -> Result<Scored> {
+        self.lanes.lock().expect("lock").push(request.lane);
+        let secret = |kind| Error::new(kind, "kernel 7 failed").with("path", "/secret/model");
+        match request.text.as_str() {
+            "busy" => return Err(Error::new(ErrorKind::Busy, "the interactive lane is full")),
+            "broken" => return Err(secret(ErrorKind::Internal)),
+            "refused" => return Err(secret(ErrorKind::InvalidInput).help("send another")),
+            "panic" => panic!("told to"),
+            "slow" => {
+                tokio::time::sleep_until(request.deadline.expect("a deadline").into()).await;
+                return Err(Error::new(ErrorKind::DeadlineExceeded, "the deadline passed in the queue"));
+            }
+            "stuck" => std::future::pending().await,
+            "held" => {
+                self.arrived.add_permits(1);
+                self.gate.acquire().await.expect("the gate").forget();
+            }
+            _ => {}
+        }
+        Ok(fake::scored(&request.text))
+    }
+}
+
+/// A gateway with small limits.
+pub fn small() -> Limits {
+    Limits { texts: 40, text_bytes: 100, body_bytes: 10_000, ..Limits::default() }
+}
+
+pub fn builder() -> GatewayBuilder {
+    Gateway::builder(FakeScorer::new()).limits(small())
+}
+
+pub fn router() -> Router {
+    builder().build().router()
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub bytes: Vec<u8>,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes).expect("json")
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("ascii"))
+    }
+
+    /// Checks that this is a whole problem, and answers its code.
+    pub fn problem(&self) -> String {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        let body = self.json();
+        assert_eq!(body["status"], self.status.as_u16());
+        assert_eq!(body["instance"].as_str(), Some(self.header("x-request-id")));
+        assert!(body["title"].as_str().is_some_and(|title| !title.is_empty()));
+        assert!(body["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+        body["type"].as_str().and_then(|uri| uri.strip_prefix("/problems/")).expect("a type").to_owned()
+    }
+}
+
+pub async fn send(router: &Router, request: Request<Body>) -> Answer {
+    let (head, body) = router.clone().oneshot(request).await.expect("infallible").into_parts();
+    let bytes = to_bytes(body, usize::MAX).await.expect("a body").to_vec();
+    Answer { status: head.status, headers: head.headers, bytes }
+}
+
+pub async fn get(router: &Router, path: &str) -> Answer {
+    send(router, Request::get(path).body(Body::empty()).expect("a request")).await
+}
+
+pub fn score_request(body: impl Into<Body>) -> Request<Body> {
+    Request::post("/v1/score").header(header::CONTENT_TYPE, "application/json").body(body.into()).expect("a request")
+}
+
+pub async fn score(router: &Router, body: impl Into<Body>) -> Answer {
+    send(router, score_request(body)).await
+}
+
+/// A gateway that serves over real sockets, each on a port of its own.
+pub struct Served {
+    pub scorer: Arc<FakeScorer>,
+    pub gateway: Gateway,
+    pub token: CancellationToken,
+    pub http: SocketAddr,
+    pub grpc: SocketAddr,
+    pub tasks: [JoinHandle<Result<()>>; 2],
+}
+
+pub async fn serve(with: impl FnOnce(GatewayBuilder) -> GatewayBuilder) -> Served {
+    let (scorer, token) = (FakeScorer::new(), CancellationToken::new());
+    let gateway = with(Gateway::builder(scorer.clone()).limits(small()).shutdown(token.clone())).build();
+    let (http, grpc) = (listen().await, listen().await);
+    let (http_addr, grpc_addr) = (http.local_addr().expect("an address"), grpc.local_addr().expect("an address"));
+    let (one, two) = (gateway.clone(), gateway.clone());
+    let tasks = [
+        tokio::spawn(async move { one.serve_http(http).await }),
+        tokio::spawn(async move { two.serve_grpc(grpc).await }),
+    ];
+    Served { scorer, gateway, token, http: http_addr, grpc: grpc_addr, tasks }
+}
+
+async fn listen() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.expect("a free port")
+}
+
+/// Writes bytes and reads until the other side closes.
+pub async fn exchange(addr: SocketAddr, request: &str) -> String {
+    let mut socket = TcpStream::connect(addr).await.expect("connects");
+    socket.write_all(request.as_bytes()).await.expect("writes");
+    let mut answer = Vec::new();
+    tokio::time::timeout(Duration::from_secs(20), socket.read_to_end(&mut answer)).await.expect("in time").expect("reads");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The bytes of a scoring call.
+pub fn raw_score(body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
+         connection: close\r\n\r\n{body}"
+    )
+}

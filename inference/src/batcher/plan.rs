@@ -1,0 +1,159 @@
+//! The decisions of the batcher, as pure functions over what is observed in the queue. Nothing here locks, waits or
+//! looks at the clock.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::Lane;
+
+/// How many batches in a row may leave out a bulk text that has waited long enough.
+const MAX_PASSED_OVER: u32 = 3;
+
+/// The part of a batch that aged bulk texts may take ahead of interactive ones: a quarter.
+const AGED_SHARE: usize = 4;
+
+/// A text that waits to be run.
+pub(crate) trait Waiting {
+    /// How many tokens it has.
+    fn tokens(&self) -> usize;
+    /// When it was submitted.
+    fn submitted(&self) -> Instant;
+    /// When its answer stops being of use.
+    fn deadline(&self) -> Option<Instant>;
+    /// Whether its caller has gone.
+    fn abandoned(&self) -> bool;
+}
+
+/// What a decision looks at: the ready texts of both lanes, oldest first.
+#[derive(Debug)]
+pub(crate) struct QueueView<'a, W> {
+    pub(crate) interactive: &'a VecDeque<W>,
+    pub(crate) bulk: &'a VecDeque<W>,
+    /// How many batches in a row ran nothing of the bulk lane although something waited there.
+    pub(crate) passed_over: u32,
+}
+
+/// The limits that decisions keep.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// The most tokens in a batch; a single text with more runs alone.
+    pub(crate) token_budget: usize,
+    /// After this time a bulk text may go ahead of interactive ones.
+    pub(crate) bulk_ageing: Duration,
+}
+
+/// What becomes of a text that leaves the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It runs in this batch.
+    Run,
+    /// Its deadline has passed.
+    Expired,
+    /// Its caller has gone.
+    Abandoned,
+}
+
+/// A decision: the fate of the first texts of each lane. Texts behind them stay where they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) interactive: Vec<Fate>,
+    pub(crate) bulk: Vec<Fate>,
+    /// The tokens of the texts that run.
+    pub(crate) tokens: usize,
+}
+
+/// The fate of a text, looked at now.
+pub(crate) fn fate(item: &impl Waiting, now: Instant) -> Fate {
+    if item.abandoned() {
+        Fate::Abandoned
+    } else if item.deadline().is_some_and(|deadline| deadline <= now) {
+        Fate::Expired
+    } else {
+        Fate::Run
+    }
+}
+
+/// Chooses a batch. Interactive texts first, then bulk with the tokens that are left; but when the oldest bulk text has
+/// aged and was passed over [`MAX_PASSED_OVER`] times, bulk takes its share (at least one text) ahead of the others.
+pub(crate) fn plan<W: Waiting>(view: &QueueView<'_, W>, now: Instant, rules: &Rules) -> Batch {
+    let mut batch = Batch::default();
+    let aged = view.bulk.front().is_some_and(|oldest| now.saturating_duration_since(oldest.submitted()) >= rules.bulk_ageing);
+    if aged && view.passed_over >= MAX_PASSED_OVER {
+        let share = rules.token_budget / AGED_SHARE;
+        take(view.bulk, &mut batch.bulk, &mut batch.tokens, share, rules.token_budget, now);
+    }
+    take(view.interactive, &mut batch.interactive, &mut batch.tokens, rules.token_budget, rules.token_budget, now);
+    take(view.bulk, &mut batch.bulk, &mut batch.tokens, rules.token_budget, rules.token_budget, now);
+    batch
+}
+
+/// Takes texts from the front of a lane until the batch would have more than `limit` tokens. The first text of a batch
+/// is taken even if it has more: it would never fit.
+fn take<W: Waiting>(lane: &VecDeque<W>, fates: &mut Vec<Fate>, tokens: &mut usize, limit: usize, budget: usize, now: Instant) {
+    for item in lane.iter().skip(fates.len()) {
+        let fate = fate(item, now);
+        if fate == Fate::Run {
+            let with = *tokens + item.tokens();
+            if with > limit && *tokens > 0 || *tokens >= budget {
+                return;
+            }
+            *tokens = with;
+        }
+        fates.push(fate);
+    }
+}
+
+/// What a free worker sees.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Load {
+    /// Interactive texts that are not prepared.
+    pub(crate) raw_interactive: usize,
+    /// Bulk texts that are not prepared.
+    pub(crate) raw_bulk: usize,
+    /// Texts that are ready, of both lanes.
+    pub(crate) ready: usize,
+    /// Tokens of bulk texts that are ready.
+    pub(crate) ready_bulk_tokens: usize,
+    /// Whether the queue takes no more texts.
+    pub(crate) closed: bool,
+}
+
+/// What a free worker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Prepare some texts of a lane.
+    Prepare(Lane),
+    /// Run a batch.
+    Run,
+    /// Wait for texts.
+    Wait,
+    /// End: nothing waits and nothing will come.
+    Stop,
+}
+
+/// Interactive texts are prepared at once, bulk texts only as far as the next batch can hold them; then a batch runs.
+/// Both lanes hold a bounded number of texts, so preparing ends and batches run.
+pub(crate) fn step(load: &Load, rules: &Rules) -> Step {
+    if load.raw_interactive > 0 {
+        Step::Prepare(Lane::Interactive)
+    } else if load.raw_bulk > 0 && load.ready_bulk_tokens < rules.token_budget {
+        Step::Prepare(Lane::Bulk)
+    } else if load.ready > 0 {
+        Step::Run
+    } else if load.closed {
+        Step::Stop
+    } else {
+        Step::Wait
+    }
+}
+
+/// The value of [`QueueView::passed_over`] after a batch.
+pub(crate) fn passed_over(before: u32, bulk_waited: bool, batch: &Batch) -> u32 {
+    match bulk_waited && !batch.bulk.contains(&Fate::Run) {
+        true => before.saturating_add(1),
+        false => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

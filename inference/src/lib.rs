@@ -1,0 +1,65 @@
+//! Text in, scores out: tokeniser, encoder, heads and the batcher that feeds them. This crate knows nothing of networks
+//! or topics; the gateway and the stream both score through one [`Engine`].
+//!
+//! # Using it
+//!
+//! ```no_run
+//! # async fn example() -> undertone_error::Result<()> {
+//! use std::path::Path;
+//! use undertone_inference::{Engine, EngineConfig, Lane, Request};
+//!
+//! let engine = Engine::start(Path::new("models/sentiment"), EngineConfig::default())?;
+//! let scored = engine.score(Request::new("best espresso of the year 😍")).await?;
+//! println!("{:?} {:?}", scored.sentiment, scored.polarity);
+//! let results = engine.score_all(vec!["one".into(), "two".into()], Lane::Bulk).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What happens to a text
+//!
+//! ```text
+//! text ─▶ normalize ─▶ tokenize ─▶ [queue: two lanes] ─▶ pack ─▶ encoder ─▶ pool ─┬─▶ embedding
+//!             └ clean text    └ token ids                                          └─▶ heads ─▶ probabilities, polarity
+//! ```
+//!
+//! # Packing, for those who know PyTorch
+//!
+//! A Hugging Face model takes a rectangle `[batch, longest]` with an attention mask; short texts are padded, and for
+//! posts about 40 % of the arithmetic is spent on padding. Here a batch is one row of tokens `[total_tokens]`, text
+//! behind text, with the position of each token and the cumulative lengths beside it (what flash attention calls
+//! `cu_seqlens`). `nn.Linear`, `LayerNorm` and GELU work on `[total_tokens, hidden]` as they are, since they never look
+//! across rows. Attention does: texts are sorted by length, each group of equal length is a view
+//! `[texts, heads, length, width]` of the packed rows, and `scaled_dot_product_attention` runs on it without a mask. Mean
+//! pooling averages each text's own rows. Because nothing of one text ever meets another, a text's score is the same in
+//! any batch, up to the rounding of fp32; a property test holds that to 1e-5.
+//!
+//! # Lanes
+//!
+//! A person at a web page and a stream of millions share one model. Their texts wait in two lanes: interactive texts
+//! fill each batch first, bulk texts fill the rest of its token budget. A bulk text that has waited long gets a turn of
+//! its own now and then, so the stream moves even under constant interactive load. A full interactive lane refuses
+//! (`Busy`), because a person is better served by a quick "no"; a full bulk lane makes its callers wait, which is
+//! how backpressure reaches the stream's source. No batch waits to be filled: a free worker takes what is there.
+//!
+//! # Modules
+//!
+//! [`model`] is the folder and the arithmetic, [`normalize`] and [`tokenize`] what comes before it, [`language`] tells
+//! the language, [`bench`] measures. The batcher is private; the [`Engine`] is its face.
+
+mod batcher;
+pub mod bench;
+mod engine;
+mod info;
+mod lane;
+pub mod language;
+pub mod model;
+pub mod normalize;
+mod scored;
+mod telemetry;
+pub mod tokenize;
+
+pub use engine::{Engine, EngineConfig, EngineStats, LaneStats, Request};
+pub use info::{HeadInfo, HeadKind, ModelInfo};
+pub use lane::Lane;
+pub use scored::{HeadScores, Scored};

@@ -1,0 +1,203 @@
+//! The BERT encoder in fp32 through libtorch: the reference that every faster path is held to.
+//!
+//! Guarantee: a sequence's vector does not depend on what else is in its batch, beyond the rounding of fp32 (1e-5).
+
+use tch::{Kind, Tensor, no_grad};
+use undertone_error::Result;
+
+use super::manifest::Pooling;
+use super::pack::{Group, Packed};
+use super::shape::EncoderShape;
+use super::torch_error;
+use super::weights::Weights;
+
+/// The result of one libtorch call.
+type Torch<T> = std::result::Result<T, tch::TchError>;
+
+/// A fully connected layer: weight [out, in], bias [out].
+#[derive(Debug)]
+struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    fn load(weights: &Weights, name: &str, outputs: usize, inputs: usize) -> Result<Self> {
+        let weight = weights.encoder(&format!("{name}.weight"), &[outputs, inputs])?;
+        let bias = weights.encoder(&format!("{name}.bias"), &[outputs])?;
+        Ok(Self { weight, bias })
+    }
+
+    fn forward(&self, x: &Tensor) -> Torch<Tensor> {
+        x.f_linear(&self.weight, Some(&self.bias))
+    }
+
+    fn share(&self) -> Self {
+        Self { weight: self.weight.shallow_clone(), bias: self.bias.shallow_clone() }
+    }
+}
+
+/// Layer norm over the last dimension.
+#[derive(Debug)]
+struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    epsilon: f64,
+}
+
+impl LayerNorm {
+    fn load(weights: &Weights, name: &str, shape: &EncoderShape) -> Result<Self> {
+        let weight = weights.encoder(&format!("{name}.weight"), &[shape.hidden])?;
+        let bias = weights.encoder(&format!("{name}.bias"), &[shape.hidden])?;
+        Ok(Self { weight, bias, epsilon: shape.norm_epsilon })
+    }
+
+    fn forward(&self, x: &Tensor) -> Torch<Tensor> {
+        x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, false)
+    }
+
+    fn share(&self) -> Self {
+        Self { weight: self.weight.shallow_clone(), bias: self.bias.shallow_clone(), epsilon: self.epsilon }
+    }
+}
+
+/// One transformer layer, post-norm as BERT has it.
+#[derive(Debug)]
+struct Layer {
+    /// Query, key and value in one product: weight [3 * hidden, hidden].
+    qkv: Linear,
+    attention_output: Linear,
+    attention_norm: LayerNorm,
+    intermediate: Linear,
+    output: Linear,
+    output_norm: LayerNorm,
+}
+
+impl Layer {
+    fn load(weights: &Weights, index: usize, shape: &EncoderShape) -> Result<Self> {
+        let name = |part: &str| format!("encoder.layer.{index}.{part}");
+        let hidden = shape.hidden;
+        let [query, key, value] = ["query", "key", "value"].map(|part| Linear::load(weights, &name(&format!("attention.self.{part}")), hidden, hidden));
+        let (query, key, value) = (query?, key?, value?);
+        let qkv = Linear {
+            weight: Tensor::f_cat(&[query.weight, key.weight, value.weight], 0).map_err(torch_error)?,
+            bias: Tensor::f_cat(&[query.bias, key.bias, value.bias], 0).map_err(torch_error)?,
+        };
+        Ok(Self {
+            qkv,
+            attention_output: Linear::load(weights, &name("attention.output.dense"), hidden, hidden)?,
+            attention_norm: LayerNorm::load(weights, &name("attention.output.LayerNorm"), shape)?,
+            intermediate: Linear::load(weights, &name("intermediate.dense"), shape.intermediate, hidden)?,
+            output: Linear::load(weights, &name("output.dense"), hidden, shape.intermediate)?,
+            output_norm: LayerNorm::load(weights, &name("output.LayerNorm"), shape)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, groups: &[Group], heads: i64) -> Torch<Tensor> {
+        let attended = self.attend(&self.qkv.forward(x)?, groups, heads)?;
+        let x = self.attention_norm.forward(&self.attention_output.forward(&attended)?.f_add(x)?)?;
+        let inner = self.intermediate.forward(&x)?.f_gelu("none")?;
+        self.output_norm.forward(&self.output.forward(&inner)?.f_add(&x)?)
+    }
+
+    /// Attention within each sequence. `qkv` is [tokens, 3 * hidden]; so is the result, [tokens, hidden].
+    fn attend(&self, qkv: &Tensor, groups: &[Group], heads: i64) -> Torch<Tensor> {
+        let hidden = qkv.size().last().map_or(0, |width| width / 3);
+        let attend_group = |group: &Group| {
+            let split = qkv
+                .f_narrow(0, group.start, group.rows())?
+                .f_view([group.sequences, group.length, 3, heads, hidden / heads])?
+                .f_permute([2, 0, 3, 1, 4])?;
+            let (query, key, value) = (split.f_get(0)?, split.f_get(1)?, split.f_get(2)?);
+            Tensor::f_scaled_dot_product_attention(&query, &key, &value, None::<&Tensor>, 0.0, false, None, false)?
+                .f_transpose(1, 2)?
+                .f_reshape([group.rows(), hidden])
+        };
+        let rows = groups.iter().map(attend_group).collect::<Torch<Vec<_>>>()?;
+        Tensor::f_cat(&rows, 0)
+    }
+
+    fn share(&self) -> Self {
+        Self {
+            qkv: self.qkv.share(),
+            attention_output: self.attention_output.share(),
+            attention_norm: self.attention_norm.share(),
+            intermediate: self.intermediate.share(),
+            output: self.output.share(),
+            output_norm: self.output_norm.share(),
+        }
+    }
+}
+
+/// A BERT encoder with pooling. It is `Send`, not `Sync`: each worker takes its own [`Encoder::share`].
+#[derive(Debug)]
+pub struct Encoder {
+    words: Tensor,
+    /// Position embeddings with the embedding of token type 0 added: our texts have one segment.
+    positions: Tensor,
+    norm: LayerNorm,
+    layers: Vec<Layer>,
+    attention_heads: i64,
+    pooling: Pooling,
+}
+
+impl Encoder {
+    pub(crate) fn load(weights: &Weights, shape: &EncoderShape, pooling: Pooling) -> Result<Self> {
+        no_grad(|| {
+            let words = weights.encoder("embeddings.word_embeddings.weight", &[shape.vocabulary, shape.hidden])?;
+            let positions = weights.encoder("embeddings.position_embeddings.weight", &[shape.positions, shape.hidden])?;
+            let types = weights.encoder("embeddings.token_type_embeddings.weight", &[shape.token_types, shape.hidden])?;
+            let positions = types.f_get(0).and_then(|first| positions.f_add(&first)).map_err(torch_error)?;
+            let norm = LayerNorm::load(weights, "embeddings.LayerNorm", shape)?;
+            let layers = (0..shape.layers).map(|i| Layer::load(weights, i, shape)).collect::<Result<_>>()?;
+            Ok(Self { words, positions, norm, layers, attention_heads: shape.attention_heads as i64, pooling })
+        })
+    }
+
+    /// Another handle on the same weights.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self {
+            words: self.words.shallow_clone(),
+            positions: self.positions.shallow_clone(),
+            norm: self.norm.share(),
+            layers: self.layers.iter().map(Layer::share).collect(),
+            attention_heads: self.attention_heads,
+            pooling: self.pooling,
+        }
+    }
+
+    /// Runs a batch. Returns the pooled vectors, fp32 [sequences, hidden], in the order in which the sequences were given
+    /// to [`Packed::new`].
+    ///
+    /// # Errors
+    /// `Exhausted` when memory ran out, `Internal` for anything else that libtorch refuses (an id outside the
+    /// vocabulary, a sequence with more tokens than positions).
+    pub fn forward(&self, batch: &Packed) -> Result<Tensor> {
+        no_grad(|| self.forward_packed(batch)).map_err(torch_error)
+    }
+
+    fn forward_packed(&self, batch: &Packed) -> Torch<Tensor> {
+        if batch.sequences() == 0 {
+            return Tensor::f_zeros([0, self.words.size().get(1).copied().unwrap_or(0)], (Kind::Float, self.words.device()));
+        }
+        let groups = batch.groups();
+        let words = self.words.f_index_select(0, &Tensor::f_from_slice(&batch.ids)?)?;
+        let positions = self.positions.f_index_select(0, &Tensor::f_from_slice(&batch.positions)?)?;
+        let mut x = self.norm.forward(&words.f_add(&positions)?)?;
+        for layer in &self.layers {
+            x = layer.forward(&x, &groups, self.attention_heads)?;
+        }
+        let pooled = groups.iter().map(|group| self.pool(&x, group)).collect::<Torch<Vec<_>>>()?;
+        Tensor::f_cat(&pooled, 0)?.f_index_select(0, &Tensor::f_from_slice(&batch.places)?)
+    }
+
+    /// One vector a sequence, from the sequence's own rows: [sequences of the group, hidden].
+    fn pool(&self, x: &Tensor, group: &Group) -> Torch<Tensor> {
+        let rows = x.f_narrow(0, group.start, group.rows())?.f_view([group.sequences, group.length, -1])?;
+        match self.pooling {
+            Pooling::Mean => rows.f_mean_dim([1].as_slice(), false, Kind::Float),
+            Pooling::Cls => rows.f_select(1, 0),
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! `undertone.json`: what a Hugging Face folder cannot say about a model. Format 1:
+//!
+//! ```json
+//! {
+//!   "format": 1,
+//!   "name": "undertone-sentiment",
+//!   "normalizer": "social-1",
+//!   "max_tokens": 128,
+//!   "pooling": "mean",
+//!   "embedding": { "normalize": true, "projection": "embedding_projection" },
+//!   "heads": [
+//!     { "name": "sentiment", "labels": ["negative", "neutral", "positive"],
+//!       "kind": "softmax", "temperature": 1.49, "input": "pooled", "file": "heads.safetensors" }
+//!   ],
+//!   "sentiment": { "head": "sentiment", "negative": "negative", "neutral": "neutral", "positive": "positive" }
+//! }
+//! ```
+//!
+//! Only `format` is required. A head's tensors are `heads.<name>.weight` [labels, width] and `heads.<name>.bias`
+//! [labels], in `file` if it is given, else in `heads.safetensors` if that exists, else in `model.safetensors`. Each of
+//! `negative`, `neutral` and `positive` is a label or a list of labels whose probabilities are added (five stars), and
+//! every label of the head belongs to one of them; `neutral` may be absent. Unknown keys are refused: a misspelt
+//! `temperature` must not pass for a missing one.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+use undertone_error::{Error, ErrorKind, Result};
+
+use crate::HeadKind;
+use crate::normalize::Normalizer;
+
+/// The name of the file.
+pub(crate) const FILE: &str = "undertone.json";
+
+/// How token vectors become one vector a text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Pooling {
+    /// The mean over all tokens, special ones included.
+    #[default]
+    Mean,
+    /// The vector of the first token.
+    Cls,
+}
+
+/// What a head reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum HeadInput {
+    /// The pooled vector as it is.
+    #[default]
+    Pooled,
+    /// The embedding: projected and normalised as `embedding` says. For heads trained on exported embeddings.
+    Embedding,
+}
+
+/// How the pooled vector becomes the embedding.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EmbeddingSpec {
+    /// Whether embeddings have length 1.
+    #[serde(default = "yes")]
+    pub(crate) normalize: bool,
+    /// The name of a linear map (`<name>.weight`, `<name>.bias`) that is applied before.
+    #[serde(default)]
+    pub(crate) projection: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for EmbeddingSpec {
+    fn default() -> Self {
+        Self { normalize: true, projection: None }
+    }
+}
+
+/// One classification head.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HeadSpec {
+    pub(crate) name: String,
+    pub(crate) labels: Vec<String>,
+    #[serde(default = "softmax")]
+    pub(crate) kind: HeadKind,
+    #[serde(default = "one")]
+    pub(crate) temperature: f32,
+    #[serde(default)]
+    pub(crate) input: HeadInput,
+    #[serde(default)]
+    pub(crate) file: Option<String>,
+}
+
+fn softmax() -> HeadKind {
+    HeadKind::Softmax
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+/// One label or several.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+enum Labels {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Labels {
+    fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(label) => std::slice::from_ref(label),
+            Self::Many(labels) => labels,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSentiment {
+    head: String,
+    negative: Labels,
+    neutral: Option<Labels>,
+    positive: Labels,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawManifest {
+    format: u32,
+    name: Option<String>,
+    normalizer: Option<String>,
+    #[serde(default)]
+    pooling: Pooling,
+    max_tokens: Option<usize>,
+    #[serde(default)]
+    embedding: EmbeddingSpec,
+    #[serde(default)]
+    heads: Vec<HeadSpec>,
+    sentiment: Option<RawSentiment>,
+}
+
+/// The side of a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Side {
+    Negative,
+    Neutral,
+    Positive,
+}
+
+/// Which head tells the sentiment, and what its labels mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SentimentMap {
+    /// Index into [`Manifest::heads`].
+    pub(crate) head: usize,
+    /// One side a label, in the order of the head's labels.
+    pub(crate) sides: Vec<Side>,
+}
+
+/// A validated `undertone.json`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    pub(crate) name: Option<String>,
+    pub(crate) normalizer: Normalizer,
+    pub(crate) pooling: Pooling,
+    pub(crate) max_tokens: Option<usize>,
+    pub(crate) embedding: EmbeddingSpec,
+    pub(crate) heads: Vec<HeadSpec>,
+    pub(crate) sentiment: Option<SentimentMap>,
+}
+
+impl Default for Manifest {
+    /// What a folder without the file is: a model that embeds, with mean pooling, and has no heads.
+    fn default() -> Self {
+        Self {
+            name: None,
+            normalizer: Normalizer::None,
+            pooling: Pooling::Mean,
+            max_tokens: None,
+            embedding: EmbeddingSpec::default(),
+            heads: Vec::new(),
+            sentiment: None,
+        }
+    }
+}
+
+impl Manifest {
+    /// The text normaliser.
+    pub fn normalizer(&self) -> Normalizer {
+        self.normalizer
+    }
+
+    /// The name of the head that tells the sentiment.
+    pub fn sentiment_head(&self) -> Option<&str> {
+        self.sentiment.as_ref().and_then(|map| self.heads.get(map.head)).map(|head| head.name.as_str())
+    }
+
+    pub(crate) fn heads(&self) -> &[HeadSpec] {
+        &self.heads
+    }
+
+    /// Parses and validates `undertone.json`.
+    ///
+    /// # Errors
+    /// `InvalidConfig` or `Unsupported`, naming the key.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        let raw: RawManifest = super::folder::parse_json(FILE, json)?;
+        if raw.format != 1 {
+            return Err(Error::new(ErrorKind::Unsupported, "model folder has a format that we do not know")
+                .with("file", FILE)
+                .with("format", raw.format)
+                .help("this version reads format 1"));
+        }
+        let normalizer = match &raw.normalizer {
+            Some(name) => Normalizer::from_name(name).map_err(|error| error.with("file", FILE))?,
+            None => Normalizer::None,
+        };
+        if raw.max_tokens.is_some_and(|n| n < 3) {
+            return Err(invalid("max_tokens", "is too small: two special tokens frame each text", "use 128"));
+        }
+        check_heads(&raw.heads)?;
+        let sentiment = raw.sentiment.map(|sentiment| map_sentiment(&sentiment, &raw.heads)).transpose()?;
+        Ok(Self {
+            name: raw.name,
+            normalizer,
+            pooling: raw.pooling,
+            max_tokens: raw.max_tokens,
+            embedding: raw.embedding,
+            heads: raw.heads,
+            sentiment,
+        })
+    }
+}
+
+fn check_heads(heads: &[HeadSpec]) -> Result<()> {
+    let mut names = HashSet::new();
+    for (i, head) in heads.iter().enumerate() {
+        let key = |field: &str| format!("heads[{i}].{field}");
+        if head.name.is_empty() || !head.name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
+            return Err(invalid(key("name"), "is not a name", "use letters, digits, _ and -"));
+        }
+        if !names.insert(&head.name) {
+            return Err(invalid(key("name"), "occurs twice", "give each head its own name"));
+        }
+        let distinct: HashSet<_> = head.labels.iter().collect();
+        if head.labels.is_empty() || distinct.len() != head.labels.len() || distinct.iter().any(|label| label.is_empty()) {
+            return Err(invalid(key("labels"), "are not distinct names", "list each label once, in the order of the weights"));
+        }
+        if !(head.temperature.is_finite() && head.temperature > 0.0) {
+            return Err(invalid(key("temperature"), "is not positive", "use 1 for an uncalibrated head"));
+        }
+        if head.file.as_deref().is_some_and(|file| file.is_empty() || file.contains(['/', '\\'])) {
+            return Err(invalid(key("file"), "is not a file name", "name a file in the model folder"));
+        }
+    }
+    Ok(())
+}
+
+fn map_sentiment(raw: &RawSentiment, heads: &[HeadSpec]) -> Result<SentimentMap> {
+    let found = heads.iter().enumerate().find(|(_, head)| head.name == raw.head);
+    let Some((index, head)) = found else {
+        return Err(invalid("sentiment.head", format!("names no head: {}", raw.head), "name one of heads[].name"));
+    };
+    if head.kind != HeadKind::Softmax {
+        return Err(invalid("sentiment.head", "is not a softmax head", "polarity needs labels that exclude each other"));
+    }
+    let sides = [
+        (Side::Negative, "negative", Some(&raw.negative)),
+        (Side::Neutral, "neutral", raw.neutral.as_ref()),
+        (Side::Positive, "positive", Some(&raw.positive)),
+    ];
+    let mut mapped: Vec<Option<Side>> = vec![None; head.labels.len()];
+    for (side, key, labels) in sides {
+        for label in labels.map_or(&[][..], Labels::as_slice) {
+            let slot = head.labels.iter().position(|known| known == label).and_then(|at| mapped.get_mut(at));
+            match slot {
+                None => return Err(invalid(format!("sentiment.{key}"), format!("names no label of the head: {label}"), "spell it as in labels")),
+                Some(Some(_)) => return Err(invalid(format!("sentiment.{key}"), format!("names a label twice: {label}"), "a label has one side")),
+                Some(slot) => *slot = Some(side),
+            }
+        }
+    }
+    let sides: Option<Vec<Side>> = mapped.into_iter().collect();
+    let Some(sides) = sides else {
+        return Err(invalid("sentiment", "leaves labels of the head without a side", "map every label to negative, neutral or positive"));
+    };
+    for (side, key) in [(Side::Negative, "sentiment.negative"), (Side::Positive, "sentiment.positive")] {
+        if !sides.contains(&side) {
+            return Err(invalid(key, "lists no label", "polarity needs both sides"));
+        }
+    }
+    Ok(SentimentMap { head: index, sides })
+}
+
+fn invalid(key: impl Into<String>, what: impl Into<String>, help: &str) -> Error {
+    let (key, what) = (key.into(), what.into());
+    Error::new(ErrorKind::InvalidConfig, format!("{key} {what}")).with("file", FILE).with("key", key).help(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn full() -> Value {
+        json!({
+            "format": 1, "name": "m", "normalizer": "social-1", "pooling": "mean", "max_tokens": 128,
+            "embedding": {"normalize": true},
+            "heads": [
+                {"name": "sentiment", "labels": ["negative", "neutral", "positive"], "temperature": 1.5},
+                {"name": "emotion", "labels": ["joy", "anger"], "kind": "sigmoid", "file": "emotion.safetensors"}
+            ],
+            "sentiment": {"head": "sentiment", "negative": "negative", "neutral": "neutral", "positive": "positive"}
+        })
+    }
+
+    fn parse(value: &Value) -> Result<Manifest> {
+        Manifest::parse(value.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_full_manifest_is_read() {
+        let manifest = parse(&full()).unwrap();
+        assert_eq!(manifest.normalizer, Normalizer::Social1);
+        assert_eq!(manifest.heads.iter().map(|h| h.kind).collect::<Vec<_>>(), [HeadKind::Softmax, HeadKind::Sigmoid]);
+        assert_eq!(manifest.sentiment.unwrap().sides, [Side::Negative, Side::Neutral, Side::Positive]);
+    }
+
+    #[test]
+    fn the_format_alone_is_enough() {
+        assert_eq!(parse(&json!({"format": 1})).unwrap(), Manifest::default());
+    }
+
+    #[test]
+    fn stars_are_added_up() {
+        let stars = json!({
+            "format": 1,
+            "heads": [{"name": "stars", "labels": ["1", "2", "3", "4", "5"]}],
+            "sentiment": {"head": "stars", "negative": ["1", "2"], "neutral": "3", "positive": ["4", "5"]}
+        });
+        let map = parse(&stars).unwrap().sentiment.unwrap();
+        assert_eq!(map.sides, [Side::Negative, Side::Negative, Side::Neutral, Side::Positive, Side::Positive]);
+    }
+
+    #[test]
+    fn every_fault_names_its_key() {
+        let table = [
+            ("/format", json!(2), "format"),
+            ("/normalizer", json!("social-0"), "social-0"),
+            ("/max_tokens", json!(2), "max_tokens"),
+            ("/max_tokens", json!("many"), "max_tokens"),
+            ("/pooling", json!("max"), "pooling"),
+            ("/heads/0/name", json!("a/b"), "heads[0].name"),
+            ("/heads/1/name", json!("sentiment"), "heads[1].name"),
+            ("/heads/1/labels", json!([]), "heads[1].labels"),
+            ("/heads/1/labels", json!(["joy", "joy"]), "heads[1].labels"),
+            ("/heads/0/temperature", json!(0), "heads[0].temperature"),
+            ("/heads/0/kind", json!("maximum"), "heads[0].kind"),
+            ("/heads/0/file", json!("../x"), "heads[0].file"),
+            ("/sentiment/head", json!("mood"), "sentiment.head"),
+            ("/sentiment/head", json!("emotion"), "sentiment.head"),
+            ("/sentiment/negative", json!("bad"), "sentiment.negative"),
+            ("/sentiment/positive", json!("negative"), "sentiment.positive"),
+            ("/sentiment/positive", json!([]), "sentiment"),
+        ];
+        for (pointer, value, named) in table {
+            let mut manifest = full();
+            *manifest.pointer_mut(pointer).unwrap_or(&mut Value::Null) = value.clone();
+            if pointer == "/heads/0/file" {
+                manifest["heads"][0]["file"] = value.clone();
+            } else if pointer == "/heads/0/kind" {
+                manifest["heads"][0]["kind"] = value.clone();
+            }
+            let error = parse(&manifest).expect_err(pointer);
+            assert!(error.to_string().contains(named) && error.to_string().contains(FILE), "{pointer} = {value}: {error}");
+        }
+    }
+
+    #[test]
+    fn misspelt_keys_are_refused() {
+        let mut manifest = full();
+        manifest["heads"][0]["temprature"] = json!(2);
+        let error = parse(&manifest).unwrap_err();
+        assert!(error.to_string().contains("temprature"), "{error}");
+    }
+}

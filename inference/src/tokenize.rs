@@ -1,0 +1,102 @@
+//! Text to token ids. A `tokenizer.json` fixes padding and truncation for the batches it was trained with; here padding
+//! is switched off (batches are packed) and truncation is set to what the model folder says, and reported.
+
+use std::sync::Arc;
+
+use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
+use undertone_error::{Error, ErrorKind, Result};
+
+/// The bytes of text that are looked at for each token that fits. A longer text is cut before it is tokenised: the
+/// time for a text stays bounded, and only a text whose words are longer than this could come out differently.
+const BYTES_PER_TOKEN: usize = 1024;
+
+/// A text as the encoder reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// Token ids, special tokens included; never empty.
+    pub ids: Vec<u32>,
+    /// Whether the text had more tokens than fit.
+    pub truncated: bool,
+}
+
+impl AsRef<[u32]> for Tokens {
+    fn as_ref(&self) -> &[u32] {
+        &self.ids
+    }
+}
+
+/// The tokeniser of a model. Cloning is cheap; clones may be used from any thread.
+#[derive(Clone, Debug)]
+pub struct TextTokenizer {
+    tokenizer: Arc<Tokenizer>,
+    max_tokens: usize,
+}
+
+impl TextTokenizer {
+    /// Builds a tokeniser from the bytes of a `tokenizer.json`. `vocabulary` is the number of word embeddings.
+    ///
+    /// # Errors
+    /// `InvalidConfig` if the file is damaged or does not belong to the encoder.
+    pub fn new(json: &[u8], max_tokens: usize, vocabulary: usize) -> Result<Self> {
+        let refuse = |message: &str| Error::new(ErrorKind::InvalidConfig, message).with("file", "tokenizer.json");
+        let mut tokenizer = Tokenizer::from_bytes(json)
+            .map_err(|error| refuse("tokeniser cannot be read").source(error).help("copy the file again from where the model comes from"))?;
+        let ids = tokenizer.get_vocab_size(true);
+        if ids > vocabulary {
+            return Err(refuse("tokeniser has more tokens than the encoder has embeddings")
+                .with("tokens", ids)
+                .with("vocab_size", vocabulary)
+                .help("take tokenizer.json and config.json from the same model"));
+        }
+        let framing = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+        if framing >= max_tokens {
+            return Err(refuse("max_tokens leaves no room for text").with("max_tokens", max_tokens).with("special_tokens", framing));
+        }
+        tokenizer.with_padding(None);
+        let truncation = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
+        tokenizer.with_truncation(Some(truncation)).map_err(|error| refuse("tokeniser refuses truncation").source(error))?;
+        Ok(Self { tokenizer: Arc::new(tokenizer), max_tokens })
+    }
+
+    /// Tokenises a text.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the tokeniser has no token for a part of the text, not even an unknown one.
+    pub fn encode(&self, text: &str) -> Result<Tokens> {
+        let readable = prefix(text, self.max_tokens.saturating_mul(BYTES_PER_TOKEN));
+        let encoding = self
+            .tokenizer
+            .encode_fast(readable, true)
+            .map_err(|error| Error::new(ErrorKind::InvalidInput, "text cannot be tokenised").source(error))?;
+        let truncated = readable.len() < text.len() || !encoding.get_overflowing().is_empty();
+        let ids = encoding.get_ids().to_vec();
+        match ids.is_empty() {
+            true => Err(Error::new(ErrorKind::InvalidInput, "text has no tokens").help("send a text that is not empty")),
+            false => Ok(Tokens { ids, truncated }),
+        }
+    }
+}
+
+/// The longest prefix of at most `limit` bytes that ends between two characters.
+fn prefix(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_end_between_characters() {
+        assert_eq!(prefix("aé", 2), "a");
+        assert_eq!(prefix("aé", 3), "aé");
+        assert_eq!(prefix("", 3), "");
+    }
+
+    #[test]
+    fn a_damaged_tokeniser_is_named() {
+        let error = TextTokenizer::new(b"{", 16, 10).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.to_string().contains("tokenizer.json"), "{error}");
+    }
+}

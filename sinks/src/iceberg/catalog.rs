@@ -1,0 +1,96 @@
+//! The embedded catalog: one SQLite file in Iceberg's JDBC schema, so that PyIceberg, Spark or Trino can open it beside us.
+//!
+//! A commit that was answered is on disk: the file is in WAL mode with `synchronous=FULL` (SQLite's default, which every
+//! connection of the pool has), and writers wait for one another instead of failing. Locations are absolute `file://`
+//! URIs, so that tables read the same from any working directory. A REST catalog would be another function here.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use iceberg::io::LocalFsStorageFactory;
+use iceberg::{Catalog, CatalogBuilder};
+use iceberg_catalog_sql::{
+    SQL_CATALOG_PROP_BIND_STYLE, SQL_CATALOG_PROP_URI, SQL_CATALOG_PROP_WAREHOUSE, SqlBindStyle, SqlCatalogBuilder,
+};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection};
+use undertone_error::{Context, Error, ErrorKind, Result};
+
+use super::failure::Doing;
+
+/// The catalog's name, which is part of every row of its tables: readers must use it too.
+pub const CATALOG_NAME: &str = "undertone";
+
+/// How long a connection waits for another's write transaction.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opens `<data>/catalog.db` with `<data>/warehouse`, making both if they are absent.
+///
+/// # Errors
+/// [`ErrorKind::InvalidConfig`] if the path cannot stand in a URI; [`ErrorKind::Unavailable`] if the folder or the
+/// database cannot be made or opened.
+pub async fn open_embedded(data: &Path) -> Result<Arc<dyn Catalog>> {
+    let unusable = |message: &str| Error::new(ErrorKind::Unavailable, message).with("path", data.display());
+    std::fs::create_dir_all(data.join("warehouse")).map_err(|e| unusable("cannot make the warehouse folder").source(e))?;
+    let data = data.canonicalize().map_err(|e| unusable("cannot resolve the data folder").source(e))?;
+    let path = uri_path(&data)?;
+
+    let options = SqliteConnectOptions::new()
+        .filename(data.join("catalog.db"))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT);
+    // The mode is kept by the file itself, so the pool that the catalog opens below finds it.
+    let connection = options.connect().await.context(ErrorKind::Unavailable, "cannot open the catalog database")?;
+    connection.close().await.context(ErrorKind::Unavailable, "cannot close the catalog database")?;
+
+    let properties = HashMap::from([
+        (SQL_CATALOG_PROP_URI.to_owned(), format!("sqlite://{path}/catalog.db")),
+        (SQL_CATALOG_PROP_WAREHOUSE.to_owned(), format!("file://{path}/warehouse")),
+        (SQL_CATALOG_PROP_BIND_STYLE.to_owned(), SqlBindStyle::QMark.to_string()),
+    ]);
+    let builder = SqlCatalogBuilder::default().with_storage_factory(Arc::new(LocalFsStorageFactory));
+    let catalog = builder.load(CATALOG_NAME, properties).await.doing("cannot open the catalog")?;
+    Ok(Arc::new(catalog))
+}
+
+/// The path as it stands in `sqlite://` and `file://` URIs. Readers disagree on what is escaped in them, so a path that
+/// would need it is refused.
+fn uri_path(data: &Path) -> Result<&str> {
+    match data.to_str() {
+        Some(path) if !path.contains(['?', '#', '%']) => Ok(path),
+        _ => Err(Error::new(ErrorKind::InvalidConfig, "data folder's path cannot stand in a table's location")
+            .with("path", data.display())
+            .help("choose a path in UTF-8 without '?', '#' and '%'")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_readers_would_unescape_differently_are_refused() {
+        assert!(uri_path(Path::new("/srv/my data/ü")).is_ok());
+        for path in ["/srv/50%", "/srv/a?b", "/srv/a#b"] {
+            assert_eq!(uri_path(Path::new(path)).expect_err(path).kind(), ErrorKind::InvalidConfig);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_catalog_is_in_wal_mode_and_can_be_opened_twice() {
+        let data = tempfile::tempdir().expect("a folder");
+        let first = open_embedded(&data.path().join("made/on demand")).await.expect("opened");
+        let second = open_embedded(&data.path().join("made/on demand")).await.expect("opened again");
+        assert!(first.list_namespaces(None).await.expect("it answers").is_empty());
+        drop(second);
+
+        let file = data.path().join("made/on demand/catalog.db");
+        let mut connection = SqliteConnectOptions::new().filename(file).connect().await.expect("it is SQLite");
+        let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut connection).await.expect("a mode");
+        assert_eq!(mode, "wal");
+    }
+}

@@ -1,0 +1,205 @@
+//! Positions inside a table: one table property per partition, moved by the same commit that adds the rows.
+//!
+//! `undertone.position.<cluster>.<topic>.<partition>` holds `{"next": 42, "commit_id": "…"}`. The commit id also stands in
+//! the summary of the snapshot that moved it, so that a writer can find its own commit beneath later ones, and so that a
+//! table whose branch was rolled back beneath its positions is recognised.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use iceberg::spec::TableMetadata;
+use serde::{Deserialize, Serialize};
+use undertone_error::{Error, ErrorKind, Result};
+use undertone_proto::Partition;
+use uuid::Uuid;
+
+/// What every position property begins with.
+pub const POSITION_PREFIX: &str = "undertone.position.";
+/// The snapshot summary's property that names the commit.
+pub const COMMIT_ID: &str = "undertone.commit-id";
+
+/// Clocks of writers may differ by this much.
+const CLOCK_SKEW: Duration = Duration::from_secs(300);
+
+/// Where a partition stands in a table, and which commit moved it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredPosition {
+    /// The offset after the last that is settled.
+    pub next: i64,
+    /// The commit that moved it there (UUIDv7).
+    pub commit_id: Uuid,
+}
+
+/// The positions that a table holds.
+pub type StoredPositions = BTreeMap<Partition, StoredPosition>;
+
+/// The property of a partition.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] if the ids of cluster and topic are empty or hold a dot.
+pub fn property(partition: &Partition) -> Result<String> {
+    let Partition { cluster, topic, partition } = partition;
+    for id in [cluster, topic] {
+        if id.is_empty() || id.contains('.') {
+            let error = Error::new(ErrorKind::InvalidInput, "id cannot be part of a table property").with("id", id);
+            return Err(error.help("ids of clusters and topics have no dot and are not empty"));
+        }
+    }
+    Ok(format!("{POSITION_PREFIX}{cluster}.{topic}.{partition}"))
+}
+
+/// Reads the positions out of a table's properties.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] if a property with our prefix is not one of ours: somebody edited it.
+pub fn stored_positions(properties: &HashMap<String, String>) -> Result<StoredPositions> {
+    properties
+        .iter()
+        .filter_map(|(key, value)| Some((key, key.strip_prefix(POSITION_PREFIX)?, value)))
+        .map(|(key, name, value)| {
+            let parsed = parse_partition(name).zip(serde_json::from_str(value).ok());
+            parsed.ok_or_else(|| {
+                Error::new(ErrorKind::Corrupt, "table property is not a position")
+                    .with("property", key)
+                    .with("value", value)
+                    .help("restore the property from an earlier metadata file of the table")
+            })
+        })
+        .collect()
+}
+
+fn parse_partition(name: &str) -> Option<Partition> {
+    let mut parts = name.split('.');
+    let partition = Partition {
+        cluster: parts.next()?.to_owned(),
+        topic: parts.next()?.to_owned(),
+        partition: parts.next()?.parse().ok()?,
+    };
+    parts.next().is_none().then_some(partition)
+}
+
+/// The commits that the table's main branch is made of, as far back as its metadata still knows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Ancestry {
+    commits: HashSet<String>,
+    /// Commits of snapshots that the metadata knows and the branch does not hold.
+    elsewhere: HashSet<String>,
+    /// When the oldest known ancestor was made, if older ones have expired.
+    expired_before_ms: Option<i64>,
+}
+
+/// Where a commit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// On the main branch.
+    InAncestry,
+    /// Older than the oldest snapshot that is kept.
+    Expired,
+    /// Not on the main branch, though it should be.
+    Missing,
+}
+
+impl Ancestry {
+    /// Walks from the head of the main branch to its first known snapshot.
+    pub(super) fn of(metadata: &TableMetadata) -> Self {
+        let commit = |snapshot: &iceberg::spec::SnapshotRef| snapshot.summary().additional_properties.get(COMMIT_ID).cloned();
+        let mut ancestry = Self::default();
+        let mut next = metadata.current_snapshot().cloned();
+        while let Some(snapshot) = next {
+            ancestry.commits.extend(commit(&snapshot));
+            next = snapshot.parent_snapshot_id().and_then(|parent| metadata.snapshot_by_id(parent).cloned());
+            if next.is_none() && snapshot.parent_snapshot_id().is_some() {
+                ancestry.expired_before_ms = Some(snapshot.timestamp_ms());
+            }
+        }
+        ancestry.elsewhere = metadata.snapshots().filter_map(commit).filter(|id| !ancestry.commits.contains(id)).collect();
+        ancestry
+    }
+
+    /// A whole history that holds exactly these commits.
+    #[cfg(test)]
+    pub(super) fn holding(commits: impl IntoIterator<Item = Uuid>) -> Self {
+        Self { commits: commits.into_iter().map(|id| id.to_string()).collect(), ..Self::default() }
+    }
+
+    /// Where the commit is. Commit ids carry their time, which tells an expired commit from one that was rolled back.
+    pub(super) fn standing(&self, commit_id: &Uuid) -> Standing {
+        let id = commit_id.to_string();
+        if self.commits.contains(&id) {
+            return Standing::InAncestry;
+        }
+        let skew_ms = i64::try_from(CLOCK_SKEW.as_millis()).unwrap_or(i64::MAX);
+        match self.expired_before_ms {
+            Some(oldest_ms) if !self.elsewhere.contains(&id) && made_at_ms(commit_id) <= oldest_ms.saturating_add(skew_ms) => {
+                Standing::Expired
+            }
+            _ => Standing::Missing,
+        }
+    }
+}
+
+/// The time in a UUIDv7; the beginning of time for any other.
+fn made_at_ms(id: &Uuid) -> i64 {
+    let Some(time) = id.get_timestamp() else { return 0 };
+    let (seconds, nanos) = time.to_unix();
+    i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000).saturating_add(i64::from(nanos / 1_000_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::{NoContext, Timestamp};
+
+    use super::*;
+
+    fn commit_at(seconds: u64) -> Uuid {
+        Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, 0))
+    }
+
+    proptest! {
+        #[test]
+        fn a_position_is_read_as_it_was_written(cluster in "[A-Za-z0-9_-]{1,22}", topic in "[A-Za-z0-9_-]{1,36}", partition in 0..9999i32, next in 0..i64::MAX) {
+            let partition = Partition { cluster, topic, partition };
+            let stored = StoredPosition { next, commit_id: Uuid::now_v7() };
+            let properties = HashMap::from([
+                (property(&partition).expect("ids without dots"), serde_json::to_string(&stored).expect("json")),
+                ("write.format.default".to_owned(), "parquet".to_owned()),
+            ]);
+            prop_assert_eq!(stored_positions(&properties).expect("well formed"), StoredPositions::from([(partition, stored)]));
+        }
+    }
+
+    #[test]
+    fn what_somebody_edited_is_refused_rather_than_ignored() {
+        for (key, value) in [("c.t.0", "42"), ("c.t", "{}"), ("c.t.x.0", "{}"), ("c.t.0", r#"{"next":1}"#)] {
+            let properties = HashMap::from([(format!("{POSITION_PREFIX}{key}"), value.to_owned())]);
+            assert_eq!(stored_positions(&properties).expect_err(key).kind(), ErrorKind::Corrupt, "{key} {value}");
+        }
+    }
+
+    #[test]
+    fn ids_that_would_be_read_as_others_are_refused() {
+        for (cluster, topic) in [("a.b", "t"), ("c", ""), ("", "t")] {
+            let partition = Partition { cluster: cluster.to_owned(), topic: topic.to_owned(), partition: 0 };
+            assert_eq!(property(&partition).expect_err("no property").kind(), ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn a_missing_commit_is_expired_only_if_it_is_older_than_what_is_kept() {
+        let (old, new) = (commit_at(1_000), commit_at(9_000));
+        let kept_since_5000 = Some(5_000_000);
+        let none = HashSet::new;
+        let holding = |id: &Uuid| HashSet::from([id.to_string()]);
+        let cases = [
+            ("on the branch", Ancestry { commits: holding(&new), elsewhere: none(), expired_before_ms: None }, new, Standing::InAncestry),
+            ("whole history, not there", Ancestry { commits: none(), elsewhere: none(), expired_before_ms: None }, old, Standing::Missing),
+            ("before what is kept", Ancestry { commits: none(), elsewhere: none(), expired_before_ms: kept_since_5000 }, old, Standing::Expired),
+            ("after what is kept", Ancestry { commits: none(), elsewhere: none(), expired_before_ms: kept_since_5000 }, new, Standing::Missing),
+            ("on another branch", Ancestry { commits: none(), elsewhere: holding(&old), expired_before_ms: kept_since_5000 }, old, Standing::Missing),
+        ];
+        for (case, ancestry, commit, wanted) in cases {
+            assert_eq!(ancestry.standing(&commit), wanted, "{case}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What the page asks of the tables. Everything reads a table's current snapshot: rows of commits, never of open epochs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{ArrayRef, RecordBatch};
+use futures::TryStreamExt;
+use iceberg::expr::{Predicate, Reference};
+use iceberg::spec::Datum;
+use iceberg::{Catalog, TableIdent};
+use undertone_error::{Error, ErrorKind, Result};
+use undertone_proto::{EventTime, LIVE_RUN};
+
+use super::failure::Doing;
+
+/// Reads the tables.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    catalog: Arc<dyn Catalog>,
+}
+
+/// The mood about a tag in one minute.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TagMood {
+    /// Start of the minute.
+    pub window_start_us: EventTime,
+    /// The tag.
+    pub tag: String,
+    /// Posts of that minute with that tag.
+    pub posts: i64,
+    /// Those that have a polarity.
+    pub polarity_posts: i64,
+    /// Sum of their polarities.
+    pub polarity_sum: f64,
+}
+
+impl Reader {
+    pub(super) fn new(catalog: Arc<dyn Catalog>) -> Self {
+        Self { catalog }
+    }
+
+    /// Posts and polarity by minute and tag for windows that start at `since` or later, live posts only, late ones left
+    /// out; ordered by window, then tag.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if the table was never made, [`ErrorKind::Unavailable`] if it cannot be read.
+    pub async fn tag_mood(&self, since: EventTime) -> Result<Vec<TagMood>> {
+        let day = i32::try_from(since.div_euclid(86_400_000_000)).unwrap_or(i32::MIN);
+        let filter = Reference::new("window_start")
+            .greater_than_or_equal_to(Datum::timestamptz_micros(since))
+            .and(Reference::new("event_day").greater_than_or_equal_to(Datum::date(day)))
+            .and(live());
+        let columns = ["window_start", "tag", "posts", "polarity_posts", "polarity_sum"];
+        let mut moods = BTreeMap::<(EventTime, String), TagMood>::new();
+        for batch in self.scan("gold", "tags_1m", filter, &columns).await? {
+            let [starts, tags, posts, polarity_posts, sums] = columns_of(&batch)?;
+            let (Some(starts), Some(tags)) = (starts.as_primitive_opt::<TimestampMicrosecondType>(), tags.as_string_opt::<i32>())
+            else {
+                return Err(unexpected("gold.tags_1m"));
+            };
+            let (Some(posts), Some(polarity_posts), Some(sums)) = (
+                posts.as_primitive_opt::<Int64Type>(),
+                polarity_posts.as_primitive_opt::<Int64Type>(),
+                sums.as_primitive_opt::<Float64Type>(),
+            ) else {
+                return Err(unexpected("gold.tags_1m"));
+            };
+            for row in 0..batch.num_rows() {
+                let (window_start_us, tag) = (starts.value(row), tags.value(row).to_owned());
+                let mood = moods.entry((window_start_us, tag.clone())).or_insert_with(|| TagMood {
+                    window_start_us,
+                    tag,
+                    posts: 0,
+                    polarity_posts: 0,
+                    polarity_sum: 0.0,
+                });
+                mood.posts += posts.value(row);
+                mood.polarity_posts += polarity_posts.value(row);
+                mood.polarity_sum += sums.value(row);
+            }
+        }
+        Ok(moods.into_values().collect())
+    }
+
+    /// Live posts by sentiment label, over all time; posts without a label stand under none.
+    ///
+    /// # Errors
+    /// As [`Reader::tag_mood`].
+    pub async fn label_counts(&self) -> Result<BTreeMap<Option<String>, i64>> {
+        let mut counts = BTreeMap::new();
+        for batch in self.scan("gold", "sentiment_1h", live(), &["label", "posts"]).await? {
+            let [labels, posts] = columns_of(&batch)?;
+            let (Some(labels), Some(posts)) = (labels.as_string_opt::<i32>(), posts.as_primitive_opt::<Int64Type>()) else {
+                return Err(unexpected("gold.sentiment_1h"));
+            };
+            for (label, posts) in labels.iter().zip(posts.iter()) {
+                *counts.entry(label.map(str::to_owned)).or_default() += posts.unwrap_or(0);
+            }
+        }
+        Ok(counts)
+    }
+
+    /// The rows of a table, from its snapshot's summary: `row_count("bronze", "posts")`.
+    ///
+    /// # Errors
+    /// As [`Reader::tag_mood`].
+    pub async fn row_count(&self, namespace: &str, table: &str) -> Result<u64> {
+        let table = self.load(namespace, table).await?;
+        let Some(snapshot) = table.metadata().current_snapshot() else { return Ok(0) };
+        let total = snapshot.summary().additional_properties.get("total-records").map_or("0", String::as_str);
+        total.parse().map_err(|_| {
+            Error::new(ErrorKind::Corrupt, "snapshot's row count is not a number").with("table", table.identifier())
+        })
+    }
+
+    async fn load(&self, namespace: &str, table: &str) -> Result<iceberg::table::Table> {
+        let ident = TableIdent::from_strs([namespace, table]).doing("cannot name table")?;
+        self.catalog.load_table(&ident).await.doing("cannot load table").map_err(|error| error.with("table", ident))
+    }
+
+    async fn scan(&self, namespace: &str, table: &str, filter: Predicate, columns: &[&str]) -> Result<Vec<RecordBatch>> {
+        let table = self.load(namespace, table).await?;
+        let scan = table.scan().with_filter(filter).select(columns).build().doing("cannot plan a scan")?;
+        let batches = scan.to_arrow().await.doing("cannot begin a scan")?;
+        batches.try_collect().await.doing("cannot scan a table")
+    }
+}
+
+fn live() -> Predicate {
+    Reference::new("run").equal_to(Datum::string(LIVE_RUN))
+}
+
+fn columns_of<const N: usize>(batch: &RecordBatch) -> Result<&[ArrayRef; N]> {
+    batch.columns().try_into().map_err(|_| unexpected("scan"))
+}
+
+fn unexpected(table: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, "table's columns are not what was asked for").with("table", table)
+}

@@ -1,0 +1,123 @@
+//! The tables of one catalog, and who writes them.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use iceberg::{Catalog, ErrorKind as IcebergErrorKind};
+use undertone_error::{Error, ErrorKind, Result};
+use undertone_proto::Event;
+use undertone_proto::v1::ScoredPost;
+
+use super::catalog::open_embedded;
+use super::commit::{Committer, Patience};
+use super::failure::{Doing, failure};
+use super::fence::Safeguards;
+use super::read::Reader;
+use super::schema::TableDefinition;
+use super::sink::IcebergSink;
+use super::tables::aggregate::Grain;
+use super::tables::{bronze, gold, silver};
+
+/// An Iceberg catalog with our tables in it.
+#[derive(Clone, Debug)]
+pub struct IcebergStore {
+    committer: Committer,
+}
+
+impl IcebergStore {
+    /// The embedded store under a data folder (see [`open_embedded`]), with all tables made.
+    ///
+    /// # Errors
+    /// As [`open_embedded`] and [`IcebergStore::create_tables`].
+    pub async fn open(data: &Path) -> Result<Self> {
+        let store = Self::over(open_embedded(data).await?);
+        store.create_tables().await?;
+        Ok(store)
+    }
+
+    /// The store over any catalog, whose tables are not looked at yet.
+    pub fn over(catalog: Arc<dyn Catalog>) -> Self {
+        Self { committer: Committer { catalog, safeguards: Safeguards::of_this_process(), patience: Patience::default() } }
+    }
+
+    /// Makes the tables that are absent. Safe to run again, also by several processes at once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if a table exists and differs from what we would make: it is never altered.
+    /// [`ErrorKind::Unavailable`] if the catalog does not answer.
+    pub async fn create_tables(&self) -> Result<()> {
+        self.ensure(&bronze::posts()).await?;
+        self.ensure(&silver::posts()).await?;
+        for grain in [Grain::Minute, Grain::Hour] {
+            self.ensure(&gold::sentiment(grain).definition).await?;
+            self.ensure(&gold::tags(grain).definition).await?;
+        }
+        Ok(())
+    }
+
+    /// The sink of `bronze.posts`.
+    pub fn bronze(&self) -> IcebergSink<Event> {
+        let table = bronze::posts();
+        IcebergSink::new(table.ident(), table, self.committer.clone())
+    }
+
+    /// The sink of `silver.posts`.
+    pub fn silver(&self) -> IcebergSink<ScoredPost> {
+        let table = silver::posts();
+        IcebergSink::new(table.ident(), table, self.committer.clone())
+    }
+
+    /// The sink of `gold.sentiment_1m` or `gold.sentiment_1h`.
+    pub fn gold_sentiment(&self, grain: Grain) -> IcebergSink<ScoredPost> {
+        let table = gold::sentiment(grain);
+        IcebergSink::new(table.definition.ident(), table, self.committer.clone())
+    }
+
+    /// The sink of `gold.tags_1m` or `gold.tags_1h`.
+    pub fn gold_tags(&self, grain: Grain) -> IcebergSink<ScoredPost> {
+        let table = gold::tags(grain);
+        IcebergSink::new(table.definition.ident(), table, self.committer.clone())
+    }
+
+    /// Reads the tables.
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.committer.catalog))
+    }
+
+    /// The store with its safeguards and patience chosen, for tests that show what each is for.
+    #[cfg(test)]
+    pub(super) fn with(catalog: Arc<dyn Catalog>, safeguards: Safeguards, patience: Patience) -> Self {
+        Self { committer: Committer { catalog, safeguards, patience } }
+    }
+
+    async fn ensure<R>(&self, wanted: &TableDefinition<R>) -> Result<()> {
+        let catalog = &self.committer.catalog;
+        let (namespace, ident) = (wanted.namespace_ident(), wanted.ident());
+        let named = |error: Error| error.with("table", &ident);
+        if !catalog.namespace_exists(&namespace).await.doing("cannot look for a namespace").map_err(named)? {
+            match catalog.create_namespace(&namespace, HashMap::new()).await {
+                Err(error) if error.kind() != IcebergErrorKind::NamespaceAlreadyExists => {
+                    return Err(named(failure(error, "cannot make a namespace")));
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        if !catalog.table_exists(&ident).await.doing("cannot look for a table").map_err(named)? {
+            match catalog.create_table(&namespace, wanted.creation()?).await {
+                Err(error) if error.kind() != IcebergErrorKind::TableAlreadyExists => {
+                    return Err(named(failure(error, "cannot make a table")));
+                }
+                Ok(_) => tracing::info!(table = %ident, "table made"),
+                Err(_) => {}
+            }
+        }
+        let table = catalog.load_table(&ident).await.doing("cannot load table").map_err(named)?;
+        let differences = wanted.differences(table.metadata())?;
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let error = Error::new(ErrorKind::InvalidConfig, "table differs from the one that is written");
+        Err(named(error).with("differences", differences.join("; ")).help("move the table away, or alter it to match"))
+    }
+}

@@ -1,0 +1,256 @@
+//! Rows and positions land together, whatever the catalog says and whoever else writes.
+
+use std::collections::{BTreeMap, HashMap};
+
+use iceberg::MetadataLocation;
+use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention};
+use proptest::prelude::*;
+use sqlx::ConnectOptions;
+use undertone_error::ErrorKind;
+
+use super::*;
+use crate::Positions;
+use crate::iceberg::position::stored_positions;
+
+fn at(number: i32, offset: i64) -> Positions {
+    Positions::from([(partition(number), offset)])
+}
+
+fn all(from: i64, to: i64) -> Vec<i64> {
+    (from..to).collect()
+}
+
+#[tokio::test]
+async fn rows_and_positions_land_in_one_commit_with_or_without_rows() {
+    let home = Home::new().await;
+    let mut sink = home.bronze();
+    assert_eq!(sink.positions().await.unwrap(), Positions::new());
+    let written = sink.write(&epoch(0, 0, 50)).await.unwrap();
+    assert_eq!((written.rows, written.positions), (50, at(0, 50)));
+
+    // Dead letters only: nothing to add, and the position moves on a snapshot of its own all the same.
+    let written = sink.write(&Epoch::of(partition(0), 50..60, vec![])).await.unwrap();
+    assert_eq!((written.rows, written.positions), (0, at(0, 60)));
+
+    let table = home.table("bronze", "posts").await;
+    assert_eq!(table.metadata().snapshots().count(), 2);
+    assert!(table.metadata().location().starts_with("file:///"), "{}", table.metadata().location());
+    assert_eq!(home.offsets(0).await, all(0, 50));
+    assert_eq!(home.bronze().positions().await.unwrap(), at(0, 60));
+    assert_eq!(home.store().reader().row_count("bronze", "posts").await.unwrap(), 50);
+}
+
+#[tokio::test]
+async fn a_zombie_is_fenced_and_goes_on_from_where_the_table_stands() {
+    let home = Home::new().await;
+    let (mut zombie, mut heir) = (home.bronze(), home.bronze());
+    zombie.positions().await.unwrap();
+    heir.positions().await.unwrap();
+    heir.write(&epoch(0, 0, 30)).await.unwrap();
+    let error = zombie.write(&epoch(0, 0, 20)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert_eq!(zombie.positions().await.unwrap(), at(0, 30));
+    zombie.write(&epoch(0, 30, 40)).await.unwrap();
+    assert_eq!(home.offsets(0).await, all(0, 40));
+}
+
+#[tokio::test]
+async fn an_epoch_that_does_not_begin_at_the_position_is_refused() {
+    let home = Home::new().await;
+    let mut sink = home.bronze();
+    sink.write(&epoch(0, 0, 5)).await.unwrap();
+    for (from, to) in [(6, 9), (4, 9)] {
+        assert_eq!(sink.write(&epoch(0, from, to)).await.unwrap_err().kind(), ErrorKind::Conflict);
+    }
+    assert_eq!(home.offsets(0).await, all(0, 5));
+}
+
+#[tokio::test]
+async fn writers_of_different_partitions_do_not_disturb_one_another() {
+    let home = Home::new().await;
+    let (mut zero, mut one) = (home.bronze(), home.bronze());
+    zero.positions().await.unwrap();
+    one.positions().await.unwrap();
+    let many = |sink: IcebergSink<Event>, number| async move {
+        let mut sink = sink;
+        for n in 0..8 {
+            sink.write(&epoch(number, n * 10, n * 10 + 10)).await.unwrap();
+        }
+    };
+    tokio::join!(many(zero, 0), many(one, 1));
+    assert_eq!((home.offsets(0).await, home.offsets(1).await), (all(0, 80), all(0, 80)));
+}
+
+#[tokio::test]
+async fn a_writer_that_is_faster_between_check_and_commit_conflicts_only_on_its_own_partition() {
+    let home = Home::new().await;
+    home.fail([Fault::Faster((1, 0, 7)), Fault::None, Fault::Faster((0, 10, 15))]);
+    let mut sink = home.bronze();
+    sink.write(&epoch(0, 0, 10)).await.unwrap();
+    assert_eq!((home.offsets(0).await, home.offsets(1).await), (all(0, 10), all(0, 7)));
+    assert_eq!(sink.write(&epoch(0, 10, 20)).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(home.offsets(0).await, all(0, 15));
+}
+
+#[tokio::test]
+async fn a_commit_that_the_catalog_lost_is_seen_by_reading_back() {
+    let home = Home::new().await;
+    home.fail([Fault::LostCommit]);
+    home.bronze().write(&epoch(0, 0, 10)).await.unwrap();
+    assert_eq!(home.offsets(0).await, all(0, 10));
+}
+
+#[tokio::test]
+async fn without_the_read_back_a_lost_commit_is_reported_as_done() {
+    let home = Home::new().await;
+    home.fail([Fault::LostCommit]);
+    let mut sink = home.store_with(Safeguards { read_back: false, ..SAFE }).bronze();
+    let written = sink.write(&epoch(0, 0, 10)).await.unwrap();
+    assert_eq!((written.rows, home.offsets(0).await.len()), (10, 0));
+}
+
+#[tokio::test]
+async fn a_commit_whose_reply_was_lost_counts_once() {
+    let home = Home::new().await;
+    let mut sink = home.bronze();
+    home.fail([Fault::LostReply]);
+    sink.write(&epoch(0, 0, 10)).await.unwrap();
+    // The own commit is found beneath another's, too.
+    home.fail([Fault::LostReplyBeneath((1, 0, 7))]);
+    sink.write(&epoch(0, 10, 20)).await.unwrap();
+    // Even beneath one that has moved the same partition on.
+    home.fail([Fault::LostReplyBeneath((0, 30, 35))]);
+    sink.write(&epoch(0, 20, 30)).await.unwrap();
+    assert_eq!((home.offsets(0).await, home.offsets(1).await), (all(0, 35), all(0, 7)));
+}
+
+#[tokio::test]
+async fn without_the_position_check_a_lost_reply_doubles_rows() {
+    let home = Home::new().await;
+    home.fail([Fault::LostReply]);
+    home.store_with(Safeguards { position_check: false, ..SAFE }).bronze().write(&epoch(0, 0, 10)).await.unwrap();
+    assert_eq!(home.offsets(0).await.len(), 20);
+}
+
+#[tokio::test]
+async fn without_the_position_check_a_zombie_doubles_rows() {
+    let home = Home::new().await;
+    let mut zombie = home.store_with(Safeguards { position_check: false, ..SAFE }).bronze();
+    zombie.positions().await.unwrap();
+    home.bronze().write(&epoch(0, 0, 10)).await.unwrap();
+    zombie.write(&epoch(0, 0, 10)).await.unwrap();
+    assert_eq!(home.offsets(0).await.len(), 20);
+}
+
+#[tokio::test]
+async fn a_catalog_that_stays_ill_is_an_outside_fault_and_the_epoch_can_be_written_later() {
+    let home = Home::new().await;
+    let mut sink = home.bronze();
+    home.fail(vec![Fault::Fails; 3]);
+    let error = sink.write(&epoch(0, 0, 10)).await.unwrap_err();
+    assert!(error.retryable() && error.to_string().contains("answer was lost"), "{error}");
+    sink.write(&epoch(0, 0, 10)).await.unwrap();
+    assert_eq!(home.offsets(0).await, all(0, 10));
+}
+
+#[tokio::test]
+async fn a_table_that_was_rolled_back_beneath_its_positions_stops_its_writers() {
+    let home = Home::new().await;
+    let mut sink = home.bronze();
+    sink.write(&epoch(0, 0, 10)).await.unwrap();
+    let old = home.table("bronze", "posts").await.metadata().current_snapshot_id().unwrap();
+    sink.write(&epoch(0, 10, 20)).await.unwrap();
+    roll_back(&home, old).await;
+
+    for error in [sink.write(&epoch(0, 20, 30)).await.unwrap_err(), home.bronze().positions().await.unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(error.to_string().contains("rolled back"), "{error}");
+    }
+    assert_eq!(home.offsets(0).await, all(0, 10));
+}
+
+/// What another engine's `rollback_to_snapshot` does: sets the branch back and leaves the properties.
+async fn roll_back(home: &Home, snapshot: i64) {
+    let table = home.table("bronze", "posts").await;
+    let location = table.metadata_location().unwrap().to_owned();
+    let head = SnapshotReference::new(snapshot, SnapshotRetention::branch(None, None, None));
+    let builder = table.metadata().clone().into_builder(Some(location.clone())).set_ref(MAIN_BRANCH, head).unwrap();
+    let metadata = builder.build().unwrap().metadata;
+    let next: MetadataLocation = location.parse().unwrap();
+    let next = next.with_next_version();
+    metadata.write_to(table.file_io(), &next).await.unwrap();
+
+    let file = home.folder.path().join("catalog.db");
+    let mut sqlite = sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await.unwrap();
+    let update = "UPDATE iceberg_tables SET metadata_location = ? WHERE table_namespace = 'bronze'";
+    sqlx::query(update).bind(next.to_string()).execute(&mut sqlite).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_position_that_somebody_broke_stops_the_sink() {
+    let properties = HashMap::from([("undertone.position.c.t.0".to_owned(), "{\"next\":\"ten\"}".to_owned())]);
+    assert_eq!(stored_positions(&properties).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn metadata_files_do_not_pile_up() {
+    let home = Home::new().await;
+    let mut sink = home.bronze();
+    for n in 0..30 {
+        sink.write(&Epoch::of(partition(0), n..n + 1, vec![])).await.unwrap();
+    }
+    let metadata = home.folder.path().join("warehouse/bronze/posts/metadata");
+    let names = std::fs::read_dir(metadata).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let kept = names.filter(|name| name.ends_with(".metadata.json")).count();
+    assert!((2..=22).contains(&kept), "{kept} metadata files");
+}
+
+#[tokio::test]
+async fn several_partitions_move_together() {
+    let home = Home::new().await;
+    let mut both = epoch(0, 0, 5);
+    both.append(epoch(1, 40, 45)).unwrap();
+    home.bronze().write(&both).await.unwrap();
+    let positions: BTreeMap<_, _> = [(partition(0), 5), (partition(1), 45)].into();
+    assert_eq!(home.bronze().positions().await.unwrap(), positions);
+}
+
+fn any_fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        3 => Just(Fault::None),
+        1 => Just(Fault::Fails),
+        1 => Just(Fault::LostCommit),
+        1 => Just(Fault::LostReply),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Every crash is a new writer that knows nothing; it asks the table and goes on.
+    #[test]
+    fn resuming_after_any_faults_and_crashes_gives_every_row_once(
+        epochs in prop::collection::vec((1..40i64, any_fault(), any_fault(), any::<bool>()), 1..8),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (offsets, events) = runtime.block_on(async {
+            let home = Home::new().await;
+            let events: i64 = epochs.iter().map(|(length, ..)| length).sum();
+            let mut plan = epochs.iter();
+            let mut sink = home.bronze();
+            loop {
+                let from = sink.positions().await.unwrap().get(&partition(0)).copied().unwrap_or(0);
+                if from == events {
+                    return (home.offsets(0).await, events);
+                }
+                let (length, first, second, crash) = plan.next().copied().unwrap_or((events, Fault::None, Fault::None, false));
+                home.fail([first, second]);
+                let to = events.min(from + length);
+                if sink.write(&epoch(0, from, to)).await.is_err() || crash {
+                    sink = home.bronze();
+                }
+            }
+        });
+        prop_assert_eq!(offsets, all(0, events));
+    }
+}

@@ -1,0 +1,225 @@
+//! How a sink is doing: one record that readiness, metrics and the page all read.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use serde::Serialize;
+use undertone_error::{Error, ErrorKind};
+use undertone_proto::EventTime;
+
+use crate::{Positions, Written};
+
+/// A shared handle on one sink's status. Cloning it is cheap; reading it never waits for the sink.
+#[derive(Clone, Debug)]
+pub struct SinkStatus {
+    sink: Arc<str>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    committed: Positions,
+    ends: Positions,
+    oldest_us: Option<EventTime>,
+    waiting: Option<Waiting>,
+    last_commit: Option<LastCommit>,
+    stopped: Option<String>,
+    finished: bool,
+}
+
+/// One sink's status at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SinkSnapshot {
+    /// The sink's name.
+    pub sink: String,
+    /// The next offset to store, summed over partitions.
+    pub position: i64,
+    /// Durable events that are not yet stored.
+    pub lag_posts: u64,
+    /// The age of the oldest event that was read and is not yet stored; 0 if there is none.
+    pub lag_seconds: f64,
+    /// Set while the sink waits for something outside to get well.
+    pub waiting: Option<Waiting>,
+    /// The last commit of this process.
+    pub last_commit: Option<LastCommit>,
+    /// Set when the sink has given up and needs a person.
+    pub stopped: Option<String>,
+    /// Whether everything was stored and the sink ended, as it was asked to.
+    pub finished: bool,
+}
+
+/// Why a sink waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Waiting {
+    /// Since when, in milliseconds since 1970-01-01T00:00:00Z.
+    pub since_ms: i64,
+    /// What is the matter.
+    pub reason: String,
+}
+
+/// A commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LastCommit {
+    /// When, in milliseconds since 1970-01-01T00:00:00Z.
+    pub at_ms: i64,
+    /// The rows that it added.
+    pub rows: u64,
+}
+
+/// Tells the metrics recorder what the sinks' metrics mean. Call it once, after the recorder is installed.
+pub fn describe_metrics() {
+    describe_counter!("undertone_sink_rows_total", "rows that a sink has made durable");
+    describe_counter!("undertone_sink_commits_total", "attempts to commit an epoch, by outcome");
+    describe_histogram!("undertone_sink_commit_seconds", "time to write and commit an epoch");
+    describe_gauge!("undertone_sink_lag_posts", "durable events that a sink has not stored yet");
+    describe_counter!("undertone_sink_retries_total", "times that a sink waited and tried again");
+    describe_gauge!("undertone_sink_position", "the next offset that a sink will store, summed over partitions");
+}
+
+fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+impl SinkStatus {
+    pub(super) fn new(sink: &str) -> Self {
+        Self { sink: Arc::from(sink), state: Arc::default() }
+    }
+
+    /// The sink's name.
+    pub fn sink(&self) -> &str {
+        &self.sink
+    }
+
+    /// The durable positions, as far as this process knows: below them the source may forget.
+    pub fn committed(&self) -> Positions {
+        self.state().committed.clone()
+    }
+
+    /// How the sink is doing now.
+    pub fn snapshot(&self) -> SinkSnapshot {
+        let state = self.state();
+        let lag_posts = state.lag();
+        let waited_us = state.oldest_us.filter(|_| lag_posts > 0).map_or(0, |oldest| now_us().saturating_sub(oldest));
+        SinkSnapshot {
+            sink: self.sink.to_string(),
+            position: state.committed.values().sum(),
+            lag_posts,
+            lag_seconds: waited_us.max(0) as f64 / 1e6,
+            waiting: state.waiting.clone(),
+            last_commit: state.last_commit,
+            stopped: state.stopped.clone(),
+            finished: state.finished,
+        }
+    }
+
+    pub(super) fn resumed(&self, positions: &Positions) {
+        let mut state = self.state();
+        state.committed.clone_from(positions);
+        self.report(&state);
+    }
+
+    pub(super) fn observed(&self, ends: Positions, oldest_us: Option<EventTime>) {
+        let mut state = self.state();
+        state.ends = ends;
+        state.oldest_us = oldest_us;
+        self.report(&state);
+    }
+
+    pub(super) fn committed_epoch(&self, written: &Written, took: Duration) {
+        let mut state = self.state();
+        state.committed.extend(written.positions.clone());
+        state.last_commit = Some(LastCommit { at_ms: now_us() / 1000, rows: written.rows });
+        state.oldest_us = None;
+        self.attempted("committed", took);
+        counter!("undertone_sink_rows_total", "sink" => self.label()).increment(written.rows);
+        self.report(&state);
+    }
+
+    pub(super) fn failed_epoch(&self, error: &Error, took: Duration) {
+        self.attempted(if error.kind() == ErrorKind::Conflict { "conflict" } else { "failed" }, took);
+    }
+
+    pub(super) fn waits(&self, error: &Error) {
+        counter!("undertone_sink_retries_total", "sink" => self.label()).increment(1);
+        let mut state = self.state();
+        let since_ms = state.waiting.as_ref().map_or_else(|| now_us() / 1000, |waiting| waiting.since_ms);
+        state.waiting = Some(Waiting { since_ms, reason: error.to_string() });
+    }
+
+    pub(super) fn is_well(&self) {
+        self.state().waiting = None;
+    }
+
+    pub(super) fn ended(&self, error: Option<&Error>) {
+        let mut state = self.state();
+        state.stopped = error.map(ToString::to_string);
+        state.finished = error.is_none();
+        state.waiting = None;
+    }
+
+    fn attempted(&self, outcome: &'static str, took: Duration) {
+        counter!("undertone_sink_commits_total", "sink" => self.label(), "outcome" => outcome).increment(1);
+        histogram!("undertone_sink_commit_seconds", "sink" => self.label()).record(took.as_secs_f64());
+    }
+
+    fn report(&self, state: &State) {
+        gauge!("undertone_sink_lag_posts", "sink" => self.label()).set(state.lag() as f64);
+        gauge!("undertone_sink_position", "sink" => self.label()).set(state.committed.values().sum::<i64>() as f64);
+    }
+
+    fn label(&self) -> String {
+        self.sink.to_string()
+    }
+
+    /// A panic elsewhere leaves the numbers as they were, which is still the best that is known.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn lag(&self) -> u64 {
+        let behind = |(partition, &end): (_, &i64)| end.saturating_sub(self.committed.get(partition).copied().unwrap_or(end));
+        self.ends.iter().map(behind).map(|lag| u64::try_from(lag).unwrap_or(0)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use undertone_proto::Partition;
+
+    use super::*;
+
+    fn positions(offset: i64) -> Positions {
+        Positions::from([(Partition { cluster: "c".to_owned(), topic: "t".to_owned(), partition: 0 }, offset)])
+    }
+
+    #[test]
+    fn lag_is_what_is_durable_and_not_stored_and_its_age() {
+        let status = SinkStatus::new("silver.posts");
+        status.resumed(&positions(10));
+        status.observed(positions(25), Some(now_us() - 3_000_000));
+        let behind = status.snapshot();
+        assert_eq!((behind.position, behind.lag_posts), (10, 15));
+        assert!((3.0..60.0).contains(&behind.lag_seconds), "{}", behind.lag_seconds);
+
+        status.committed_epoch(&Written { rows: 14, positions: positions(25) }, Duration::ZERO);
+        let level = status.snapshot();
+        assert_eq!((level.position, level.lag_posts, level.lag_seconds), (25, 0, 0.0));
+        assert_eq!(level.last_commit.map(|commit| commit.rows), Some(14));
+    }
+
+    #[test]
+    fn waiting_keeps_its_beginning_and_tells_the_latest_reason() {
+        let status = SinkStatus::new("silver.posts");
+        status.waits(&Error::new(ErrorKind::Unavailable, "catalog does not answer"));
+        let first = status.snapshot().waiting.expect("it waits");
+        status.waits(&Error::new(ErrorKind::Unavailable, "disk is full"));
+        let second = status.snapshot().waiting.expect("it waits");
+        assert_eq!((second.since_ms, second.reason.as_str()), (first.since_ms, "disk is full"));
+        status.is_well();
+        assert_eq!(status.snapshot().waiting, None);
+    }
+}

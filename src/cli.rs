@@ -1,0 +1,224 @@
+//! The command line: names and meanings of commands and flags. Scripts rely on them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use undertone_error::{Error, Result};
+
+use crate::config::{Config, Layers};
+
+/// Scores the sentiment of social posts: as a stream into Iceberg tables, over REST and gRPC, or from files.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// How logs are written to standard error
+    #[arg(long, global = true, value_enum, default_value = "text", env = "UNDERTONE_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the stream and the gateway; without a configuration: synthetic posts into ./data
+    Run(RunArgs),
+    /// Score the texts of a file or of standard input, one JSON line a text
+    Score(ScoreArgs),
+    /// Print synthetic posts, one JSON object a line
+    Generate(GenerateArgs),
+    /// Validate the configuration, the model, the data folder and the addresses
+    Check(RunArgs),
+    /// Measure throughput and latency of the model on this machine
+    Bench(BenchArgs),
+    /// Look at events that could not be scored
+    Dead(DeadArgs),
+    /// Look at a model folder
+    Model(ModelArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// What this process does: gateway, score, bronze, silver, gold
+    #[arg(long, value_delimiter = ',', value_name = "ROLE,…")]
+    roles: Option<Vec<String>>,
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE", env = "UNDERTONE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Posts to read: .jsonl, .csv, .tsv, .parquet or .txt, also .gz and .zst; "-" reads JSON lines from standard input
+    #[arg(long, value_name = "FILE")]
+    input: Option<String>,
+    /// End with status 0 when the input is used up and everything is committed
+    #[arg(long)]
+    once: bool,
+    /// Folder that holds logs, catalog and tables [default: data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Address of REST and the live page [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    http: Option<String>,
+    /// Address of gRPC [default: 127.0.0.1:50051]
+    #[arg(long, value_name = "ADDR")]
+    grpc: Option<String>,
+    /// Model folder [default: models/sentiment]
+    #[arg(long, value_name = "DIR")]
+    model: Option<String>,
+    /// auto or cpu
+    #[arg(long, value_name = "D")]
+    device: Option<String>,
+    /// fp32
+    #[arg(long, value_name = "P")]
+    precision: Option<String>,
+}
+
+impl RunArgs {
+    /// Lays file, environment and these flags over each other and validates the result.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub(crate) fn config(self) -> Result<Config> {
+        let layers = match &self.config {
+            Some(path) => Layers::default().file(path)?,
+            None => Layers::default(),
+        };
+        let layers = layers
+            .environment(std::env::vars())
+            .flag("--roles", "run.roles", self.roles)
+            .flag("--input", "source.input", self.input)
+            .flag("--once", "run.once", self.once.then_some(true))
+            .flag("--data", "data.dir", self.data)
+            .flag("--http", "gateway.http", self.http)
+            .flag("--grpc", "gateway.grpc", self.grpc)
+            .flag("--model", "model.dir", self.model)
+            .flag("--device", "inference.device", self.device)
+            .flag("--precision", "inference.precision", self.precision);
+        Config::load(layers)
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ScoreArgs {
+    /// File to read; left out, or "-": standard input. The format is known by the name: .jsonl, .csv, .tsv, .parquet,
+    /// .txt, also .gz and .zst
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) input: Option<String>,
+    /// File to write; left out, or "-": standard output. It appears when it is complete
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<String>,
+    /// Format of the input, if its name does not say
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<InputFormat>,
+    /// Column or field that holds the text
+    #[arg(long, default_value = "text")]
+    pub(crate) text_field: String,
+    /// Column or field that holds the id
+    #[arg(long, default_value = "id")]
+    pub(crate) id_field: String,
+    /// Heads to answer [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "HEAD,…")]
+    pub(crate) heads: Vec<String>,
+    /// Also write the embedding
+    #[arg(long)]
+    pub(crate) embed: bool,
+    /// Model folder [default: models/sentiment]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum InputFormat {
+    Jsonl,
+    Csv,
+    Tsv,
+    Parquet,
+    /// One text a line
+    Lines,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GenerateArgs {
+    /// Posts a second, in real time; left out: as fast as possible, with times 50 ms apart
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
+    /// How many posts; left out: for ever
+    #[arg(long)]
+    pub(crate) count: Option<u64>,
+    /// The same seed and start give the same bytes
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Time of the first post, RFC 3339 [default: now]
+    #[arg(long)]
+    pub(crate) start: Option<String>,
+    /// File to write [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchArgs {
+    /// Model folder [default: models/sentiment]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<String>,
+    /// File with texts (as `score` reads them) [default: synthetic posts]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// Seconds to measure, after as long a warm-up as a tenth of it
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
+    /// Worker threads [default: one a core]
+    #[arg(long, default_value_t = 0)]
+    pub(crate) workers: usize,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DeadArgs {
+    #[command(subcommand)]
+    pub(crate) command: DeadCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadCommand {
+    /// One line a dead letter, newest last
+    List {
+        /// Folder that holds the dead letters
+        #[arg(long, default_value = "data")]
+        data: PathBuf,
+    },
+    /// One dead letter, whole
+    Show {
+        /// Offset of the event, as `list` prints it
+        offset: i64,
+        /// Folder that holds the dead letters
+        #[arg(long, default_value = "data")]
+        data: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ModelArgs {
+    #[command(subcommand)]
+    pub(crate) command: ModelCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelCommand {
+    /// Name, revision, heads and labels of a model folder
+    Show {
+        /// Model folder [default: models/sentiment]
+        dir: Option<String>,
+    },
+}
+
+/// Prints an error as a person reads it: what failed, what was looked at, and what mends it.
+#[allow(clippy::print_stderr, reason = "the command line's own voice")]
+pub(crate) fn print_error(error: &Error) {
+    eprintln!("undertone: {error}");
+}

@@ -1,0 +1,9 @@
+//! The commands that run once and end.
+
+pub(crate) mod bench;
+pub(crate) mod check;
+pub(crate) mod dead;
+pub(crate) mod generate;
+pub(crate) mod model;
+pub(crate) mod score;
+mod output;

@@ -1,0 +1,246 @@
+//! The configuration: one TOML file, overridden by `UNDERTONE_*` variables, overridden by flags.
+//!
+//! Every error names the key, the value, where it came from and what would be right. What the user wrote
+//! ([`raw::RawConfig`]) and what the code uses ([`Config`]) are two types: validation happens once, here.
+
+mod layers;
+mod raw;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use layers::Layers;
+use undertone_error::{Error, ErrorKind, Result};
+use undertone_gateway::Limits;
+use undertone_inference::EngineConfig;
+
+use self::raw::RawConfig;
+
+/// What one process does. Any set of roles can share a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// REST, gRPC and the live page.
+    Gateway,
+    /// Reads posts, scores them, writes the scored log.
+    Score,
+    /// Writes `bronze.posts`.
+    Bronze,
+    /// Writes `silver.posts`.
+    Silver,
+    /// Writes the aggregates.
+    Gold,
+}
+
+impl Role {
+    /// Every role there is, in the order of the data flow.
+    pub const ALL: [Self; 5] = [Self::Gateway, Self::Score, Self::Bronze, Self::Silver, Self::Gold];
+
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "gateway" => Self::Gateway,
+            "score" => Self::Score,
+            "bronze" => Self::Bronze,
+            "silver" => Self::Silver,
+            "gold" => Self::Gold,
+            _ => return None,
+        })
+    }
+
+    /// Whether the role needs the data folder.
+    pub fn streams(self) -> bool {
+        self != Self::Gateway
+    }
+}
+
+/// Where the embedded stream's posts come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Synthetic posts.
+    Generator(GeneratorSource),
+    /// A file; its format is known by its name.
+    File(PathBuf),
+    /// Standard input, one JSON object a line.
+    Stdin,
+}
+
+/// How the generator is used as a source.
+#[derive(Clone, Debug)]
+pub struct GeneratorSource {
+    /// The same seed gives the same posts.
+    pub seed: u64,
+    /// Posts a second.
+    pub rate: f64,
+    /// How much history is generated before the first start, so that the page has something to show.
+    pub backfill: Duration,
+    /// Posts a second of the history.
+    pub backfill_rate: f64,
+    /// Stop after this many posts; `None` goes on for ever.
+    pub count: Option<u64>,
+}
+
+/// Everything that `undertone run` needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What this process does.
+    pub roles: Vec<Role>,
+    /// The model folder.
+    pub model: PathBuf,
+    /// How the core is sized.
+    pub engine: EngineConfig,
+    /// The data folder of the embedded mode.
+    pub data: PathBuf,
+    /// Where posts come from.
+    pub source: Source,
+    /// End when the source is used up and everything is committed.
+    pub once: bool,
+    /// Where REST and the page listen.
+    pub http: SocketAddr,
+    /// Where gRPC listens.
+    pub grpc: SocketAddr,
+    /// What the gateway accepts.
+    pub limits: Limits,
+    /// How an epoch becomes a commit.
+    pub commit: CommitConfig,
+}
+
+/// When a table commits.
+#[derive(Clone, Copy, Debug)]
+pub struct CommitConfig {
+    /// The oldest row waits at most this long.
+    pub interval: Duration,
+    /// An epoch of this many rows is committed at once.
+    pub max_rows: usize,
+}
+
+impl Config {
+    /// Validates what the layers say together.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`], naming the key, the value, where it came from, and what would be right.
+    pub fn load(layers: Layers) -> Result<Self> {
+        let (raw, origins): (RawConfig, _) = layers.read()?;
+        let fail = |key: &str, value: &dyn std::fmt::Display, help: &str| {
+            let error = Error::new(ErrorKind::InvalidConfig, "configuration value is wrong").with("key", key);
+            error.with("value", value).with("from", origins.of(key)).help(help)
+        };
+
+        let mut roles = Vec::new();
+        for name in &raw.run.roles {
+            match Role::parse(name) {
+                Some(role) if !roles.contains(&role) => roles.push(role),
+                Some(_) => {}
+                None => {
+                    let help = "roles are gateway, score, bronze, silver and gold";
+                    return Err(fail("run.roles", name, help));
+                }
+            }
+        }
+        if roles.is_empty() {
+            return Err(fail("run.roles", &"[]", "name at least one role, or leave the key out to play all of them"));
+        }
+        let streams: Vec<Role> = Role::ALL.into_iter().filter(|role| role.streams()).collect();
+        if roles.iter().any(|role| role.streams()) && !streams.iter().all(|role| roles.contains(role)) {
+            let help = "without Kafka the stream is one process: name score, bronze, silver and gold together, or gateway alone";
+            return Err(fail("run.roles", &raw.run.roles.join(","), help));
+        }
+
+        let address = |key: &str, value: &str| {
+            value.parse::<SocketAddr>().map_err(|_| fail(key, &value, "write ADDRESS:PORT, like 127.0.0.1:8080"))
+        };
+        if !matches!(raw.inference.device.as_str(), "auto" | "cpu") {
+            return Err(fail("inference.device", &raw.inference.device, "this version runs on cpu; write cpu or auto"));
+        }
+        if raw.inference.precision != "fp32" {
+            return Err(fail("inference.precision", &raw.inference.precision, "this version computes in fp32"));
+        }
+        if raw.inference.token_budget == 0 {
+            return Err(fail("inference.token_budget", &0, "at least 1; 512 is the default"));
+        }
+        if !(raw.generator.rate > 0.0 && raw.generator.rate <= 1e6) {
+            return Err(fail("generator.rate", &raw.generator.rate, "posts a second, more than 0 and at most 1000000"));
+        }
+        if !(raw.generator.backfill_rate > 0.0 && raw.generator.backfill_rate <= 1e6) {
+            let help = "posts a second, more than 0 and at most 1000000";
+            return Err(fail("generator.backfill_rate", &raw.generator.backfill_rate, help));
+        }
+        let duration = |key: &str, value: &jiff::SignedDuration| {
+            Duration::try_from(*value).map_err(|_| fail(key, value, "a duration that is not negative, like 30s"))
+        };
+        let commit = CommitConfig {
+            interval: duration("sinks.commit_interval", &raw.sinks.commit_interval)?,
+            max_rows: raw.sinks.commit_rows,
+        };
+        if commit.max_rows == 0 {
+            return Err(fail("sinks.commit_rows", &0, "at least 1"));
+        }
+
+        let source = match raw.source.input.as_deref() {
+            None => Source::Generator(GeneratorSource {
+                seed: raw.generator.seed,
+                rate: raw.generator.rate,
+                backfill: duration("generator.backfill", &raw.generator.backfill)?,
+                backfill_rate: raw.generator.backfill_rate,
+                count: raw.generator.count,
+            }),
+            Some("-") => Source::Stdin,
+            Some(path) => Source::File(PathBuf::from(path)),
+        };
+        if raw.run.once && matches!(&source, Source::Generator(generator) if generator.count.is_none()) {
+            let help = "the generator never ends: give --input FILE, or set generator.count";
+            return Err(fail("run.once", &true, help));
+        }
+
+        let defaults = EngineConfig::default();
+        Ok(Self {
+            roles,
+            model: model_folder(raw.model.dir.as_deref())?,
+            engine: EngineConfig {
+                workers: raw.inference.workers,
+                token_budget: raw.inference.token_budget,
+                queue_tokens: raw.inference.queue_tokens,
+                ..defaults
+            },
+            data: PathBuf::from(&raw.data.dir),
+            source,
+            once: raw.run.once,
+            http: address("gateway.http", &raw.gateway.http)?,
+            grpc: address("gateway.grpc", &raw.gateway.grpc)?,
+            limits: raw.gateway.limits(),
+            commit,
+        })
+    }
+
+    /// Whether this process plays the embedded stream.
+    pub fn streams(&self) -> bool {
+        self.roles.iter().any(|role| role.streams())
+    }
+
+    /// Whether this process serves.
+    pub fn serves(&self) -> bool {
+        self.roles.contains(&Role::Gateway)
+    }
+}
+
+/// The model folder: the configured one, else the shipped one, looked for beside the working directory and beside the
+/// binary (in a checkout, and in the tarball of `make dist`).
+///
+/// # Errors
+/// [`ErrorKind::InvalidConfig`] with every place that was tried.
+pub fn model_folder(configured: Option<&str>) -> Result<PathBuf> {
+    if let Some(dir) = configured {
+        return Ok(PathBuf::from(dir));
+    }
+    let mut places = vec![PathBuf::from("models/sentiment")];
+    if let Some(bin) = std::env::current_exe().ok().as_deref().and_then(Path::parent) {
+        places.push(bin.join("../models/sentiment"));
+        places.push(bin.join("../../models/sentiment"));
+        places.push(bin.join("../../../models/sentiment"));
+    }
+    if let Some(found) = places.iter().find(|place| place.join("config.json").is_file()) {
+        return Ok(found.clone());
+    }
+    let tried = places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ");
+    let error = Error::new(ErrorKind::InvalidConfig, "no model folder found").with("key", "model.dir").with("tried", tried);
+    Err(error.help("give --model DIR, or run `make build` in the checkout, which fetches the shipped model"))
+}

@@ -1,0 +1,146 @@
+//! What a configuration file may say, key by key, with the defaults.
+
+use jiff::SignedDuration;
+use serde::Deserialize;
+use undertone_gateway::Limits;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawConfig {
+    pub(super) run: Run,
+    pub(super) model: Model,
+    pub(super) inference: Inference,
+    pub(super) data: Data,
+    pub(super) source: Source,
+    pub(super) generator: Generator,
+    pub(super) gateway: Gateway,
+    pub(super) sinks: Sinks,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Run {
+    pub(super) roles: Vec<String>,
+    pub(super) once: bool,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        let roles = ["gateway", "score", "bronze", "silver", "gold"].map(str::to_owned).to_vec();
+        Self { roles, once: false }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Model {
+    pub(super) dir: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Inference {
+    pub(super) device: String,
+    pub(super) precision: String,
+    /// 0: one a core.
+    pub(super) workers: usize,
+    pub(super) token_budget: usize,
+    pub(super) queue_tokens: usize,
+}
+
+impl Default for Inference {
+    fn default() -> Self {
+        let engine = undertone_inference::EngineConfig::default();
+        Self {
+            device: "auto".to_owned(),
+            precision: "fp32".to_owned(),
+            workers: engine.workers,
+            token_budget: engine.token_budget,
+            queue_tokens: engine.queue_tokens,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Data {
+    pub(super) dir: String,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self { dir: "data".to_owned() }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Source {
+    /// A file, or "-" for standard input; left out: the generator.
+    pub(super) input: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Generator {
+    pub(super) seed: u64,
+    pub(super) rate: f64,
+    pub(super) backfill: SignedDuration,
+    pub(super) backfill_rate: f64,
+    pub(super) count: Option<u64>,
+}
+
+impl Default for Generator {
+    fn default() -> Self {
+        // 20 posts a second leave a small machine room to answer; an hour at 1 a second is scored in half a minute.
+        Self { seed: 1, rate: 20.0, backfill: SignedDuration::from_hours(1), backfill_rate: 1.0, count: None }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Gateway {
+    pub(super) http: String,
+    pub(super) grpc: String,
+    pub(super) max_texts: usize,
+    pub(super) max_text_bytes: usize,
+    pub(super) max_body_bytes: usize,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            http: "127.0.0.1:8080".to_owned(),
+            grpc: "127.0.0.1:50051".to_owned(),
+            max_texts: limits.max_texts,
+            max_text_bytes: limits.max_text_bytes,
+            max_body_bytes: limits.max_body_bytes,
+        }
+    }
+}
+
+impl Gateway {
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            max_texts: self.max_texts,
+            max_text_bytes: self.max_text_bytes,
+            max_body_bytes: self.max_body_bytes,
+            ..Limits::default()
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Sinks {
+    pub(super) commit_interval: SignedDuration,
+    pub(super) commit_rows: usize,
+}
+
+impl Default for Sinks {
+    fn default() -> Self {
+        Self { commit_interval: SignedDuration::from_secs(30), commit_rows: 50_000 }
+    }
+}

@@ -1,0 +1,66 @@
+//! The command `undertone`: posts in, scores out, tables kept.
+//!
+//! Exit status: 0 done; 1 done, with per-line errors that were counted on standard error; 2 could not run.
+
+mod cli;
+mod commands;
+mod config;
+mod run;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use undertone_error::{Context, ErrorKind, Result};
+
+use crate::cli::{Cli, Command, LogFormat};
+
+/// What a command reports when it could run.
+pub(crate) enum Outcome {
+    /// Everything was done.
+    Done,
+    /// Done, but some lines had errors of their own.
+    SomeFailed,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.log_format);
+    match execute(cli.command) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::SomeFailed) => ExitCode::from(1),
+        Err(error) => {
+            cli::print_error(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context(ErrorKind::Exhausted, "cannot start threads")?;
+    runtime.block_on(async {
+        match command {
+            Command::Run(args) => run::run(args).await,
+            Command::Score(args) => commands::score::score(args).await,
+            Command::Generate(args) => commands::generate::generate(args).await,
+            Command::Check(args) => commands::check::check(args).await,
+            Command::Bench(args) => commands::bench::bench(args).await,
+            Command::Dead(args) => commands::dead::dead(&args),
+            Command::Model(args) => commands::model::model(args).await,
+        }
+    })
+}
+
+/// Logs go to standard error: people read lines, machines ask for JSON. `UNDERTONE_LOG` filters as `RUST_LOG` does.
+fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("UNDERTONE_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,iceberg=warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}

@@ -1,0 +1,136 @@
+//! One pump for each table: each has its own durable position, so a table that cannot be written stops itself alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use undertone_error::{Error, ErrorKind, Result};
+use undertone_gateway::{Part, live::StageLag};
+use undertone_proto::Event;
+use undertone_proto::v1::ScoredPost;
+use undertone_sinks::iceberg::{Grain, IcebergSink, IcebergStore};
+use undertone_sinks::pump::{EpochSource, Policy, Pump, Shutdown, SinkStatus};
+
+use super::health::sink_part;
+use crate::config::CommitConfig;
+
+/// The running pumps of all tables.
+pub(super) struct Tables {
+    pub(super) shutdown: Shutdown,
+    pub(super) statuses: Statuses,
+    pumps: JoinSet<Result<()>>,
+}
+
+/// How every table is doing. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Statuses {
+    /// Reads the input log.
+    pub(super) bronze: SinkStatus,
+    /// Read the scored log.
+    pub(super) scored: Arc<[SinkStatus]>,
+}
+
+impl Tables {
+    /// Starts a pump for every table. `events` and `scored` make a source each time they are called.
+    pub(super) fn start<E, S>(
+        store: &IcebergStore,
+        commit: &CommitConfig,
+        events: impl Fn() -> E,
+        scored: impl Fn() -> S,
+    ) -> Self
+    where
+        E: EpochSource<Record = Event> + 'static,
+        S: EpochSource<Record = ScoredPost> + 'static,
+    {
+        let policy = Policy { max_age: commit.interval, max_events: commit.max_rows as u64, ..Policy::default() };
+        let shutdown = Shutdown::default();
+        let mut pumps = JoinSet::new();
+
+        let bronze = spawn(&mut pumps, store.bronze(), events(), &policy, &shutdown);
+        let sinks: [IcebergSink<ScoredPost>; 5] = [
+            store.silver(),
+            store.gold_sentiment(Grain::Minute),
+            store.gold_sentiment(Grain::Hour),
+            store.gold_tags(Grain::Minute),
+            store.gold_tags(Grain::Hour),
+        ];
+        let scored = sinks.into_iter().map(|sink| spawn(&mut pumps, sink, scored(), &policy, &shutdown)).collect();
+        Self { shutdown, statuses: Statuses { bronze, scored }, pumps }
+    }
+
+    /// Waits until every pump has ended, and gives the first failure. Call it after cancelling a token of `shutdown`.
+    pub(super) async fn ended(mut self) -> Result<()> {
+        let mut outcome = Ok(());
+        while let Some(ended) = self.pumps.join_next().await {
+            let ended = ended.unwrap_or_else(|panic| Err(Error::new(ErrorKind::Internal, "sink panicked").source(panic)));
+            if let Err(error) = ended {
+                outcome = outcome.and(Err(error));
+            }
+        }
+        outcome
+    }
+}
+
+impl Statuses {
+    fn all(&self) -> impl Iterator<Item = &SinkStatus> {
+        std::iter::once(&self.bronze).chain(self.scored.iter())
+    }
+
+    /// What `/readyz` says about the tables.
+    pub(super) fn parts(&self) -> Vec<Part> {
+        self.all().map(|status| sink_part(&status.snapshot())).collect()
+    }
+
+    /// What the page says about the tables.
+    pub(super) fn lags(&self) -> Vec<StageLag> {
+        let lag = |status: &SinkStatus| {
+            let snapshot = status.snapshot();
+            let waiting = snapshot.stopped.or(snapshot.waiting.map(|waiting| waiting.reason));
+            StageLag { stage: snapshot.sink, posts: snapshot.lag_posts, seconds: snapshot.lag_seconds, waiting }
+        };
+        self.all().map(lag).collect()
+    }
+
+    /// The offset below which no table needs the input log.
+    pub(super) fn bronze_floor(&self) -> i64 {
+        floor(&self.bronze)
+    }
+
+    /// The offset below which no table needs the scored log.
+    pub(super) fn scored_floor(&self) -> i64 {
+        self.scored.iter().map(floor).min().unwrap_or(0)
+    }
+}
+
+/// The embedded mode has one partition; before the store has answered, everything is needed.
+fn floor(status: &SinkStatus) -> i64 {
+    status.committed().values().copied().min().unwrap_or(0)
+}
+
+fn spawn<R, S>(
+    pumps: &mut JoinSet<Result<()>>,
+    sink: IcebergSink<R>,
+    source: S,
+    policy: &Policy,
+    shutdown: &Shutdown,
+) -> SinkStatus
+where
+    R: Send + Sync + 'static,
+    S: EpochSource<Record = R> + 'static,
+{
+    let pump = Pump::new(sink, source, policy.clone());
+    let (status, shutdown) = (pump.status(), shutdown.clone());
+    let name = status.sink().to_owned();
+    pumps.spawn(async move {
+        let outcome = pump.run(shutdown).await;
+        if let Err(error) = &outcome {
+            // The other tables go on; readiness and the page say that this one stands still.
+            tracing::error!(sink = name, %error, "sink stopped");
+        }
+        outcome.map(|_| ())
+    });
+    status
+}
+
+/// How often lag is reported and logs are trimmed.
+pub(super) const HOUSEKEEPING: Duration = Duration::from_secs(1);

@@ -1,0 +1,225 @@
+"""The kill test: `kill -9` at every step of the protocol and at random moments, and the oracle after each.
+
+A round starts the stream over a file, kills it, and asks the oracle (`support/promise.py`) about what is on the disk.
+When a folder has taken in everything, it is finished with `--once`, must be whole, and the next round begins a new one, so
+that every kill lands while there is work. The seed is printed; UNDERTONE_CRASH_SEED repeats a run,
+UNDERTONE_CRASH_POSTS and UNDERTONE_CRASH_ROUNDS make it longer.
+
+A test that cannot fail proves nothing, so the last tests switch a safeguard off and demand that the oracle notices.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from support.posts import generate, with_malformed
+from support.process import START_SECONDS, Running, run_once
+from support.promise import assert_promise, dead_letters, violations
+from support.tables import TABLES, Tables
+
+POSTS = int(os.environ.get("UNDERTONE_CRASH_POSTS", "3000"))
+# Kills at random moments, beside one or more at every fail point.
+RANDOM_ROUNDS = int(os.environ.get("UNDERTONE_CRASH_ROUNDS", "9"))
+SEED = int(os.environ.get("UNDERTONE_CRASH_SEED") or time.time_ns() % 1_000_000)
+
+# Commits come often, so that a kill has something to hit.
+OFTEN = {"UNDERTONE_SINKS__COMMIT_INTERVAL": "300ms", "UNDERTONE_SINKS__COMMIT_ROWS": "200"}
+# Every table commits once, at the end.
+AT_THE_END = {"UNDERTONE_SINKS__COMMIT_INTERVAL": "10m", "UNDERTONE_SINKS__COMMIT_ROWS": "1000000"}
+
+
+@dataclass(frozen=True)
+class Kill:
+    """How a round ends."""
+
+    point: str | None = None  # none: at a random moment
+    visit: int = 1
+    action: str = "stall"
+
+    def __str__(self) -> str:
+        return f"{self.point}={self.action}@{self.visit}" if self.point else "at a random moment"
+
+
+def plan(chance: random.Random) -> list[Kill]:
+    """The rounds. The ones that need a folder in which nothing was read yet come first; the others are shuffled."""
+    reading = [Kill("input.before-sync"), Kill("input.after-sync")]
+    rest = [Kill("sink.files-closed", chance.randint(1, 9)) for _ in range(6)]
+    rest += [Kill("sink.committed", chance.randint(1, 9)) for _ in range(2)]
+    rest += [Kill("scored.before-sync", chance.randint(1, 4)), Kill("scored.after-sync", chance.randint(1, 4))]
+    rest += [Kill("scored.torn", chance.randint(1, 4), "abort")]
+    rest += [Kill("dead.before-sync", chance.randint(1, 2)), Kill("dead.after-sync", chance.randint(1, 2))]
+    rest += [Kill() for _ in range(RANDOM_ROUNDS)]
+    chance.shuffle(rest)
+    return reading + rest
+
+
+class World:
+    """A data folder, and the file that flows into it."""
+
+    def __init__(self, folder: Path, number: int, lines: list[bytes]) -> None:
+        self.folder = folder / f"world-{number}"
+        self.folder.mkdir()
+        self.data, self.lines = self.folder / "data", lines
+        self.input = self.folder / "posts.jsonl"
+        self.input.write_bytes(b"".join(each + b"\n" for each in lines))
+
+    def start(self, env: dict[str, str]) -> Running:
+        return Running("--data", self.data, "--input", self.input, cwd=self.folder, env=OFTEN | env)
+
+    def kill(self, kill: Kill, chance: random.Random) -> bool:
+        """One round: start, wait for the moment, SIGKILL. False if everything was stored before the moment came."""
+        marker = self.folder / "stalled"
+        marker.unlink(missing_ok=True)
+        env = {"UNDERTONE_FAILPOINTS": str(kill), "UNDERTONE_FAILPOINT_MARKER": str(marker)} if kill.point else {}
+        with self.start(env) as running:
+            if kill.point is None:
+                time.sleep(chance.uniform(0.3, 4))
+                assert running.alive(), running.log()
+                return True
+            arrived = marker.exists if kill.action == "stall" else lambda: not running.alive()
+            deadline = time.monotonic() + START_SECONDS
+            while not arrived():
+                assert time.monotonic() < deadline, f"{kill} was not reached:\n{running.log()}"
+                assert running.alive() or arrived(), f"it ended by itself, not killed {kill}:\n{running.log()}"
+                if self.is_finished():
+                    return arrived()
+                time.sleep(0.1)
+            if kill.action == "abort":
+                assert running.process.returncode == -signal.SIGABRT, running.log()
+            return True
+
+    def finish(self) -> None:
+        """To the end, with `--once`; then the promise must be kept whole."""
+        done = run_once(self.data, self.input, cwd=self.folder, env=OFTEN)
+        assert done.returncode == 0, done.stderr.decode()
+        assert_promise(self.data, self.lines)
+
+    def progress(self) -> list[int]:
+        """Where each table stands."""
+        with Tables(self.data) as tables:
+            return [tables.position(name) if tables.exists(name) else 0 for name in TABLES]
+
+    def is_finished(self) -> bool:
+        return min(self.progress()) == len(self.lines)
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    print(f"\ncrash tests: UNDERTONE_CRASH_SEED={SEED}")
+    good = generate(POSTS, SEED, tmp_path_factory.mktemp("posts"))
+    return with_malformed(good, every=40, seed=SEED)
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_any_moment_it_neither_loses_nor_doubles(tmp_path: Path, lines: list[bytes]):
+    chance = random.Random(SEED)
+    rounds = plan(chance)
+    print(f"seed {SEED}, {len(lines)} lines, rounds: {', '.join(map(str, rounds))}")
+    assert len(rounds) >= 20
+    assert Counter(kill.point for kill in rounds)["sink.files-closed"] >= 5
+
+    worlds = 0
+    world = None
+    for number, kill in enumerate(rounds):
+        killed = False
+        while not killed:
+            fresh = world is None
+            if fresh:
+                worlds += 1
+                world = World(tmp_path, worlds, lines)
+            killed = world.kill(kill, chance)
+            assert killed or not fresh, f"a whole folder came to be without a visit of {kill}"
+            found = violations(world.data, world.lines, complete=False)
+            assert not found, f"round {number}, killed {kill}, seed {SEED}:\n  " + "\n  ".join(found)
+            print(f"round {number}: folder {worlds}, {kill}, {'killed' if killed else 'not reached'} at {world.progress()}")
+            if world.is_finished():
+                world.finish()
+                world = None
+    if world is not None:
+        world.finish()
+    # Another folder, another file, killed in the middle of its life.
+    other = World(tmp_path, worlds + 1, lines[::-1][: len(lines) // 4])
+    assert other.kill(Kill(), chance)
+    assert other.kill(Kill("sink.files-closed", 2), chance)
+    other.finish()
+
+
+@pytest.mark.parametrize("point", ["input.before-sync", "input.after-sync"])
+def test_a_file_that_was_half_read_is_not_read_twice(tmp_path: Path, lines: list[bytes], point: str):
+    """Killed while the file is taken in, again and again: every line is still one event, in the file's order."""
+    world = World(tmp_path, 1, lines[:400])
+    for visit in (1, 1, 2):
+        marker = world.folder / f"stalled-{visit}"
+        marker.unlink(missing_ok=True)
+        env = {"UNDERTONE_FAILPOINTS": f"{point}=stall@{visit}", "UNDERTONE_FAILPOINT_MARKER": str(marker)}
+        with world.start(env) as running:
+            # A later visit may not come: what was synced before the last kill is not read again.
+            running.await_that(lambda: marker.exists() or world.is_finished(), "stall or finish")
+        assert violations(world.data, world.lines, complete=False) == []
+    world.finish()
+
+
+def test_what_was_taken_in_is_not_taken_in_again(tmp_path: Path, lines: list[bytes]):
+    """The same file, a second time: nothing is added, whatever name it goes by."""
+    world = World(tmp_path, 1, lines[:300])
+    world.finish()
+    letters = len(dead_letters(world.data))
+    world.input = world.input.rename(world.folder / "renamed.jsonl")
+    world.finish()
+    assert len(dead_letters(world.data)) == letters
+
+
+# ------------------------------------------------------------------------------------------------ tests that must fail
+
+
+def outcome(folder: Path, lines: list[bytes], **env: str) -> tuple[int, list[str]]:
+    """The exit status of one whole run in which every table commits once, and what the oracle says."""
+    world = World(folder, 1, lines)
+    done = run_once(world.data, world.input, cwd=world.folder, env=AT_THE_END | env)
+    return done.returncode, violations(world.data, world.lines, complete=True)
+
+
+@pytest.mark.parametrize("visit", [1, 3, 6])
+@pytest.mark.parametrize(
+    ("point", "safeguard", "word"),
+    [("catalog.lost-commit", "no-read-back", "lost"), ("catalog.lost-reply", "no-position-check", "doubled")],
+)
+def test_a_catalog_that_lies_is_seen_through_and_only_because_of_the_safeguard(
+    tmp_path: Path, lines: list[bytes], point: str, safeguard: str, word: str, visit: int
+):
+    """`lost-commit`: the catalog says "done" and did nothing. `lost-reply`: it did it and says it failed."""
+    (tmp_path / "with").mkdir()
+    (tmp_path / "without").mkdir()
+    some = lines[:250]
+    lie = f"{point}=on@{visit}"
+    status, found = outcome(tmp_path / "with", some, UNDERTONE_FAILPOINTS=lie)
+    assert (status, found) == (0, [])
+    _, found = outcome(tmp_path / "without", some, UNDERTONE_FAILPOINTS=lie, UNDERTONE_SABOTAGE=safeguard)
+    assert found, f"with {safeguard} the oracle should have noticed that rows are {word}"
+    if visit == 3:
+        print(f"{safeguard}: {found}")
+
+
+def test_the_oracle_itself_can_tell(tmp_path: Path, lines: list[bytes]):
+    """A whole folder, held against inputs that it did not have."""
+    world = World(tmp_path, 1, lines[:120])
+    world.finish()
+    good = next(n for n, each in enumerate(world.lines) if b'"text"' in each)
+    changed = list(world.lines)
+    changed[good] += b" "
+    for other, word in (
+        (world.lines[:-1], "not to be there"),
+        ([*world.lines, b'{"text":"one more"}'], "lost"),
+        (changed, "other bytes"),
+        ([*world.lines[:-1], b"not JSON at all"], "silver.posts"),
+    ):
+        found = violations(world.data, other, complete=True)
+        assert any(word in each for each in found), (word, found)
