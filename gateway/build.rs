@@ -20,19 +20,24 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err(format!("{} has no index.html; build the page first", dist.display()).into());
     }
 
+    // The files are copied, so that what is compiled in is what was hashed, even if the page is built again meanwhile.
+    let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut table = format!("static ASSETS: [Asset; {}] = [\n", files.len());
-    for (path, file) in &files {
+    for (index, (path, file)) in files.iter().enumerate() {
+        let bytes = fs::read(file)?;
+        let copy = out.join(format!("asset-{index}"));
+        fs::write(&copy, &bytes)?;
         let mut hasher = DefaultHasher::new();
-        hasher.write(&fs::read(file)?);
+        hasher.write(&bytes);
         table.push_str(&format!(
-            "Asset {{ path: {path:?}, content_type: {:?}, etag: {:?}, immutable: {}, bytes: include_bytes!({file:?}) }},\n",
+            "Asset {{ path: {path:?}, content_type: {:?}, etag: {:?}, immutable: {}, bytes: include_bytes!({copy:?}) }},\n",
             content_type(path).ok_or_else(|| format!("page/dist{path} has an ending without a content type"))?,
             format!("\"{:016x}\"", hasher.finish()),
             is_hashed(path),
         ));
     }
     table.push_str("];\n");
-    fs::write(PathBuf::from(env::var("OUT_DIR")?).join("assets.rs"), table)?;
+    fs::write(out.join("assets.rs"), table)?;
     Ok(())
 }
 

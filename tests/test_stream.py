@@ -13,7 +13,7 @@ import pytest
 
 from support.posts import FORMATS, MALFORMED, generate, is_well_formed, jsonl, line, now, post
 from support.process import Running, run_once, undertone
-from support.promise import assert_promise, dead_letters
+from support.promise import assert_promise, dead_letters, payload_of
 from support.tables import TABLES, Tables, duck, duck_scan
 
 LABELS = ("negative", "neutral", "positive")
@@ -226,7 +226,8 @@ def test_dead_letters_can_be_listed_and_shown(streamed: Streamed):
     not_utf8 = len(SPECIAL) + [name for name, _, _ in MALFORMED].index("not UTF-8")
     one = undertone("dead", "show", not_utf8, "--data", streamed.data, cwd=streamed.folder)
     assert one.returncode == 0, one.stderr.decode()
-    assert b"UTF-8" in one.stdout and b"caf" in one.stdout
+    assert payload_of(json.loads(one.stdout)) == streamed.lines[not_utf8]
+    assert b"UTF-8" in one.stdout
     absent = undertone("dead", "show", 0, "--data", streamed.data, cwd=streamed.folder)
     assert absent.returncode == 2
     assert "0" in absent.stderr.decode()
@@ -301,9 +302,9 @@ def test_a_day_can_be_read_alone(streamed: Streamed):
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_is_a_source(tmp_path: Path, name: str):
     posts = [post(n) for n in range(40)]
-    posts[5]["text"] = 'with "quotes", commas and ünïcödé 🎈'
-    if "txt" not in name:
-        posts[6]["text"] = "two\nlines"
+    posts[5]["text"] = '"this" has "quotes", commas and ünïcödé 🎈'
+    if "txt" not in name and "tsv" not in name:
+        posts[6]["text"] = "two\nlines, one\ttab"
     (tmp_path / name).write_bytes(FORMATS[name](posts))
     done = run_once("data", name, cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()

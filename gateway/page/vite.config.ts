@@ -11,6 +11,8 @@ export default defineConfig({
     target: "es2022",
     // The gateway sends `default-src 'self'`, which forbids data: addresses, so nothing is inlined.
     assetsInlineLimit: 0,
+    // The licences of what is bundled ask to travel with it.
+    license: { fileName: "licenses.txt" },
     modulePreload: { polyfill: false },
     rollupOptions: {
       input: { page: here("index.html"), reference: here("docs/index.html") },

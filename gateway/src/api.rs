@@ -3,10 +3,19 @@
 //! The guarantee: one text has one form everywhere. [`ScoreResult::new`] holds one object a head, each with all of its
 //! probabilities in the model's order, and what the model does not say is null, never guessed.
 
-use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
+use std::{fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+    ser::SerializeMap,
+};
 use serde_json::Value;
 use undertone_inference::{HeadKind, HeadScores, ModelInfo, Scored};
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::schema::{ObjectBuilder, Schema, SchemaType, Type},
+};
 
 use crate::problem::Problem;
 
@@ -21,6 +30,7 @@ pub struct ScoreRequest {
     #[schema(nullable = false)]
     pub texts: Option<Vec<String>>,
     /// Many texts with ids, which come back with the results.
+    #[serde(default, deserialize_with = "only_objects")]
     #[schema(nullable = false)]
     pub items: Option<Vec<ScoreItem>>,
     /// The heads to answer; absent or empty for every head of the model.
@@ -36,10 +46,38 @@ pub struct ScoreRequest {
 #[serde(deny_unknown_fields)]
 pub struct ScoreItem {
     /// A string of at most 256 bytes, or a number; comes back with the result.
-    #[schema(value_type = Option<String>, nullable = false)]
+    #[schema(schema_with = id_schema)]
     pub id: Option<Value>,
     /// The text.
     pub text: String,
+}
+
+/// A JSON object and nothing else: derived deserialisers also take arrays, with the fields by position.
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+fn only_objects<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<ScoreItem>>, D::Error> {
+    let items = Option::<Vec<Object<ScoreItem>>>::deserialize(deserializer)?;
+    Ok(items.map(|items| items.into_iter().map(|Object(item)| item).collect()))
 }
 
 /// The results of one call.
@@ -70,41 +108,44 @@ impl From<&ModelInfo> for ModelRef {
 
 /// The result of one text: its scores, or what was wrong with it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct ScoreResult {
-    /// The id that came with the text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, nullable = false)]
-    pub id: Option<Value>,
-    /// Scores or error.
-    #[serde(flatten)]
-    pub outcome: Outcome,
+#[serde(untagged)]
+pub enum ScoreResult {
+    /// It was scored.
+    Scored(Box<Scores>),
+    /// It was not.
+    Failed(Failed),
 }
 
-/// What became of one text.
+/// Why a text was not scored.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-#[serde(untagged)]
-pub enum Outcome {
-    /// It was scored.
-    Scores(Box<Scores>),
-    /// It was not.
-    Error {
-        /// Why not.
-        error: Box<Problem>,
-    },
+pub struct Failed {
+    /// The id that came with the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = id_schema)]
+    pub id: Option<Value>,
+    /// What was wrong.
+    pub error: Problem,
 }
 
 /// The scores of one text: one object a head under the head's name, and what is common to all heads.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Scores {
+    /// The id that came with the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = id_schema)]
+    pub id: Option<Value>,
     /// One object a head, under the head's name.
     #[serde(flatten)]
     #[schema(value_type = std::collections::HashMap<String, HeadResult>)]
     pub heads: Heads,
     /// P(positive) - P(negative), -1 to 1; null if the model's labels say neither.
+    #[schema(required = true)]
     pub polarity: Option<f64>,
     /// The calibrated probability of the sentiment's label, 0 to 1; null if the model has no sentiment.
+    #[schema(required = true)]
     pub confidence: Option<f32>,
     /// The language that was detected, in ISO 639-3; null if the text is too short to tell.
+    #[schema(required = true)]
     pub language: Option<String>,
     /// How many tokens the model read.
     pub tokens: u32,
@@ -176,7 +217,8 @@ impl ScoreResult {
     /// The scores of one text.
     pub fn new(id: Option<Value>, scored: Scored, model: &ModelInfo, selection: &Selection) -> Self {
         let wanted = scored.heads.iter().filter(|scores| selection.wants(&scores.head));
-        let scores = Scores {
+        Self::Scored(Box::new(Scores {
+            id,
             heads: Heads(wanted.map(|scores| (scores.head.to_string(), HeadResult::from(scores))).collect()),
             polarity: scored.polarity,
             confidence: scored.confidence,
@@ -185,19 +227,26 @@ impl ScoreResult {
             truncated: scored.truncated,
             embedding: selection.embedding.then_some(scored.embedding),
             model: ModelRef::from(model),
-        };
-        Self { id, outcome: Outcome::Scores(Box::new(scores)) }
+        }))
     }
 
     /// A text that could not be scored.
-    pub fn failed(id: Option<Value>, problem: Problem) -> Self {
-        Self { id, outcome: Outcome::Error { error: Box::new(problem) } }
+    pub fn failed(id: Option<Value>, error: Problem) -> Self {
+        Self::Failed(Failed { id, error })
     }
 
     /// Whether the text was scored.
     pub fn is_scored(&self) -> bool {
-        matches!(self.outcome, Outcome::Scores(_))
+        matches!(self, Self::Scored(_))
     }
+}
+
+/// Ids are strings or numbers, and come back as they were sent.
+fn id_schema() -> Schema {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Number]))
+        .description(Some("a string of at most 256 bytes, or a number"))
+        .into()
 }
 
 impl From<&HeadScores> for HeadResult {
@@ -226,6 +275,7 @@ pub struct Model {
     /// The heads, in the order of the results.
     pub heads: Vec<Head>,
     /// The head that `polarity` and `confidence` come from; null if no head has such labels.
+    #[schema(required = true)]
     pub sentiment_head: Option<String>,
     /// The width of an embedding.
     pub dimensions: usize,

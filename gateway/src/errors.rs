@@ -135,7 +135,9 @@ impl ProblemCode {
             P::EmptyList => {
                 row("empty-list", "there is nothing to score", S::UNPROCESSABLE_ENTITY, Code::InvalidArgument, None)
             }
-            P::EmptyText => row("empty-text", "the text is empty", S::UNPROCESSABLE_ENTITY, Code::InvalidArgument, None),
+            P::EmptyText => {
+                row("empty-text", "the text is empty", S::UNPROCESSABLE_ENTITY, Code::InvalidArgument, None)
+            }
             P::UnknownHead => {
                 row("unknown-head", "the model has no such head", S::UNPROCESSABLE_ENTITY, Code::InvalidArgument, None)
             }
@@ -151,7 +153,9 @@ impl ProblemCode {
             P::BodyTooLarge => {
                 row("body-too-large", "the body is too large", S::PAYLOAD_TOO_LARGE, Code::InvalidArgument, None)
             }
-            P::TooLarge => row("too-large", "the input is over a limit", S::PAYLOAD_TOO_LARGE, Code::InvalidArgument, None),
+            P::TooLarge => {
+                row("too-large", "the input is over a limit", S::PAYLOAD_TOO_LARGE, Code::InvalidArgument, None)
+            }
             P::UnsupportedMediaType => row(
                 "unsupported-media-type",
                 "the body must be application/json",
@@ -159,7 +163,9 @@ impl ProblemCode {
                 Code::InvalidArgument,
                 None,
             ),
-            P::UnknownPath => row("unknown-path", "there is nothing at this path", S::NOT_FOUND, Code::Unimplemented, None),
+            P::UnknownPath => {
+                row("unknown-path", "there is nothing at this path", S::NOT_FOUND, Code::Unimplemented, None)
+            }
             P::MethodNotAllowed => row(
                 "method-not-allowed",
                 "the path does not take this method",
@@ -196,7 +202,9 @@ impl ProblemCode {
                 Code::ResourceExhausted,
                 Some(5),
             ),
-            P::Unsupported => row("unsupported", "this is not supported", S::NOT_IMPLEMENTED, Code::Unimplemented, None),
+            P::Unsupported => {
+                row("unsupported", "this is not supported", S::NOT_IMPLEMENTED, Code::Unimplemented, None)
+            }
             P::Misconfigured => row(
                 "misconfigured",
                 "the server is not configured for this",

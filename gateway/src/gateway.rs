@@ -7,12 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    Limits, Live, Part, Readiness, Scorer,
-    live::Broadcast,
-    readiness::Report,
-    rest,
-};
+use crate::{Limits, Live, Part, Readiness, Scorer, live::Broadcast, readiness::Report, rest};
 
 /// How often readers of `/v1/live` get an overview.
 const LIVE_PERIOD: std::time::Duration = std::time::Duration::from_secs(1);

@@ -21,7 +21,7 @@
 pub mod api;
 pub mod errors;
 #[cfg(test)]
-#[path = "../tests/support/fake.rs"]
+#[path = "../tests/it/support/fake.rs"]
 mod fake;
 mod gateway;
 mod grpc;

@@ -69,7 +69,8 @@ impl Limits {
     /// `empty-text` or `text-too-long`.
     pub fn check_text(&self, text: &str) -> Result<(), Problem> {
         if text.len() > self.text_bytes {
-            let detail = format!("the text has {} bytes, at most {} are allowed; split it", text.len(), self.text_bytes);
+            let detail =
+                format!("the text has {} bytes, at most {} are allowed; split it", text.len(), self.text_bytes);
             return Err(Problem::new(ProblemCode::TextTooLong, detail));
         }
         if text.trim().is_empty() {
@@ -92,7 +93,9 @@ mod tests {
     fn each_limit_holds_at_its_edge() {
         let limits = Limits { texts: 2, text_bytes: 4, ..Limits::default() };
         let code = |result: Result<(), Problem>| result.err().map(|problem| problem.code());
-        for (count, wanted) in [(0, Some(ProblemCode::EmptyList)), (1, None), (2, None), (3, Some(ProblemCode::TooManyTexts))] {
+        for (count, wanted) in
+            [(0, Some(ProblemCode::EmptyList)), (1, None), (2, None), (3, Some(ProblemCode::TooManyTexts))]
+        {
             assert_eq!(code(limits.check_count(count)), wanted, "{count} texts");
         }
         let texts = [
@@ -110,7 +113,8 @@ mod tests {
 
     #[test]
     fn a_wish_for_more_time_is_shortened() {
-        let limits = Limits { timeout: Duration::from_secs(3), longest_timeout: Duration::from_secs(9), ..Limits::default() };
+        let limits =
+            Limits { timeout: Duration::from_secs(3), longest_timeout: Duration::from_secs(9), ..Limits::default() };
         let cases = [(None, 3), (Some(1), 1), (Some(9), 9), (Some(10), 9)];
         for (asked, granted) in cases {
             assert_eq!(limits.granted(asked.map(Duration::from_secs)), Duration::from_secs(granted));

@@ -22,7 +22,7 @@ pub struct Problem {
     #[schema(example = "/problems/queue-full")]
     pub type_uri: String,
     /// What the problem is, the same for every occurrence.
-    pub title: String,
+    pub title: &'static str,
     /// The HTTP status, also for one item of many.
     #[schema(example = 429)]
     pub status: u16,
@@ -30,14 +30,15 @@ pub struct Problem {
     pub detail: String,
     /// The id of the request, which the log has too. Absent inside the results of a bulk call.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub instance: Option<String>,
+    #[schema(value_type = Option<String>, nullable = false)]
+    pub instance: Option<Box<str>>,
     /// Hints on single fields of the body.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
     #[serde(skip)]
     code: ProblemCode,
     #[serde(skip)]
-    allow: Option<HeaderValue>,
+    allow: Option<Box<HeaderValue>>,
 }
 
 /// What is wrong with one field of the body.
@@ -59,7 +60,7 @@ impl Problem {
         let row = code.row();
         Self {
             type_uri: format!("/problems/{}", row.code),
-            title: row.title.to_owned(),
+            title: row.title,
             status: row.http.as_u16(),
             detail: detail.into(),
             instance: None,
@@ -79,7 +80,7 @@ impl Problem {
     /// Says which methods the path takes.
     #[must_use]
     pub(crate) fn allow(mut self, methods: HeaderValue) -> Self {
-        self.allow = Some(methods);
+        self.allow = Some(Box::new(methods));
         self
     }
 
@@ -91,7 +92,7 @@ impl Problem {
     /// The answer itself, in the name of one request.
     pub(crate) fn into_answer(mut self, request_id: &str) -> Response {
         let row = self.code.row();
-        self.instance = Some(request_id.to_owned());
+        self.instance = Some(request_id.into());
         let allow = self.allow.take();
         let mut response = (row.http, Json(self)).into_response();
         let headers = response.headers_mut();
@@ -101,7 +102,7 @@ impl Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let Some(methods) = allow {
-            headers.insert(header::ALLOW, methods);
+            headers.insert(header::ALLOW, *methods);
         }
         response
     }

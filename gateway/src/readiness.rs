@@ -39,6 +39,7 @@ pub struct Part {
     /// How it is.
     pub state: PartState,
     /// Why, if it is not simply ready.
+    #[schema(required = true)]
     pub reason: Option<String>,
 }
 
@@ -86,7 +87,9 @@ mod tests {
     #[test]
     fn one_part_that_is_not_ready_is_enough() {
         use PartState as S;
-        for (state, ready) in [(S::Ready, true), (S::Degraded, true), (S::Starting, false), (S::Failed, false), (S::Stopping, false)] {
+        for (state, ready) in
+            [(S::Ready, true), (S::Degraded, true), (S::Starting, false), (S::Failed, false), (S::Stopping, false)]
+        {
             let report = Report::new(vec![Part::ready("a"), Part::not_ready("b", state, "why")], false);
             assert_eq!(report.ready, ready, "{state:?}");
         }

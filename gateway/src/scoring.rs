@@ -4,8 +4,6 @@
 //! call that scored nothing because the server is full, late or draining says so with its status. Admission, limits,
 //! lanes and the verdict over a call's results are decided here, by functions that know nothing of either protocol.
 
-use std::time::Duration;
-
 use futures::future::join_all;
 use tokio::{
     sync::{OwnedSemaphorePermit, TryAcquireError},
@@ -23,9 +21,6 @@ pub(crate) struct Admission {
 /// What became of each text, in the order of the texts.
 pub(crate) type Outcomes = Vec<Result<Scored, Problem>>;
 
-/// How much later than the engine the gateway gives up, so that the engine's own answer wins.
-const GRACE: Duration = Duration::from_millis(50);
-
 impl Gateway {
     /// Lets a call in before its body is read.
     pub(crate) fn admit(&self) -> Result<Admission, Problem> {
@@ -36,7 +31,8 @@ impl Gateway {
         match self.calls.clone().try_acquire_owned() {
             Ok(permit) => Ok(Admission { _permit: permit }),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
-                let detail = format!("{} calls are running, which is all that fit; try again", self.limits.calls_in_flight);
+                let detail =
+                    format!("{} calls are running, which is all that fit; try again", self.limits.calls_in_flight);
                 Err(Problem::new(ProblemCode::QueueFull, detail))
             }
         }
@@ -49,7 +45,7 @@ impl Gateway {
         let one = |text: String| async move {
             self.limits.check_text(&text)?;
             let request = Request { text, lane, deadline: Some(deadline.into_std()) };
-            match timeout_at(deadline + GRACE, self.scorer.score(request)).await {
+            match timeout_at(deadline, self.scorer.score(request)).await {
                 Ok(Ok(scored)) => Ok(scored),
                 Ok(Err(error)) => {
                     let problem = Problem::from(&error);
@@ -87,13 +83,20 @@ fn verdict(outcomes: Outcomes) -> Result<Outcomes, Problem> {
 ///
 /// # Errors
 /// `unknown-head`, naming the heads that there are. `pointer` is the list in the body.
-pub(crate) fn select(heads: Vec<String>, embedding: bool, model: &ModelInfo, pointer: &str) -> Result<Selection, Problem> {
+pub(crate) fn select(
+    heads: Vec<String>,
+    embedding: bool,
+    model: &ModelInfo,
+    pointer: &str,
+) -> Result<Selection, Problem> {
     let known: Vec<&str> = model.heads.iter().map(|head| head.name.as_str()).collect();
     let mut selection = Selection { heads: Vec::new(), embedding };
     for (index, head) in heads.into_iter().enumerate() {
         if !known.contains(&head.as_str()) {
             let detail = format!("the model has no head of this name; it has: {}", known.join(", "));
-            return Err(Problem::new(ProblemCode::UnknownHead, detail.clone()).field(format!("{pointer}/{index}"), detail));
+            return Err(
+                Problem::new(ProblemCode::UnknownHead, detail.clone()).field(format!("{pointer}/{index}"), detail)
+            );
         }
         if !selection.heads.contains(&head) {
             selection.heads.push(head);
@@ -140,7 +143,8 @@ mod tests {
     #[test]
     fn heads_are_chosen_once_and_unknown_ones_are_named_with_those_there_are() {
         let model = fake::model();
-        let choose = |heads: &[&str]| select(heads.iter().map(|&head| head.to_owned()).collect(), false, &model, "/heads");
+        let choose =
+            |heads: &[&str]| select(heads.iter().map(|&head| head.to_owned()).collect(), false, &model, "/heads");
         assert!(choose(&[]).expect("every head").wants("emotion"));
         assert_eq!(choose(&["emotion", "emotion"]).expect("one head").heads, ["emotion"]);
         let problem = choose(&["sentiment", "mood"]).expect_err("no such head");

@@ -36,7 +36,8 @@ impl Gateway {
             // Answers are small and whole: waiting for more to send would only delay them.
             let _ = connection.set_nodelay(true);
         });
-        let server = axum::serve(listener, self.router()).with_graceful_shutdown(self.shutdown.clone().cancelled_owned());
+        let server =
+            axum::serve(listener, self.router()).with_graceful_shutdown(self.shutdown.clone().cancelled_owned());
         let server = async { server.await.context(ErrorKind::Unavailable, "cannot serve http") };
         let upkeep = async {
             let Some(metrics) = &self.metrics else { return pending().await };

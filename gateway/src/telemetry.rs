@@ -30,7 +30,10 @@ pub fn describe() {
     describe_counter!("undertone_grpc_requests_total", "gRPC calls that were answered");
     describe_histogram!("undertone_grpc_request_seconds", Unit::Seconds, "duration of a gRPC call");
     describe_counter!("undertone_gateway_texts_total", "texts by what became of them");
-    describe_counter!("undertone_live_topics_dropped_total", "posts missing from the plot: too many topics in a minute");
+    describe_counter!(
+        "undertone_live_topics_dropped_total",
+        "posts missing from the plot: too many topics in a minute"
+    );
 }
 
 /// Counts one HTTP request while it runs.

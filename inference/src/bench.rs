@@ -41,9 +41,15 @@ pub struct BenchReport {
 ///
 /// # Errors
 /// `InvalidInput` if there is no text or nothing is to be in flight; otherwise the first error of the engine.
-pub async fn closed_loop(engine: &Engine, texts: &[String], in_flight: usize, duration: Duration) -> Result<BenchReport> {
+pub async fn closed_loop(
+    engine: &Engine,
+    texts: &[String],
+    in_flight: usize,
+    duration: Duration,
+) -> Result<BenchReport> {
     if texts.is_empty() || in_flight == 0 {
-        return Err(Error::new(ErrorKind::InvalidInput, "nothing to measure with").help("give at least one text, and one in flight"));
+        return Err(Error::new(ErrorKind::InvalidInput, "nothing to measure with")
+            .help("give at least one text, and one in flight"));
     }
     let warm_up = texts.iter().cycle().take(in_flight).cloned().collect();
     for result in engine.score_all(warm_up, Lane::Bulk).await {
@@ -58,7 +64,8 @@ pub async fn closed_loop(engine: &Engine, texts: &[String], in_flight: usize, du
     }
     let (mut latencies, mut tokens) = (Vec::new(), 0);
     while let Some(joined) = callers.join_next().await {
-        let (times, count) = joined.map_err(|error| Error::new(ErrorKind::Internal, "caller of the loop failed").source(error))??;
+        let (times, count) =
+            joined.map_err(|error| Error::new(ErrorKind::Internal, "caller of the loop failed").source(error))??;
         latencies.extend(times);
         tokens += count;
     }
@@ -66,7 +73,12 @@ pub async fn closed_loop(engine: &Engine, texts: &[String], in_flight: usize, du
 }
 
 /// Sends one text after the other until `end`. Answers their latencies and the sum of their tokens.
-async fn caller(engine: Engine, texts: Arc<[String]>, next: Arc<AtomicUsize>, end: Instant) -> Result<(Vec<Duration>, u64)> {
+async fn caller(
+    engine: Engine,
+    texts: Arc<[String]>,
+    next: Arc<AtomicUsize>,
+    end: Instant,
+) -> Result<(Vec<Duration>, u64)> {
     let (mut latencies, mut tokens) = (Vec::new(), 0);
     while Instant::now() < end {
         let index = next.fetch_add(1, Ordering::Relaxed) % texts.len();
@@ -124,6 +136,9 @@ mod tests {
     #[test]
     fn a_report_counts_per_second() {
         let report = report(vec![Duration::from_millis(4), Duration::from_millis(2)], 30, Duration::from_secs(2), 1);
-        assert_eq!((report.texts, report.texts_per_s, report.tokens_per_s, report.p50_ms, report.max_ms), (2, 1.0, 15.0, 2.0, 4.0));
+        assert_eq!(
+            (report.texts, report.texts_per_s, report.tokens_per_s, report.p50_ms, report.max_ms),
+            (2, 1.0, 15.0, 2.0, 4.0)
+        );
     }
 }

@@ -16,7 +16,9 @@ pub fn detect(text: &str) -> Option<&'static str> {
     let info = whatlang::detect(&text)?;
     let letters = text.chars().filter(|c| c.is_alphabetic()).count();
     let needed = match info.script() {
-        Script::Latin | Script::Cyrillic | Script::Arabic | Script::Devanagari | Script::Hebrew => LETTERS_SHARED_SCRIPT,
+        Script::Latin | Script::Cyrillic | Script::Arabic | Script::Devanagari | Script::Hebrew => {
+            LETTERS_SHARED_SCRIPT
+        }
         _ => LETTERS_OWN_SCRIPT,
     };
     (letters >= needed && info.is_reliable()).then(|| Lang::code(&info.lang()))
@@ -35,7 +37,10 @@ mod tests {
         let table = [
             ("I really enjoyed the concert last night, the band played for three hours", Some("eng")),
             ("Das Konzert gestern Abend war wirklich großartig, sie haben drei Stunden gespielt", Some("deu")),
-            ("Ayer estuvimos en el concierto y fue increíble, los músicos tocaron muchas canciones que nos gustan", Some("spa")),
+            (
+                "Ayer estuvimos en el concierto y fue increíble, los músicos tocaron muchas canciones que nos gustan",
+                Some("spa"),
+            ),
             ("Вчерашний концерт был просто замечательным, группа играла три часа", Some("rus")),
             ("昨日のコンサートは本当に素晴らしかったです", Some("jpn")),
             ("오늘 공연은 정말 좋았어요", Some("kor")),

@@ -45,7 +45,7 @@
 //! # Modules
 //!
 //! [`model`] is the folder and the arithmetic, [`normalize`] and [`tokenize`] what comes before it, [`language`] tells
-//! the language, [`bench`] measures. The batcher is private; the [`Engine`] is its face.
+//! the language, [`mod@bench`] measures. The batcher is private; the [`Engine`] is its face.
 
 mod batcher;
 pub mod bench;

@@ -13,7 +13,10 @@ pub(crate) fn describe() {
     describe_counter!("undertone_infer_tokens_total", "tokens that went through the encoder");
     describe_gauge!("undertone_infer_queue_items", "texts that wait, by lane");
     describe_histogram!("undertone_infer_batch_tokens", "tokens in a forward pass");
-    describe_histogram!("undertone_infer_stage_seconds", "time spent, by stage: queue (a text's wait), tokenize (a text), encode and heads (a batch)");
+    describe_histogram!(
+        "undertone_infer_stage_seconds",
+        "time spent, by stage: queue (a text's wait), tokenize (a text), encode and heads (a batch)"
+    );
 }
 
 /// Time spent in a stage.

@@ -39,8 +39,9 @@ impl TextTokenizer {
     /// `InvalidConfig` if the file is damaged or does not belong to the encoder.
     pub fn new(json: &[u8], max_tokens: usize, vocabulary: usize) -> Result<Self> {
         let refuse = |message: &str| Error::new(ErrorKind::InvalidConfig, message).with("file", "tokenizer.json");
-        let mut tokenizer = Tokenizer::from_bytes(json)
-            .map_err(|error| refuse("tokeniser cannot be read").source(error).help("copy the file again from where the model comes from"))?;
+        let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| {
+            refuse("tokeniser cannot be read").source(error).help("copy the file again from where the model comes from")
+        })?;
         let ids = tokenizer.get_vocab_size(true);
         if ids > vocabulary {
             return Err(refuse("tokeniser has more tokens than the encoder has embeddings")
@@ -50,11 +51,15 @@ impl TextTokenizer {
         }
         let framing = tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
         if framing >= max_tokens {
-            return Err(refuse("max_tokens leaves no room for text").with("max_tokens", max_tokens).with("special_tokens", framing));
+            return Err(refuse("max_tokens leaves no room for text")
+                .with("max_tokens", max_tokens)
+                .with("special_tokens", framing));
         }
         tokenizer.with_padding(None);
         let truncation = TruncationParams { max_length: max_tokens, ..TruncationParams::default() };
-        tokenizer.with_truncation(Some(truncation)).map_err(|error| refuse("tokeniser refuses truncation").source(error))?;
+        tokenizer
+            .with_truncation(Some(truncation))
+            .map_err(|error| refuse("tokeniser refuses truncation").source(error))?;
         Ok(Self { tokenizer: Arc::new(tokenizer), max_tokens })
     }
 
@@ -71,7 +76,9 @@ impl TextTokenizer {
         let truncated = readable.len() < text.len() || !encoding.get_overflowing().is_empty();
         let ids = encoding.get_ids().to_vec();
         match ids.is_empty() {
-            true => Err(Error::new(ErrorKind::InvalidInput, "text has no tokens").help("send a text that is not empty")),
+            true => {
+                Err(Error::new(ErrorKind::InvalidInput, "text has no tokens").help("send a text that is not empty"))
+            }
             false => Ok(Tokens { ids, truncated }),
         }
     }

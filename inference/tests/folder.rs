@@ -1,5 +1,12 @@
 //! Model folders: what a sound one gives, and that a faulty one is refused with file, key and mend.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may fail loudly, and so may its helpers"
+)]
+
 mod support;
 
 use std::fs;
@@ -25,9 +32,15 @@ async fn a_full_folder_gives_heads_polarity_and_information() {
     let folder = Tiny::new().write();
     let engine = start(folder.path()).unwrap();
     let model = engine.model();
-    assert_eq!((model.name.as_str(), model.dimensions, model.max_tokens, model.normalizer.as_str()), ("tiny", 32, 32, "social-1"));
+    assert_eq!(
+        (model.name.as_str(), model.dimensions, model.max_tokens, model.normalizer.as_str()),
+        ("tiny", 32, 32, "social-1")
+    );
     assert_eq!(model.sentiment_head.as_deref(), Some("sentiment"));
-    assert_eq!(model.heads.iter().map(|h| (h.name.as_str(), h.kind)).collect::<Vec<_>>(), [("sentiment", HeadKind::Softmax), ("topics", HeadKind::Sigmoid)]);
+    assert_eq!(
+        model.heads.iter().map(|h| (h.name.as_str(), h.kind)).collect::<Vec<_>>(),
+        [("sentiment", HeadKind::Softmax), ("topics", HeadKind::Sigmoid)]
+    );
     assert_eq!((model.revision.len(), model.short_revision().len()), (64, 12));
 
     let scored = engine.score(Request::new("gooood  #coffeeTime @me")).await.unwrap();
@@ -38,7 +51,8 @@ async fn a_full_folder_gives_heads_polarity_and_information() {
     let largest = negative.max(neutral).max(positive);
     assert_eq!(scored.confidence, Some(largest));
     let names = [("bad", "negative"), ("so-so", "neutral"), ("good", "positive")];
-    let expected = names.iter().find(|(label, _)| *label == scored.heads[0].label_name()).map(|(_, side)| (*side).to_owned());
+    let expected =
+        names.iter().find(|(label, _)| *label == scored.heads[0].label_name()).map(|(_, side)| (*side).to_owned());
     assert_eq!(scored.sentiment, expected);
     let length: f32 = scored.embedding.iter().map(|x| x * x).sum();
     assert!((length - 1.0).abs() < 1e-5);
@@ -51,7 +65,8 @@ async fn probabilities_follow_from_the_embedding_by_hand() {
     tiny.manifest.as_mut().unwrap()["heads"][0]["input"] = json!("embedding");
     let scored = score(&tiny, "abc def").await;
     let tensor = |name: &str| &tiny.heads.iter().find(|(n, _)| n == name).unwrap().1;
-    let logits = tensor("heads.sentiment.weight").matmul(&Tensor::from_slice(&scored.embedding)) + tensor("heads.sentiment.bias");
+    let logits = tensor("heads.sentiment.weight").matmul(&Tensor::from_slice(&scored.embedding))
+        + tensor("heads.sentiment.bias");
     let expected = Vec::<f32>::try_from((logits / 1.5).softmax(0, Kind::Float)).unwrap();
     assert!(support::distance(&scored.heads[0].probabilities, &expected) < 1e-6);
 }
@@ -90,7 +105,10 @@ async fn without_a_manifest_a_folder_embeds() {
     let mut tiny = Tiny::new();
     tiny.manifest = None;
     let scored = score(&tiny, "Abc  def").await;
-    assert_eq!((scored.clean_text.as_str(), scored.sentiment, scored.polarity, scored.heads.len()), ("Abc  def", None, None, 0));
+    assert_eq!(
+        (scored.clean_text.as_str(), scored.sentiment, scored.polarity, scored.heads.len()),
+        ("Abc  def", None, None, 0)
+    );
 }
 
 #[test]
@@ -157,11 +175,26 @@ type Fault = (fn(&mut Tiny), &'static [&'static str]);
 #[test]
 fn what_does_not_fit_together_is_named() {
     let faults: [Fault; 9] = [
-        (|t| t.weights.retain(|(name, _)| name != "encoder.layer.1.output.dense.bias"), &["model.safetensors", "encoder.layer.1.output.dense.bias", "missing"]),
-        (|t| t.change("encoder.layer.0.attention.self.key.weight", |w| w.narrow(0, 0, 16).contiguous()), &["encoder.layer.0.attention.self.key.weight", "[16, 32]", "[32, 32]"]),
-        (|t| t.change("embeddings.LayerNorm.weight", |w| w.to_kind(Kind::Int64)), &["embeddings.LayerNorm.weight", "Int64", "f32, f16 or bf16"]),
-        (|t| t.heads.retain(|(name, _)| name != "heads.topics.weight"), &["heads.safetensors", "heads.topics.weight", "missing"]),
-        (|t| t.change("heads.sentiment.bias", |b| b.narrow(0, 0, 2).contiguous()), &["heads.sentiment.bias", "[2]", "[3]"]),
+        (
+            |t| t.weights.retain(|(name, _)| name != "encoder.layer.1.output.dense.bias"),
+            &["model.safetensors", "encoder.layer.1.output.dense.bias", "missing"],
+        ),
+        (
+            |t| t.change("encoder.layer.0.attention.self.key.weight", |w| w.narrow(0, 0, 16).contiguous()),
+            &["encoder.layer.0.attention.self.key.weight", "[16, 32]", "[32, 32]"],
+        ),
+        (
+            |t| t.change("embeddings.LayerNorm.weight", |w| w.to_kind(Kind::Int64)),
+            &["embeddings.LayerNorm.weight", "Int64", "f32, f16 or bf16"],
+        ),
+        (
+            |t| t.heads.retain(|(name, _)| name != "heads.topics.weight"),
+            &["heads.safetensors", "heads.topics.weight", "missing"],
+        ),
+        (
+            |t| t.change("heads.sentiment.bias", |b| b.narrow(0, 0, 2).contiguous()),
+            &["heads.sentiment.bias", "[2]", "[3]"],
+        ),
         (|t| t.config["num_hidden_layers"] = json!(3), &["encoder.layer.2.", "config.json"]),
         (|t| t.config["vocab_size"] = json!(10), &["tokenizer.json", "vocab_size", "10"]),
         (|t| t.manifest.as_mut().unwrap()["max_tokens"] = json!(65), &["undertone.json", "max_tokens", "64"]),
@@ -175,6 +208,6 @@ fn what_does_not_fit_together_is_named() {
         for name in named {
             assert!(error.to_string().contains(name), "{error} should name {name}");
         }
-        assert!(error.mend().is_some() , "{error} should say what would mend it");
+        assert!(error.mend().is_some(), "{error} should say what would mend it");
     }
 }

@@ -1,5 +1,12 @@
 //! A text's vector and scores do not depend on what else is in its batch: 1e-5 in fp32.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may fail loudly, and so may its helpers"
+)]
+
 mod support;
 
 use proptest::prelude::*;
@@ -49,13 +56,17 @@ fn an_empty_batch_gives_no_rows_and_a_bad_id_an_error() {
     let none: [Vec<u32>; 0] = [];
     assert_eq!(network.encoder().forward(&Packed::new(&none)).unwrap().size(), [0, support::HIDDEN]);
     assert!(network.encoder().forward(&Packed::new(&[vec![57]])).is_err(), "an id outside the vocabulary");
-    assert!(network.encoder().forward(&Packed::new(&[vec![0; support::POSITIONS + 1]])).is_err(), "more tokens than positions");
+    assert!(
+        network.encoder().forward(&Packed::new(&[vec![0; support::POSITIONS + 1]])).is_err(),
+        "more tokens than positions"
+    );
 }
 
 #[tokio::test]
 async fn scores_through_the_engine_do_not_depend_on_company() {
     let folder = support::Tiny::new().write();
-    let engine = Engine::start(folder.path(), EngineConfig { workers: 2, token_budget: 64, ..EngineConfig::default() }).unwrap();
+    let engine =
+        Engine::start(folder.path(), EngineConfig { workers: 2, token_budget: 64, ..EngineConfig::default() }).unwrap();
     let texts: Vec<String> = (0..60).map(|i| "abc de f ghijk ".repeat(i % 7) + &"z".repeat(i)).collect();
     let together = engine.score_all(texts.clone(), Lane::Bulk).await;
     for (text, together) in texts.into_iter().zip(together) {

@@ -1,6 +1,13 @@
 //! The encoder against the Python reference in `fixtures/` (made by `make_reference.py`): the same tokens, the same
 //! vectors.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may fail loudly, and so may its helpers"
+)]
+
 mod support;
 
 use std::path::Path;
@@ -52,7 +59,10 @@ async fn embeddings_and_tokens_equal_the_python_reference() {
     let (reference, expected) = reference();
     let weights = std::fs::read(support::real_model().join("model.safetensors")).unwrap();
     let hash: String = Sha256::digest(&weights).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hash, reference.weights_sha256, "the fixture was made with other weights: set UNDERTONE_TEST_MODEL, or run make_reference.py again");
+    assert_eq!(
+        hash, reference.weights_sha256,
+        "the fixture was made with other weights: set UNDERTONE_TEST_MODEL, or run make_reference.py again"
+    );
 
     let folder = support::real_encoder(Some(json!({"format": 1, "max_tokens": reference.max_tokens})));
     let opened = ModelFolder::open(folder.path()).unwrap();
@@ -80,9 +90,13 @@ async fn as_many_tokens_as_there_are_positions_and_as_few_as_two() {
     let model = engine.model().clone();
     assert_eq!((model.max_tokens, model.dimensions, model.layers, model.heads.len()), (512, 384, 6, 0));
     let long = "word ".repeat(2000);
-    let results = engine.score_all(vec![long, "word ".repeat(510), String::new(), "a".to_owned()], Lane::Interactive).await;
+    let results =
+        engine.score_all(vec![long, "word ".repeat(510), String::new(), "a".to_owned()], Lane::Interactive).await;
     let scored: Vec<_> = results.into_iter().map(Result::unwrap).collect();
-    assert_eq!(scored.iter().map(|s| (s.tokens, s.truncated)).collect::<Vec<_>>(), [(512, true), (512, false), (2, false), (3, false)]);
+    assert_eq!(
+        scored.iter().map(|s| (s.tokens, s.truncated)).collect::<Vec<_>>(),
+        [(512, true), (512, false), (2, false), (3, false)]
+    );
     assert!(support::distance(&scored[0].embedding, &scored[1].embedding) < 1e-5, "what is cut off is not looked at");
     assert!(scored.iter().all(|s| s.sentiment.is_none() && s.polarity.is_none() && s.heads.is_empty()));
 }

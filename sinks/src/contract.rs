@@ -1,8 +1,8 @@
 //! The contract of a sink, and all that one must know to write another.
 //!
 //! A sink guarantees that the rows of an epoch and the positions it ends at become durable together or not at all, and
-//! that a writer whose position is no longer the store's is refused. So whoever feeds it may stop, crash or repeat at any
-//! moment: asking [`Sink::positions`] and going on from there neither loses nor doubles a record.
+//! that a writer whose position is no longer the store's is refused. So whoever feeds it may stop, crash or repeat at
+//! any moment: asking [`Sink::positions`] and going on from there neither loses nor doubles a record.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,9 +1,9 @@
 //! Where scored posts come to rest: the contract of a sink, the loop that feeds it, and the stores that keep it.
 //!
 //! The guarantee: every event that a sink's source holds is in the sink's store once, whatever is killed when. It rests
-//! on three things: a sink knows its own durable position ([`Sink::positions`]); a position moves only together with the
-//! rows it stands for ([`Sink::write`]); and the loop that feeds it ([`pump::Pump`]) always goes on from the position that
-//! the store tells, never from one it remembers through a failure.
+//! on three things: a sink knows its own durable position ([`Sink::positions`]); a position moves only together with
+//! the rows it stands for ([`Sink::write`]); and the loop that feeds it ([`pump::Pump`]) always goes on from the
+//! position that the store tells, never from one it remembers through a failure.
 //!
 //! ```text
 //! input log  ──▶ bronze.posts           every event as it came

@@ -114,9 +114,9 @@ impl Default for Gateway {
         Self {
             http: "127.0.0.1:8080".to_owned(),
             grpc: "127.0.0.1:50051".to_owned(),
-            max_texts: limits.max_texts,
-            max_text_bytes: limits.max_text_bytes,
-            max_body_bytes: limits.max_body_bytes,
+            max_texts: limits.texts,
+            max_text_bytes: limits.text_bytes,
+            max_body_bytes: limits.body_bytes,
         }
     }
 }
@@ -124,9 +124,9 @@ impl Default for Gateway {
 impl Gateway {
     pub(super) fn limits(&self) -> Limits {
         Limits {
-            max_texts: self.max_texts,
-            max_text_bytes: self.max_text_bytes,
-            max_body_bytes: self.max_body_bytes,
+            texts: self.max_texts,
+            text_bytes: self.max_text_bytes,
+            body_bytes: self.max_body_bytes,
             ..Limits::default()
         }
     }

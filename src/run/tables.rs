@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::{Part, live::StageLag};
 use undertone_proto::Event;
@@ -13,6 +14,9 @@ use undertone_sinks::pump::{EpochSource, Policy, Pump, Shutdown, SinkStatus};
 
 use super::health::sink_part;
 use crate::config::CommitConfig;
+
+/// How long the tables may take to store the rest when somebody wants the process to end.
+const GRACE: Duration = Duration::from_secs(15);
 
 /// The running pumps of all tables.
 pub(super) struct Tables {
@@ -58,16 +62,32 @@ impl Tables {
         Self { shutdown, statuses: Statuses { bronze, scored }, pumps }
     }
 
-    /// Waits until every pump has ended, and gives the first failure. Call it after cancelling a token of `shutdown`.
-    pub(super) async fn ended(mut self) -> Result<()> {
-        let mut outcome = Ok(());
-        while let Some(ended) = self.pumps.join_next().await {
-            let ended = ended.unwrap_or_else(|panic| Err(Error::new(ErrorKind::Internal, "sink panicked").source(panic)));
-            if let Err(error) = ended {
-                outcome = outcome.and(Err(error));
+    /// Stores what the logs hold and ends every pump. Once `hurry` is cancelled they have [`GRACE`] left; what they then
+    /// lack stays in the logs for the next start.
+    ///
+    /// # Errors
+    /// The first failure of a pump; the others went on.
+    pub(super) async fn finish(mut self, hurry: &CancellationToken) -> Result<()> {
+        self.shutdown.finish.cancel();
+        let stop = self.shutdown.stop.clone();
+        let patience = async {
+            hurry.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+            stop.cancel();
+            std::future::pending::<()>().await;
+        };
+        let all = async {
+            let mut outcome = Ok(());
+            while let Some(ended) = self.pumps.join_next().await {
+                let ended = ended.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, "sink panicked").source(e)));
+                outcome = outcome.and(ended);
             }
+            outcome
+        };
+        tokio::select! {
+            outcome = all => outcome,
+            () = patience => Ok(()),
         }
-        outcome
     }
 }
 
@@ -131,6 +151,3 @@ where
     });
     status
 }
-
-/// How often lag is reported and logs are trimmed.
-pub(super) const HOUSEKEEPING: Duration = Duration::from_secs(1);

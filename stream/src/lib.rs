@@ -10,9 +10,14 @@
 //! durable before anybody sees it, so a replay never scores a post again. Because both logs have the same offsets, the
 //! end of the scored log *is* the position of the scoring stage.
 
+mod backoff;
+pub mod data;
+pub mod dead;
 mod durable;
 pub mod enrich;
 pub mod input;
 pub mod log;
+pub mod score;
 pub mod scored;
+pub mod source;
 pub mod telemetry;

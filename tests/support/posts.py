@@ -130,19 +130,29 @@ def jsonl(posts: Iterable[object]) -> bytes:
     return b"".join(line(fields) + b"\n" for fields in posts)
 
 
-def separated(posts: Iterable[dict[str, object]], by: str) -> bytes:
+def comma_separated(posts: Iterable[dict[str, object]]) -> bytes:
     out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, COLUMNS, delimiter=by, lineterminator="\n")
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: fields.get(name, "") for name in COLUMNS} for fields in posts)
     return out.getvalue().encode()
 
 
+def tab_separated(posts: Iterable[dict[str, object]]) -> bytes:
+    """Cells as they are: quotation marks mean nothing in TSV, and a cell holds neither tab nor line feed."""
+    rows = [COLUMNS, *([str(fields.get(name, "")) for name in COLUMNS] for fields in posts)]
+    assert not any(sign in cell for row in rows for cell in row for sign in "\t\n"), "this cannot be said in TSV"
+    return "".join("\t".join(row) + "\n" for row in rows).encode()
+
+
 def parquet(posts: Iterable[dict[str, object]]) -> bytes:
     out = io.BytesIO()
     rows = [{name: fields.get(name) for name in COLUMNS} for fields in posts]
+    for row in rows:
+        row["created_at"] = datetime.fromisoformat(str(row["created_at"]).replace("Z", "+00:00"))
+    schema = pa.schema([(name, pa.timestamp("us", "UTC") if name == "created_at" else pa.string()) for name in COLUMNS])
     # Several row groups, as real files have.
-    pq.write_table(pa.Table.from_pylist(rows), out, row_group_size=16)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), out, row_group_size=16)
     return out.getvalue()
 
 
@@ -153,12 +163,12 @@ def texts(posts: Iterable[dict[str, object]]) -> bytes:
 # File name -> how its bytes are made from posts.
 FORMATS: dict[str, Callable[[list[dict[str, object]]], bytes]] = {
     "posts.jsonl": jsonl,
-    "posts.csv": lambda posts: separated(posts, ","),
-    "posts.tsv": lambda posts: separated(posts, "\t"),
+    "posts.csv": comma_separated,
+    "posts.tsv": tab_separated,
     "posts.parquet": parquet,
     "posts.txt": texts,
     "posts.jsonl.gz": lambda posts: gzip.compress(jsonl(posts)),
     "posts.jsonl.zst": lambda posts: zstandard.compress(jsonl(posts)),
-    "posts.csv.gz": lambda posts: gzip.compress(separated(posts, ",")),
+    "posts.csv.gz": lambda posts: gzip.compress(comma_separated(posts)),
     "posts.txt.zst": lambda posts: zstandard.compress(texts(posts)),
 }

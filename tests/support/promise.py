@@ -9,6 +9,7 @@ each once. With `complete` that offset must be the end. What the oracle expects 
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -85,7 +86,11 @@ def check_letters(letters: Sequence[dict], lines: Sequence[bytes], expected: Exp
     reached = len(lines) if complete else (offsets[-1] + 1 if offsets else 0)
     found = compare("dead letters", offsets, [offset for offset in expected.dead if offset < reached])
     wordless = [letter["origin"]["offset"] for letter in letters if not letter.get("reason")]
-    return found + ([f"dead letters without a reason: {shorten(wordless)}"] if wordless else [])
+    if wordless:
+        found.append(f"dead letters without a reason: {shorten(wordless)}")
+    placed = [(letter["origin"]["offset"], letter) for letter in letters if letter["origin"]["offset"] < len(lines)]
+    changed = [offset for offset, letter in placed if payload_of(letter) != lines[offset]]
+    return found + ([f"dead letters with other bytes than the input: {shorten(changed)}"] if changed else [])
 
 
 def check_sums(tables: Tables) -> list[str]:
@@ -152,6 +157,11 @@ def compare(what: str, offsets: Iterable[int], wanted: Iterable[int]) -> list[st
 def shorten(offsets: Iterable[int]) -> str:
     offsets = sorted(offsets)
     return ", ".join(map(str, offsets[:8])) + (" …" if len(offsets) > 8 else "")
+
+
+def payload_of(letter: dict) -> bytes:
+    """The event's bytes: text where they are UTF-8, else base64."""
+    return letter["payload"].encode() if "payload" in letter else base64.b64decode(letter["payload_base64"])
 
 
 def dead_letters(data: Path) -> list[dict]:

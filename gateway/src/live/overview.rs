@@ -67,6 +67,7 @@ pub struct StageLag {
     /// The age of the oldest of them.
     pub seconds: f64,
     /// Why it does not go on, if it waits for something.
+    #[schema(required = true)]
     pub waiting: Option<String>,
 }
 
@@ -104,16 +105,21 @@ pub struct LatestPost {
     /// Its id there.
     pub id: String,
     /// Who posted it.
+    #[schema(required = true)]
     pub author: Option<String>,
     /// What was said, cut after 500 characters.
     pub text: String,
     /// `negative`, `neutral` or `positive`.
+    #[schema(required = true)]
     pub label: Option<String>,
     /// -1 to 1.
+    #[schema(required = true)]
     pub polarity: Option<f64>,
     /// The calibrated probability of the label.
+    #[schema(required = true)]
     pub confidence: Option<f32>,
     /// ISO 639-3.
+    #[schema(required = true)]
     pub language: Option<String>,
     /// When it was posted.
     pub created_ms: i64,

@@ -236,7 +236,12 @@ mod tests {
     fn huge_fields_are_cut() {
         let mut state = state();
         let long = "é".repeat(100_000);
-        let huge = ScoredPost { text: long.clone(), author: Some(long.clone()), tags: vec![long.clone(); 50], ..post(1, "neutral", 0.0) };
+        let huge = ScoredPost {
+            text: long.clone(),
+            author: Some(long.clone()),
+            tags: vec![long.clone(); 50],
+            ..post(1, "neutral", 0.0)
+        };
         state.scored(&huge, NOW);
         state.dead(&DeadLetter { reason: long.clone(), payload: long.into_bytes(), ..DeadLetter::default() }, NOW);
         let overview = state.overview(NOW);
@@ -250,12 +255,25 @@ mod tests {
         let mut state = state();
         for offset in 0..12 {
             let origin = Some(Origin { offset, ..Origin::default() });
-            let letter = DeadLetter { origin, stage: "parse".into(), reason: "post is not JSON".into(), payload: b"\xff{oops".to_vec(), dead_at_us: NOW * 1000, ..DeadLetter::default() };
+            let letter = DeadLetter {
+                origin,
+                stage: "parse".into(),
+                reason: "post is not JSON".into(),
+                payload: b"\xff{oops".to_vec(),
+                dead_at_us: NOW * 1000,
+                ..DeadLetter::default()
+            };
             state.dead(&letter, NOW);
         }
         let dead = state.overview(NOW).dead;
         assert_eq!((dead.total, dead.latest.len()), (12, LATEST_DEAD));
-        let newest = DeadPost { offset: 11, stage: "parse".into(), reason: "post is not JSON".into(), preview: "\u{fffd}{oops".into(), at_ms: NOW };
+        let newest = DeadPost {
+            offset: 11,
+            stage: "parse".into(),
+            reason: "post is not JSON".into(),
+            preview: "\u{fffd}{oops".into(),
+            at_ms: NOW,
+        };
         assert_eq!(dead.latest[0], newest);
     }
 

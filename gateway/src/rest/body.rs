@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Limits,
-    api::{ScoreItem, ScoreRequest},
+    api::{Object, ScoreItem, ScoreRequest},
     errors::ProblemCode,
     problem::Problem,
 };
@@ -94,7 +94,7 @@ pub(super) fn asked_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Pro
 /// Parses a body.
 pub(super) fn parse(body: &[u8]) -> Result<Asked, Problem> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let request: ScoreRequest = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    let Object(request): Object<ScoreRequest> = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let pointer = pointer(error.path());
         invalid(error.inner(), Some(pointer))
     })?;
@@ -211,7 +211,8 @@ mod tests {
             ("", P::InvalidJson, "ends too early (line 1, column 0)", None),
             ("{\n  \"text\": }", P::InvalidJson, "line 2, column 11", None),
             (r#"{"text":"a"} x"#, P::InvalidJson, "line 1, column 14", None),
-            ("[1]", P::InvalidInput, "line 1", Some("")),
+            (r#"["hi",null,null,null,false]"#, P::InvalidInput, "expected an object", Some("")),
+            (r#"{"items":[["id","text"]]}"#, P::InvalidInput, "expected an object", Some("/items/0")),
             (r#"{"texts":["a",5]}"#, P::InvalidInput, "expected a string", Some("/texts/1")),
             (r#"{"items":[{"text":"a"},{"id":"x"}]}"#, P::InvalidInput, "missing field `text`", Some("/items/1")),
             (r#"{"text":"a","head":[]}"#, P::InvalidInput, "unknown field `head`", Some("/head")),
@@ -227,7 +228,8 @@ mod tests {
 
     #[test]
     fn problems_never_repeat_a_text() {
-        for body in [r#"{"texts":"a very private text"}"#, r#"{"text":"x","heads":"a very private \", expected text"}"#] {
+        for body in [r#"{"texts":"a very private text"}"#, r#"{"text":"x","heads":"a very private \", expected text"}"#]
+        {
             let said = serde_json::to_string(&problem(body)).expect("serialises");
             assert!(!said.contains("private"), "{said}");
         }

@@ -6,22 +6,13 @@ use axum::{
     Json,
     extract::State,
     http::{StatusCode, header},
-    response::{
-        IntoResponse, Response, Sse,
-        sse::Event,
-    },
+    response::{IntoResponse, Response, Sse, sse::Event},
 };
 use futures::{Stream, StreamExt};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    Gateway,
-    errors::ProblemCode,
-    live::Overview,
-    problem::Problem,
-    readiness::Report,
-};
+use crate::{Gateway, errors::ProblemCode, live::Overview, problem::Problem, readiness::Report};
 
 /// The answer of `/livez`.
 #[derive(Clone, Debug, Serialize, ToSchema)]

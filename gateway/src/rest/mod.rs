@@ -36,7 +36,7 @@ pub(crate) const ROUTES: [&str; 11] = [
 ];
 
 pub(crate) fn router(gateway: Gateway) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/", get(page::index))
         .route("/docs", get(page::docs))
         .route("/docs/", get(page::docs))
@@ -49,8 +49,9 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/metrics", get(handlers::metrics))
         .route("/openapi.json", get(openapi::serve))
         .fallback(page::file)
-        .layer(from_fn(observe::observe))
-        .with_state(gateway)
+        .with_state(gateway);
+    // Around the router, not inside it, so that what the router adds to a refusal (`Allow`) is seen too.
+    Router::new().fallback_service(routes).layer(from_fn(observe::observe))
 }
 
 /// The name of a path in metrics and logs: a closed set, whatever callers ask for.
@@ -66,7 +67,8 @@ fn template(path: &str) -> &'static str {
 mod tests {
     #[test]
     fn a_path_of_the_callers_making_never_names_a_series() {
-        let cases = [("/v1/score", "/v1/score"), ("/index.html", "/{file}"), ("/v1/score/x", "unknown"), ("", "unknown")];
+        let cases =
+            [("/v1/score", "/v1/score"), ("/index.html", "/{file}"), ("/v1/score/x", "unknown"), ("", "unknown")];
         for (path, wanted) in cases {
             assert_eq!(super::template(path), wanted, "{path}");
         }

@@ -25,9 +25,9 @@ use crate::{
     tag = "scoring",
     operation_id = "score",
     params(
-        ("x-timeout-ms" = Option<u64>, Header, description = "deadline in milliseconds from the request's head, at most \
+        ("x-timeout-ms" = Option<u64>, Header, nullable = false, description = "deadline in milliseconds from the request's head, at most \
          5 minutes; 30 s if it is not sent"),
-        ("x-request-id" = Option<String>, Header, description = "an id of 1 to 128 letters, digits and `-._~`, which \
+        ("x-request-id" = Option<String>, Header, nullable = false, description = "an id of 1 to 128 letters, digits and `-._~`, which \
          comes back and stands in the log"),
     ),
     request_body(content = ScoreRequest, examples(

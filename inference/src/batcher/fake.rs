@@ -77,7 +77,10 @@ impl Backend for Fake {
         }
         let outcome = |text: &String| match text.as_str() {
             "ill" => Err(Error::new(ErrorKind::Internal, "ill")),
-            text => Ok(Outcome { embedding: vec![text.len() as f32], verdict: Verdict { heads: Vec::new(), sentiment: None } }),
+            text => Ok(Outcome {
+                embedding: vec![text.len() as f32],
+                verdict: Verdict { heads: Vec::new(), sentiment: None },
+            }),
         };
         Ok(texts.iter().map(outcome).collect())
     }

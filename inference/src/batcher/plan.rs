@@ -63,10 +63,10 @@ pub(crate) struct Batch {
 }
 
 /// The fate of a text, looked at now.
-pub(crate) fn fate(item: &impl Waiting, now: Instant) -> Fate {
-    if item.abandoned() {
+pub(crate) fn fate(abandoned: bool, deadline: Option<Instant>, now: Instant) -> Fate {
+    if abandoned {
         Fate::Abandoned
-    } else if item.deadline().is_some_and(|deadline| deadline <= now) {
+    } else if deadline.is_some_and(|deadline| deadline <= now) {
         Fate::Expired
     } else {
         Fate::Run
@@ -77,24 +77,25 @@ pub(crate) fn fate(item: &impl Waiting, now: Instant) -> Fate {
 /// aged and was passed over [`MAX_PASSED_OVER`] times, bulk takes its share (at least one text) ahead of the others.
 pub(crate) fn plan<W: Waiting>(view: &QueueView<'_, W>, now: Instant, rules: &Rules) -> Batch {
     let mut batch = Batch::default();
-    let aged = view.bulk.front().is_some_and(|oldest| now.saturating_duration_since(oldest.submitted()) >= rules.bulk_ageing);
+    let aged =
+        view.bulk.front().is_some_and(|oldest| now.saturating_duration_since(oldest.submitted()) >= rules.bulk_ageing);
     if aged && view.passed_over >= MAX_PASSED_OVER {
         let share = rules.token_budget / AGED_SHARE;
-        take(view.bulk, &mut batch.bulk, &mut batch.tokens, share, rules.token_budget, now);
+        take(view.bulk, &mut batch.bulk, &mut batch.tokens, share, now);
     }
-    take(view.interactive, &mut batch.interactive, &mut batch.tokens, rules.token_budget, rules.token_budget, now);
-    take(view.bulk, &mut batch.bulk, &mut batch.tokens, rules.token_budget, rules.token_budget, now);
+    take(view.interactive, &mut batch.interactive, &mut batch.tokens, rules.token_budget, now);
+    take(view.bulk, &mut batch.bulk, &mut batch.tokens, rules.token_budget, now);
     batch
 }
 
 /// Takes texts from the front of a lane until the batch would have more than `limit` tokens. The first text of a batch
 /// is taken even if it has more: it would never fit.
-fn take<W: Waiting>(lane: &VecDeque<W>, fates: &mut Vec<Fate>, tokens: &mut usize, limit: usize, budget: usize, now: Instant) {
+fn take<W: Waiting>(lane: &VecDeque<W>, fates: &mut Vec<Fate>, tokens: &mut usize, limit: usize, now: Instant) {
     for item in lane.iter().skip(fates.len()) {
-        let fate = fate(item, now);
+        let fate = fate(item.abandoned(), item.deadline(), now);
         if fate == Fate::Run {
             let with = *tokens + item.tokens();
-            if with > limit && *tokens > 0 || *tokens >= budget {
+            if with > limit && *tokens > 0 {
                 return;
             }
             *tokens = with;

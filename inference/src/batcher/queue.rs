@@ -24,7 +24,7 @@ pub(crate) struct Ticket {
     pub(crate) deadline: Option<Instant>,
     pub(crate) reply: oneshot::Sender<Result<Scored>>,
     /// The room that the text takes in its lane, given back with the ticket.
-    pub(crate) room: Option<OwnedSemaphorePermit>,
+    pub(crate) room: OwnedSemaphorePermit,
 }
 
 impl Ticket {
@@ -51,13 +51,7 @@ impl<T> Queued<T> {
     }
 
     fn fate(&self, now: Instant) -> Fate {
-        if self.ticket.reply.is_closed() {
-            Fate::Abandoned
-        } else if self.ticket.deadline.is_some_and(|deadline| deadline <= now) {
-            Fate::Expired
-        } else {
-            Fate::Run
-        }
+        plan::fate(self.ticket.reply.is_closed(), self.ticket.deadline, now)
     }
 }
 
@@ -205,7 +199,8 @@ impl Queue {
             for lane in [Lane::Interactive, Lane::Bulk] {
                 telemetry::depth(lane, state.raw.of(lane).len() + state.ready.of(lane).len());
             }
-            let empty = matches!(&work, Work::Prepare(items) if items.is_empty()) || matches!(&work, Work::Run(items) if items.is_empty());
+            let empty = matches!(&work, Work::Prepare(items) if items.is_empty())
+                || matches!(&work, Work::Run(items) if items.is_empty());
             if useless.is_empty() && !empty {
                 return work;
             }
@@ -270,7 +265,8 @@ fn take_chunk(state: &mut State, lane: Lane, useless: &mut Vec<(Ticket, Fate)>) 
 }
 
 fn take_batch(state: &mut State, rules: &Rules, useless: &mut Vec<(Ticket, Fate)>) -> Vec<Queued<Prepared>> {
-    let view = QueueView { interactive: &state.ready.interactive, bulk: &state.ready.bulk, passed_over: state.passed_over };
+    let view =
+        QueueView { interactive: &state.ready.interactive, bulk: &state.ready.bulk, passed_over: state.passed_over };
     let batch = plan::plan(&view, Instant::now(), rules);
     state.passed_over = plan::passed_over(state.passed_over, !state.ready.bulk.is_empty(), &batch);
     let mut run = Vec::new();
@@ -296,5 +292,6 @@ pub(crate) fn expired() -> Error {
 
 /// The error of a text that comes too late.
 pub(crate) fn closed() -> Error {
-    Error::new(ErrorKind::Unavailable, "engine is shutting down").help("send the text to another instance, or again after the restart")
+    Error::new(ErrorKind::Unavailable, "engine is shutting down")
+        .help("send the text to another instance, or again after the restart")
 }

@@ -117,7 +117,9 @@ fn work<B: Backend>(queue: &Queue, backend: &B, counters: &Counters) {
     backend.enter();
     loop {
         match queue.next() {
-            Work::Prepare(items) => queue.ready(items.into_iter().filter_map(|item| prepare(backend, item, counters)).collect()),
+            Work::Prepare(items) => {
+                queue.ready(items.into_iter().filter_map(|item| prepare(backend, item, counters)).collect())
+            }
             Work::Run(items) => run(backend, items, counters),
             Work::Stop => return,
         }
@@ -148,7 +150,8 @@ fn run<B: Backend>(backend: &B, items: Vec<Queued<Prepared>>, counters: &Counter
     }
     let results = run_halving(backend, &batch, counters);
     for ((prepared, ticket), result) in batch.into_iter().zip(tickets).zip(results) {
-        let (counter, outcome) = if result.is_ok() { (&counters.scored, "scored") } else { (&counters.failed, "failed") };
+        let (counter, outcome) =
+            if result.is_ok() { (&counters.scored, "scored") } else { (&counters.failed, "failed") };
         counter.fetch_add(1, Ordering::Relaxed);
         telemetry::items(outcome, 1);
         ticket.answer(result.map(|outcome| assemble(prepared, outcome)));

@@ -161,7 +161,8 @@ impl Engine {
         };
         let tokenizer = TextTokenizer::new(folder.tokenizer_json(), folder.max_tokens(), folder.vocabulary())?;
         let network = Network::load(&folder)?;
-        let revision = hashing.join().map_err(|_| Error::new(ErrorKind::Internal, "hashing the model folder panicked"))??;
+        let revision =
+            hashing.join().map_err(|_| Error::new(ErrorKind::Internal, "hashing the model folder panicked"))??;
         let model = describe(&folder, &network, revision);
 
         let workers = match config.workers {
@@ -169,10 +170,15 @@ impl Engine {
             n => n,
         };
         let normalizer = folder.manifest().normalizer();
-        let backends = (0..workers)
-            .map(|_| Core { normalizer, tokenizer: tokenizer.clone(), network: network.share() })
-            .collect();
-        tracing::info!(model = model.name, revision = model.short_revision(), precision = model.precision, workers, "model loaded");
+        let backends =
+            (0..workers).map(|_| Core { normalizer, tokenizer: tokenizer.clone(), network: network.share() }).collect();
+        tracing::info!(
+            model = model.name,
+            revision = model.short_revision(),
+            precision = model.precision,
+            workers,
+            "model loaded"
+        );
         Self::with_backends(model, config, backends)
     }
 
@@ -200,7 +206,9 @@ impl Engine {
         let scoring = async { answer(self.submit(text, lane, deadline).await?).await };
         match deadline {
             // The caller hears at once, however long the queue is; the queue notices that the caller has gone.
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), scoring).await.unwrap_or_else(|_| Err(expired())),
+            Some(deadline) => {
+                tokio::time::timeout_at(deadline.into(), scoring).await.unwrap_or_else(|_| Err(expired()))
+            }
             None => scoring.await,
         }
     }
@@ -223,7 +231,12 @@ impl Engine {
     }
 
     /// Puts a text into its lane, waiting for room in the bulk lane.
-    async fn submit(&self, text: String, lane: Lane, deadline: Option<Instant>) -> Result<oneshot::Receiver<Result<Scored>>> {
+    async fn submit(
+        &self,
+        text: String,
+        lane: Lane,
+        deadline: Option<Instant>,
+    ) -> Result<oneshot::Receiver<Result<Scored>>> {
         let inner = &self.inner;
         if text.len() > inner.config.max_text_bytes {
             return Err(Error::new(ErrorKind::TooLarge, "text is too long")
@@ -234,14 +247,16 @@ impl Engine {
         let submitted = Instant::now();
         let cost = estimate_tokens(text.len(), inner.model.max_tokens);
         let room = match lane {
-            Lane::Interactive => Arc::clone(&inner.interactive).try_acquire_many_owned(cost).map_err(|error| match error {
-                TryAcquireError::NoPermits => busy(inner.room),
-                TryAcquireError::Closed => closed(),
-            })?,
+            Lane::Interactive => {
+                Arc::clone(&inner.interactive).try_acquire_many_owned(cost).map_err(|error| match error {
+                    TryAcquireError::NoPermits => busy(inner.room),
+                    TryAcquireError::Closed => closed(),
+                })?
+            }
             Lane::Bulk => Arc::clone(&inner.bulk).acquire_many_owned(cost).await.map_err(|_| closed())?,
         };
         let (reply, receiver) = oneshot::channel();
-        inner.queue.submit(text, Ticket { lane, submitted, deadline, reply, room: Some(room) })?;
+        inner.queue.submit(text, Ticket { lane, submitted, deadline, reply, room })?;
         Ok(receiver)
     }
 
@@ -250,7 +265,10 @@ impl Engine {
         let inner = &self.inner;
         let counts = inner.queue.counts();
         let counters = &inner.workers.counters;
-        let lane = |waiting, room: &Semaphore| LaneStats { waiting, tokens: inner.room.saturating_sub(room.available_permits()) };
+        let lane = |waiting, room: &Semaphore| LaneStats {
+            waiting,
+            tokens: inner.room.saturating_sub(room.available_permits()),
+        };
         EngineStats {
             workers: inner.workers.alive(),
             interactive: lane(counts.interactive, &inner.interactive),
@@ -276,7 +294,8 @@ impl Engine {
 /// The answer to a submitted text.
 async fn answer(receiver: oneshot::Receiver<Result<Scored>>) -> Result<Scored> {
     receiver.await.unwrap_or_else(|_| {
-        Err(Error::new(ErrorKind::Internal, "worker ended before it answered").help("see the log of the engine, and restart it"))
+        Err(Error::new(ErrorKind::Internal, "worker ended before it answered")
+            .help("see the log of the engine, and restart it"))
     })
 }
 
@@ -298,7 +317,9 @@ fn check(config: &EngineConfig) -> Result<()> {
         ("max_text_bytes", config.max_text_bytes),
     ];
     match sizes.into_iter().find(|(_, value)| *value == 0) {
-        Some((key, _)) => Err(Error::new(ErrorKind::InvalidConfig, "size of the engine must be positive").with("key", key).with("value", 0)),
+        Some((key, _)) => Err(Error::new(ErrorKind::InvalidConfig, "size of the engine must be positive")
+            .with("key", key)
+            .with("value", 0)),
         None => Ok(()),
     }
 }
@@ -318,7 +339,15 @@ fn describe(folder: &ModelFolder, network: &Network, revision: String) -> ModelI
         precision: "fp32".to_owned(),
         dimensions: network.dimensions(),
         sentiment_head: manifest.sentiment_head().map(str::to_owned),
-        heads: heads.iter().map(|head| HeadInfo { name: head.name.clone(), labels: head.labels.clone(), kind: head.kind, temperature: head.temperature }).collect(),
+        heads: heads
+            .iter()
+            .map(|head| HeadInfo {
+                name: head.name.clone(),
+                labels: head.labels.clone(),
+                kind: head.kind,
+                temperature: head.temperature,
+            })
+            .collect(),
         max_tokens: folder.max_tokens(),
         normalizer: manifest.normalizer().name().to_owned(),
         parameters: network.parameters(),

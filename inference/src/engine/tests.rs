@@ -179,7 +179,11 @@ async fn nobody_waits_for_workers_that_died() {
     let engine = engine(&fake, 2, EngineConfig { queue_tokens: 1, ..EngineConfig::default() });
     let results = engine.score_all(vec!["x".repeat(200); 50], Lane::Bulk);
     let results = tokio::time::timeout(Duration::from_secs(10), results).await.expect("callers must not hang");
-    assert!(results.iter().all(|result| matches!(result.as_ref().unwrap_err().kind(), ErrorKind::Internal | ErrorKind::Unavailable)));
+    assert!(
+        results
+            .iter()
+            .all(|result| matches!(result.as_ref().unwrap_err().kind(), ErrorKind::Internal | ErrorKind::Unavailable))
+    );
     tokio::time::timeout(Duration::from_secs(10), engine.shutdown()).await.expect("shutdown must not hang");
 }
 

@@ -77,7 +77,8 @@ impl Layer {
     fn load(weights: &Weights, index: usize, shape: &EncoderShape) -> Result<Self> {
         let name = |part: &str| format!("encoder.layer.{index}.{part}");
         let hidden = shape.hidden;
-        let [query, key, value] = ["query", "key", "value"].map(|part| Linear::load(weights, &name(&format!("attention.self.{part}")), hidden, hidden));
+        let [query, key, value] = ["query", "key", "value"]
+            .map(|part| Linear::load(weights, &name(&format!("attention.self.{part}")), hidden, hidden));
         let (query, key, value) = (query?, key?, value?);
         let qkv = Linear {
             weight: Tensor::f_cat(&[query.weight, key.weight, value.weight], 0).map_err(torch_error)?,
@@ -145,8 +146,10 @@ impl Encoder {
     pub(crate) fn load(weights: &Weights, shape: &EncoderShape, pooling: Pooling) -> Result<Self> {
         no_grad(|| {
             let words = weights.encoder("embeddings.word_embeddings.weight", &[shape.vocabulary, shape.hidden])?;
-            let positions = weights.encoder("embeddings.position_embeddings.weight", &[shape.positions, shape.hidden])?;
-            let types = weights.encoder("embeddings.token_type_embeddings.weight", &[shape.token_types, shape.hidden])?;
+            let positions =
+                weights.encoder("embeddings.position_embeddings.weight", &[shape.positions, shape.hidden])?;
+            let types =
+                weights.encoder("embeddings.token_type_embeddings.weight", &[shape.token_types, shape.hidden])?;
             let positions = types.f_get(0).and_then(|first| positions.f_add(&first)).map_err(torch_error)?;
             let norm = LayerNorm::load(weights, "embeddings.LayerNorm", shape)?;
             let layers = (0..shape.layers).map(|i| Layer::load(weights, i, shape)).collect::<Result<_>>()?;
@@ -179,7 +182,10 @@ impl Encoder {
 
     fn forward_packed(&self, batch: &Packed) -> Torch<Tensor> {
         if batch.sequences() == 0 {
-            return Tensor::f_zeros([0, self.words.size().get(1).copied().unwrap_or(0)], (Kind::Float, self.words.device()));
+            return Tensor::f_zeros(
+                [0, self.words.size().get(1).copied().unwrap_or(0)],
+                (Kind::Float, self.words.device()),
+            );
         }
         let groups = batch.groups();
         let words = self.words.f_index_select(0, &Tensor::f_from_slice(&batch.ids)?)?;

@@ -3,6 +3,7 @@
 //! Guarantee: probabilities are finite, in 0..=1, and those of a softmax head sum to 1. Anything else (a NaN in the
 //! weights, an overflow) is an error of that one text, never a score.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tch::Tensor;
@@ -19,7 +20,6 @@ use crate::{HeadKind, HeadScores};
 struct Stack {
     weight: Tensor,
     bias: Tensor,
-    labels: usize,
 }
 
 /// A head's place among the logits, and what becomes of them.
@@ -91,7 +91,12 @@ pub(crate) struct Sentiment {
 impl Heads {
     /// Loads the heads that the manifest lists. `hidden` is the width of the pooled vector, `dimensions` that of the
     /// embedding; `weights` opens a file of the folder.
-    pub(crate) fn load(folder: &ModelFolder, hidden: usize, dimensions: usize, weights: &mut dyn FnMut(&str) -> Result<Arc<Weights>>) -> Result<Self> {
+    pub(crate) fn load(
+        folder: &ModelFolder,
+        hidden: usize,
+        dimensions: usize,
+        weights: &mut dyn FnMut(&str) -> Result<Rc<Weights>>,
+    ) -> Result<Self> {
         let manifest: &Manifest = folder.manifest();
         let mut heads = Vec::new();
         let mut load_stack = |input: HeadInput, width: usize| -> Result<Option<Stack>> {
@@ -108,7 +113,7 @@ impl Heads {
             }
             let weight = Tensor::f_cat(&parts, 0).map_err(torch_error)?;
             let bias = Tensor::f_cat(&biases, 0).map_err(torch_error)?;
-            Ok(Some(Stack { weight, bias, labels }))
+            Ok(Some(Stack { weight, bias }))
         };
         let pooled = load_stack(HeadInput::Pooled, hidden)?;
         let embedding = load_stack(HeadInput::Embedding, dimensions)?;
@@ -120,11 +125,7 @@ impl Heads {
     /// The logits of a batch. `pooled` is [texts, hidden], `embedding` [texts, dimensions].
     pub(crate) fn logits(&self, pooled: &Tensor, embedding: &Tensor) -> Result<Logits> {
         let product = |stack: &Option<Stack>, input: &Tensor| match stack {
-            Some(stack) => {
-                let rows = Rows::copy(&input.f_linear(&stack.weight, Some(&stack.bias)).map_err(torch_error)?)?;
-                debug_assert_eq!(rows.width, stack.labels);
-                Ok(rows)
-            }
+            Some(stack) => Rows::copy(&input.f_linear(&stack.weight, Some(&stack.bias)).map_err(torch_error)?),
             None => Ok(Rows::default()),
         };
         Ok(Logits { pooled: product(&self.pooled, pooled)?, embedding: product(&self.embedding, embedding)? })
@@ -147,9 +148,14 @@ impl Heads {
     /// Another handle on the same weights.
     pub(crate) fn share(&self) -> Self {
         let share = |stack: &Option<Stack>| {
-            stack.as_ref().map(|stack| Stack { weight: stack.weight.shallow_clone(), bias: stack.bias.shallow_clone(), labels: stack.labels })
+            stack.as_ref().map(|stack| Stack { weight: stack.weight.shallow_clone(), bias: stack.bias.shallow_clone() })
         };
-        Self { heads: self.heads.clone(), pooled: share(&self.pooled), embedding: share(&self.embedding), sentiment: self.sentiment.clone() }
+        Self {
+            heads: self.heads.clone(),
+            pooled: share(&self.pooled),
+            embedding: share(&self.embedding),
+            sentiment: self.sentiment.clone(),
+        }
     }
 }
 
@@ -175,7 +181,13 @@ impl Head {
                     .help("check the model's weights with `undertone model verify`")
             })?;
         let label = largest(&probabilities);
-        Ok(HeadScores { head: Arc::clone(&self.name), kind: self.kind, label, labels: Arc::clone(&self.labels), probabilities })
+        Ok(HeadScores {
+            head: Arc::clone(&self.name),
+            kind: self.kind,
+            label,
+            labels: Arc::clone(&self.labels),
+            probabilities,
+        })
     }
 }
 
@@ -211,7 +223,8 @@ fn largest(values: &[f32]) -> usize {
 
 /// Adds up the probabilities of each side; polarity is P(positive) - P(negative).
 fn sentiment(map: &SentimentMap, probabilities: &[f32]) -> Option<Sentiment> {
-    let sum = |side: Side| -> f32 { map.sides.iter().zip(probabilities).filter(|(s, _)| **s == side).map(|(_, p)| p).sum() };
+    let sum =
+        |side: Side| -> f32 { map.sides.iter().zip(probabilities).filter(|(s, _)| **s == side).map(|(_, p)| p).sum() };
     let sides = [Side::Negative, Side::Neutral, Side::Positive];
     let sums = sides.map(sum);
     let best = largest(&sums);
@@ -261,7 +274,10 @@ mod tests {
 
     #[test]
     fn five_stars_are_three_sides() {
-        let map = SentimentMap { head: 0, sides: vec![Side::Negative, Side::Negative, Side::Neutral, Side::Positive, Side::Positive] };
+        let map = SentimentMap {
+            head: 0,
+            sides: vec![Side::Negative, Side::Negative, Side::Neutral, Side::Positive, Side::Positive],
+        };
         let sentiment = sentiment(&map, &[0.3, 0.2, 0.35, 0.1, 0.05]).unwrap();
         assert_eq!(sentiment.side, Side::Negative);
         assert!((sentiment.polarity + 0.35).abs() < 1e-6 && (sentiment.confidence - 0.5).abs() < 1e-6, "{sentiment:?}");

@@ -23,10 +23,10 @@ mod weights;
 
 pub use encoder::Encoder;
 pub use folder::ModelFolder;
-pub use manifest::Manifest;
-pub use network::Network;
 #[cfg(test)]
 pub(crate) use heads::Verdict;
+pub use manifest::Manifest;
+pub use network::Network;
 pub(crate) use network::Outcome;
 pub use pack::Packed;
 pub(crate) use revision::revision;
@@ -37,7 +37,8 @@ use undertone_error::{Error, ErrorKind};
 /// libtorch reports every failure as text. Running out of memory is told apart, because trying again with less helps.
 pub(crate) fn torch_error(error: TchError) -> Error {
     let text = error.to_string();
-    let exhausted = text.contains("not enough memory") || text.contains("can't allocate") || text.contains("out of memory");
+    let exhausted =
+        text.contains("not enough memory") || text.contains("can't allocate") || text.contains("out of memory");
     let kind = if exhausted { ErrorKind::Exhausted } else { ErrorKind::Internal };
     // The C++ backtrace follows the first line and helps nobody.
     let first = text.lines().next().unwrap_or_default().to_owned();

@@ -1,7 +1,7 @@
 //! Encoder, embedding and heads as one forward pass: token ids in, scores out.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Instant;
 
 use tch::{Tensor, no_grad};
@@ -49,13 +49,13 @@ impl Network {
     /// # Errors
     /// `NotFound`, `Corrupt` or `InvalidConfig`, naming the file and the tensor.
     pub fn load(folder: &ModelFolder) -> Result<Self> {
-        let mut files: HashMap<String, Arc<Weights>> = HashMap::new();
-        let mut open = |name: &str| -> Result<Arc<Weights>> {
+        let mut files: HashMap<String, Rc<Weights>> = HashMap::new();
+        let mut open = |name: &str| -> Result<Rc<Weights>> {
             if let Some(file) = files.get(name) {
-                return Ok(Arc::clone(file));
+                return Ok(Rc::clone(file));
             }
-            let file = Arc::new(Weights::read(folder.path(), name)?);
-            files.insert(name.to_owned(), Arc::clone(&file));
+            let file = Rc::new(Weights::read(folder.path(), name)?);
+            files.insert(name.to_owned(), Rc::clone(&file));
             Ok(file)
         };
         let shape = folder.shape();
@@ -133,7 +133,8 @@ impl Network {
         if !self.normalize {
             return Ok(projected);
         }
-        let length = projected.f_norm_scalaropt_dim(2, [1].as_slice(), true).and_then(|norm| norm.f_clamp_min(SHORTEST));
+        let length =
+            projected.f_norm_scalaropt_dim(2, [1].as_slice(), true).and_then(|norm| norm.f_clamp_min(SHORTEST));
         length.and_then(|length| projected.f_div(&length)).map_err(torch_error)
     }
 }

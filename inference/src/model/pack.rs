@@ -46,7 +46,8 @@ impl Packed {
         };
         let mut order: Vec<usize> = (0..sequences.len()).collect();
         order.sort_by_key(|&i| sequences[i].as_ref().len().max(1));
-        let mut packed = Self { ids: Vec::new(), positions: Vec::new(), cumulative: vec![0], places: vec![0; order.len()] };
+        let mut packed =
+            Self { ids: Vec::new(), positions: Vec::new(), cumulative: vec![0], places: vec![0; order.len()] };
         for (place, &i) in order.iter().enumerate() {
             let ids: Vec<i64> = row(&sequences[i]);
             packed.positions.extend(0..ids.len() as i64);
@@ -94,7 +95,10 @@ mod tests {
         assert_eq!(packed.positions, [0, 0, 1, 2, 0, 1, 2]);
         assert_eq!(packed.cumulative, [0, 1, 4, 7]);
         assert_eq!(packed.places, [1, 0, 2]);
-        assert_eq!(packed.groups(), [Group { start: 0, sequences: 1, length: 1 }, Group { start: 1, sequences: 2, length: 3 }]);
+        assert_eq!(
+            packed.groups(),
+            [Group { start: 0, sequences: 1, length: 1 }, Group { start: 1, sequences: 2, length: 3 }]
+        );
     }
 
     proptest! {

@@ -71,7 +71,11 @@ impl EncoderShape {
             return refuse("hidden_act", &config.hidden_act, "use a model with the erf GELU (\"gelu\")");
         }
         if config.position_embedding_type != "absolute" {
-            return refuse("position_embedding_type", &config.position_embedding_type, "use a model with absolute positions");
+            return refuse(
+                "position_embedding_type",
+                &config.position_embedding_type,
+                "use a model with absolute positions",
+            );
         }
         let sizes = [
             ("hidden_size", config.hidden_size),

@@ -36,7 +36,13 @@ impl Weights {
             .into_iter()
             .collect();
         let prefix = if tensors.keys().any(|name| name.starts_with("bert.embeddings.")) { "bert." } else { "" };
-        Ok(Self { folder: folder.display().to_string(), file: file.to_owned(), tensors, prefix, parameters: Cell::new(0) })
+        Ok(Self {
+            folder: folder.display().to_string(),
+            file: file.to_owned(),
+            tensors,
+            prefix,
+            parameters: Cell::new(0),
+        })
     }
 
     /// A tensor of the encoder, by its Hugging Face name without `bert.`.
@@ -53,7 +59,9 @@ impl Weights {
                 .with("tensor", name)
         };
         let Some(tensor) = self.tensors.get(name) else {
-            return Err(refuse("tensor is missing").help("the weights, config.json and undertone.json must belong together"));
+            return Err(
+                refuse("tensor is missing").help("the weights, config.json and undertone.json must belong together")
+            );
         };
         let found: Vec<usize> = tensor.size().iter().map(|&n| usize::try_from(n).unwrap_or(0)).collect();
         if found != shape {

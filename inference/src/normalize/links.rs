@@ -31,7 +31,8 @@ fn link_at(text: &str, previous: Option<char>) -> Option<usize> {
         _ => return None,
     };
     let end = text.find(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"')).unwrap_or(text.len());
-    let link = text[..end].trim_end_matches(['.', ',', '!', '?', ';', ':', ')', ']', '}', '\'', '*', '~', '-', '_', '=']);
+    let link =
+        text[..end].trim_end_matches(['.', ',', '!', '?', ';', ':', ')', ']', '}', '\'', '*', '~', '-', '_', '=']);
     (link.len() > start).then_some(link.len())
 }
 

@@ -1,13 +1,16 @@
 //! Model folders for tests: a tiny random BERT that is made in milliseconds, and the real one.
 
-#![allow(dead_code, missing_docs, reason = "each test binary uses a part")]
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test binary uses a part")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use tempfile::TempDir;
+
+static GENERATOR: Mutex<()> = Mutex::new(());
 
 pub const HIDDEN: i64 = 32;
 pub const POSITIONS: usize = 64;
@@ -23,19 +26,24 @@ pub struct Tiny {
 
 impl Tiny {
     pub fn new() -> Self {
+        // The seed belongs to the whole process, and tests run side by side.
+        let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
         tch::manual_seed(7);
         let letters: Vec<String> = ('a'..='z').map(String::from).chain(('a'..='z').map(|c| format!("##{c}"))).collect();
         let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned);
-        let vocabulary: serde_json::Map<_, _> = special.iter().chain(&letters).enumerate().map(|(id, token)| (token.clone(), json!(id))).collect();
+        let vocabulary: serde_json::Map<_, _> =
+            special.iter().chain(&letters).enumerate().map(|(id, token)| (token.clone(), json!(id))).collect();
         let size = vocabulary.len() as i64;
         let intermediate = 48;
 
         let mut weights = Vec::new();
-        let mut tensor = |name: &str, shape: &[i64]| weights.push((name.to_owned(), Tensor::randn(shape, (Kind::Float, Device::Cpu)) * 0.3));
+        let mut tensor = |name: &str, shape: &[i64]| {
+            weights.push((name.to_owned(), Tensor::randn(shape, (Kind::Float, Device::Cpu)) * 0.3))
+        };
         tensor("embeddings.word_embeddings.weight", &[size, HIDDEN]);
         tensor("embeddings.position_embeddings.weight", &[POSITIONS as i64, HIDDEN]);
         tensor("embeddings.token_type_embeddings.weight", &[2, HIDDEN]);
-        let mut norm = |name: &str, tensor: &mut dyn FnMut(&str, &[i64])| {
+        let norm = |name: &str, tensor: &mut dyn FnMut(&str, &[i64])| {
             tensor(&format!("{name}.weight"), &[HIDDEN]);
             tensor(&format!("{name}.bias"), &[HIDDEN]);
         };
@@ -58,7 +66,9 @@ impl Tiny {
         let heads = [("sentiment", 3), ("topics", 2)]
             .into_iter()
             .flat_map(|(name, labels)| {
-                let part = |part: &str, shape: &[i64]| (format!("heads.{name}.{part}"), Tensor::randn(shape, (Kind::Float, Device::Cpu)));
+                let part = |part: &str, shape: &[i64]| {
+                    (format!("heads.{name}.{part}"), Tensor::randn(shape, (Kind::Float, Device::Cpu)))
+                };
                 [part("weight", &[labels, HIDDEN]), part("bias", &[labels])]
             })
             .collect();

@@ -1,8 +1,11 @@
-//! The embedded catalog: one SQLite file in Iceberg's JDBC schema, so that PyIceberg, Spark or Trino can open it beside us.
+//! The embedded catalog: one SQLite file in Iceberg's JDBC schema, so that PyIceberg, Spark or Trino can open it beside
+//! us.
 //!
-//! A commit that was answered is on disk: the file is in WAL mode with `synchronous=FULL` (SQLite's default, which every
-//! connection of the pool has), and writers wait for one another instead of failing. Locations are absolute `file://`
-//! URIs, so that tables read the same from any working directory. A REST catalog would be another function here.
+//! A commit survives the process: the file is in WAL mode with `synchronous=FULL` (SQLite's default, which every
+//! connection of the pool has), writers wait for one another instead of failing, and data files are synced before they
+//! are committed. A power cut in the moment of a commit is another matter: `iceberg`'s local storage does not sync
+//! metadata files. Locations are absolute `file://` URIs, so that tables read the same from any working directory. A
+//! REST catalog would be another function here.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -33,7 +36,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// database cannot be made or opened.
 pub async fn open_embedded(data: &Path) -> Result<Arc<dyn Catalog>> {
     let unusable = |message: &str| Error::new(ErrorKind::Unavailable, message).with("path", data.display());
-    std::fs::create_dir_all(data.join("warehouse")).map_err(|e| unusable("cannot make the warehouse folder").source(e))?;
+    std::fs::create_dir_all(data.join("warehouse"))
+        .map_err(|e| unusable("cannot make the warehouse folder").source(e))?;
     let data = data.canonicalize().map_err(|e| unusable("cannot resolve the data folder").source(e))?;
     let path = uri_path(&data)?;
 

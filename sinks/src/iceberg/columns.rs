@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arrow_array::builder::{Float32Builder, Float64Builder, ListBuilder, MapBuilder, MapFieldNames, StringBuilder};
 use arrow_array::{
-    ArrayRef, BooleanArray, Date32Array, Float32Array, Float64Array, Int32Array, Int64Array, LargeBinaryArray, RecordBatch,
-    StringArray, TimestampMicrosecondArray,
+    ArrayRef, BooleanArray, Date32Array, Float32Array, Float64Array, Int32Array, Int64Array, LargeBinaryArray,
+    RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow_schema::{DataType, FieldRef, SchemaRef};
 use iceberg::spec::PrimitiveType as P;
@@ -52,9 +52,10 @@ impl<R: Send + Sync> ToBatch<R> for TableDefinition<R> {
     fn batch(&self, schema: &SchemaRef, records: &[R]) -> Result<RecordBatch> {
         let mut rows: Vec<&R> = records.iter().collect();
         rows.sort_by(|a, b| (self.order)(a, b));
-        let columns = schema.fields().iter().zip(&self.columns).map(|(field, column)| {
-            column.fill.array(&rows, field).map_err(|error| error.with("column", column.name))
-        });
+        let columns =
+            schema.fields().iter().zip(&self.columns).map(|(field, column)| {
+                column.fill.array(&rows, field).map_err(|error| error.with("column", column.name))
+            });
         let columns = columns.collect::<Result<Vec<_>>>()?;
         RecordBatch::try_new(Arc::clone(schema), columns).context(ErrorKind::Internal, "rows do not fit their table")
     }
@@ -178,7 +179,8 @@ fn entry(of: &DataType) -> Result<Entry> {
 
 impl Entry {
     fn builder<V: arrow_array::builder::ArrayBuilder>(&self, values: V) -> MapBuilder<StringBuilder, V> {
-        let names = MapFieldNames { entry: self.name.clone(), key: self.key.name().clone(), value: self.value.name().clone() };
+        let names =
+            MapFieldNames { entry: self.name.clone(), key: self.key.name().clone(), value: self.value.name().clone() };
         MapBuilder::new(Some(names), StringBuilder::new(), values)
             .with_keys_field(Arc::clone(&self.key))
             .with_values_field(Arc::clone(&self.value))

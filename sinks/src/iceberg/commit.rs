@@ -1,11 +1,11 @@
 //! One commit: rows and positions together, and the certainty of what became of it.
 //!
 //! An answer of the catalog is not believed either way. After "done" the table is read back, because a SQL catalog can
-//! report a commit whose transaction failed (`iceberg-catalog-sql` 0.10.1 drops the error of its `COMMIT`). After an error
-//! or a time-out it is read back too, because the commit may have happened and only the answer was lost. In both cases
-//! the own commit id, in the position's property or in the branch's ancestry beneath later commits, is the proof. Attempts
-//! repeat with the same files and the same id, so however many of them reach the catalog, one counts. Files of a commit
-//! whose outcome stays unknown are left alone.
+//! report a commit whose transaction failed (`iceberg-catalog-sql` 0.10.1 drops the error of its `COMMIT`). After an
+//! error or a time-out it is read back too, because the commit may have happened and only the answer was lost. In both
+//! cases the own commit id, in the position's property or in the branch's ancestry beneath later commits, is the proof.
+//! Attempts repeat with the same files and the same id, so however many of them reach the catalog, one counts. Files of
+//! a commit whose outcome stays unknown are left alone.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -103,8 +103,9 @@ impl Committer {
     /// `table` is where the writer read its positions.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if another writer moved a partition, or the epoch overslept. [`ErrorKind::Unavailable`] if
-    /// the commit did not happen, or what happened cannot be read. [`ErrorKind::Corrupt`] if the table was rolled back.
+    /// [`ErrorKind::Conflict`] if another writer moved a partition, or the epoch overslept. [`ErrorKind::Unavailable`]
+    /// if the commit did not happen, or what happened cannot be read. [`ErrorKind::Corrupt`] if the table was rolled
+    /// back.
     pub(super) async fn commit(&self, table: &Table, files: &[DataFile], advance: &Advance) -> Result<Table> {
         let mut cause = None;
         for attempt in 0..self.patience.tries {
@@ -129,10 +130,18 @@ impl Committer {
                 Verdict::NotCommitted => cause = error.or(cause),
             }
         }
-        Err(caused(Error::new(ErrorKind::Unavailable, "commit did not happen").with("table", table.identifier()), cause))
+        Err(caused(
+            Error::new(ErrorKind::Unavailable, "commit did not happen").with("table", table.identifier()),
+            cause,
+        ))
     }
 
-    async fn attempt(&self, table: &Table, files: &[DataFile], advance: &Advance) -> Result<(Answer, Option<iceberg::Error>)> {
+    async fn attempt(
+        &self,
+        table: &Table,
+        files: &[DataFile],
+        advance: &Advance,
+    ) -> Result<(Answer, Option<iceberg::Error>)> {
         let transaction = transaction(table, files, advance)?;
         let fence = Fence::new(advance.clone(), self.safeguards);
         let fenced = Intercepted { catalog: Arc::clone(&self.catalog), by: fence };
@@ -200,12 +209,14 @@ fn transaction(table: &Table, files: &[DataFile], advance: &Advance) -> Result<T
 pub(super) fn rolled_back(table: &Table) -> Error {
     Error::new(ErrorKind::Corrupt, "table was rolled back beneath its positions")
         .with("table", table.identifier())
-        .help("roll it forward again, or remove its undertone.position.* properties to fill it from the start of the log")
+        .help(
+            "roll it forward again, or remove its undertone.position.* properties to fill it from the start of the log",
+        )
 }
 
 fn caused(error: Error, cause: Option<iceberg::Error>) -> Error {
     match cause {
-        Some(cause) => error.source(cause),
+        Some(cause) => error.source(cause.to_string()),
         None => error,
     }
 }
@@ -218,10 +229,11 @@ async fn drop_old_metadata(before: &Table, now: &Table) {
     }
     let kept: HashSet<&str> = now.metadata().metadata_log().iter().map(|log| log.metadata_file.as_str()).collect();
     for log in before.metadata().metadata_log() {
-        if !kept.contains(log.metadata_file.as_str()) {
-            if let Err(error) = now.file_io().delete(&log.metadata_file).await {
-                tracing::debug!(file = log.metadata_file, %error, "old metadata file stays");
-            }
+        if kept.contains(log.metadata_file.as_str()) {
+            continue;
+        }
+        if let Err(error) = now.file_io().delete(&log.metadata_file).await {
+            tracing::debug!(file = log.metadata_file, %error, "old metadata file stays");
         }
     }
 }

@@ -11,7 +11,8 @@ pub(super) fn failure(error: iceberg::Error, doing: &str) -> Error {
         iceberg::ErrorKind::CatalogCommitConflicts => ErrorKind::Conflict,
         _ => ErrorKind::Unavailable,
     };
-    Error::new(kind, doing).source(error)
+    // Its text holds the texts of its causes, which would be printed again if they were kept as causes.
+    Error::new(kind, doing).source(error.to_string())
 }
 
 /// [`failure`] as an extension of `Result`.

@@ -1,10 +1,10 @@
 //! The fence: only a writer that stands where the table stands may commit.
 //!
-//! Several members of a consumer group append to one table, so not the table's head but the positions of the commit's own
-//! partitions are compared, each with what this writer read ("absent" is a value). The comparison is made on the metadata
-//! that the commit is about to be based on, again at every rebase. What it hands out is a [`CommitPermit`], and without
-//! one no commit reaches the catalog. Since every move of a position adds a snapshot, the catalog's own requirement
-//! (the branch's head is the one that was checked) covers the moment between check and commit.
+//! Several members of a consumer group append to one table, so not the table's head but the positions of the commit's
+//! own partitions are compared, each with what this writer read ("absent" is a value). The comparison is made on the
+//! metadata that the commit is about to be based on, again at every rebase. What it hands out is a [`CommitPermit`],
+//! and without one no commit reaches the catalog. Since every move of a position adds a snapshot, the catalog's own
+//! requirement (the branch's head is the one that was checked) covers the moment between check and commit.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -20,8 +20,8 @@ use uuid::Uuid;
 use super::intercept::Intercept;
 use super::position::{Ancestry, Standing, StoredPosition, StoredPositions, stored_positions};
 
-/// An epoch older than this is abandoned: orphan files are removed after days, and a writer that slept through them must
-/// not point the table at files that are gone.
+/// An epoch older than this is abandoned: orphan files are removed after days, and a writer that slept through them
+/// must not point the table at files that are gone.
 const MAX_EPOCH_AGE: Duration = Duration::from_secs(3600);
 
 /// The protocol's safeguards. Only a test build can switch one off, to show that it is needed.
@@ -188,7 +188,10 @@ mod tests {
 
     fn at(next: i64) -> StoredPosition {
         // The id is a function of the offset, so that equal positions are equal and each has its own commit.
-        StoredPosition { next, commit_id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + next.unsigned_abs() as u128) }
+        StoredPosition {
+            next,
+            commit_id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + next.unsigned_abs() as u128),
+        }
     }
 
     fn advance(from: Option<StoredPosition>) -> Advance {
@@ -200,7 +203,13 @@ mod tests {
         }
     }
 
-    fn verdict(expected: Option<StoredPosition>, found: &[(i32, StoredPosition)], history: &[StoredPosition], age: u64, safeguards: Safeguards) -> &'static str {
+    fn verdict(
+        expected: Option<StoredPosition>,
+        found: &[(i32, StoredPosition)],
+        history: &[StoredPosition],
+        age: u64,
+        safeguards: Safeguards,
+    ) -> &'static str {
         let found = found.iter().map(|&(number, position)| (partition(number), position)).collect();
         let ancestry = Ancestry::holding(history.iter().map(|position| position.commit_id));
         match check(&advance(expected), &found, &ancestry, Duration::from_secs(age), safeguards) {

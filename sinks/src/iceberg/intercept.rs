@@ -1,7 +1,8 @@
 //! A catalog with something in front of its two calls that a commit makes; every other call passes through.
 //!
-//! A transaction's own rebase happens inside the `iceberg` crate and cannot be extended, but it asks its catalog for the
-//! freshest metadata first. Standing there is the one way to look at exactly the metadata that the commit is based on.
+//! A transaction's own rebase happens inside the `iceberg` crate and cannot be extended, but it asks its catalog for
+//! the freshest metadata first. Standing there is the one way to look at exactly the metadata that the commit is based
+//! on.
 
 use std::collections::HashMap;
 use std::fmt::Debug;

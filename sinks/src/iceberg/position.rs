@@ -1,8 +1,8 @@
 //! Positions inside a table: one table property per partition, moved by the same commit that adds the rows.
 //!
-//! `undertone.position.<cluster>.<topic>.<partition>` holds `{"next": 42, "commit_id": "…"}`. The commit id also stands in
-//! the summary of the snapshot that moved it, so that a writer can find its own commit beneath later ones, and so that a
-//! table whose branch was rolled back beneath its positions is recognised.
+//! `undertone.position.<cluster>.<topic>.<partition>` holds `{"next": 42, "commit_id": "…"}`. The commit id also stands
+//! in the summary of the snapshot that moved it, so that a writer can find its own commit beneath later ones, and so
+//! that a table whose branch was rolled back beneath its positions is recognised.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -102,7 +102,8 @@ pub(super) enum Standing {
 impl Ancestry {
     /// Walks from the head of the main branch to its first known snapshot.
     pub(super) fn of(metadata: &TableMetadata) -> Self {
-        let commit = |snapshot: &iceberg::spec::SnapshotRef| snapshot.summary().additional_properties.get(COMMIT_ID).cloned();
+        let commit =
+            |snapshot: &iceberg::spec::SnapshotRef| snapshot.summary().additional_properties.get(COMMIT_ID).cloned();
         let mut ancestry = Self::default();
         let mut next = metadata.current_snapshot().cloned();
         while let Some(snapshot) = next {
@@ -112,7 +113,8 @@ impl Ancestry {
                 ancestry.expired_before_ms = Some(snapshot.timestamp_ms());
             }
         }
-        ancestry.elsewhere = metadata.snapshots().filter_map(commit).filter(|id| !ancestry.commits.contains(id)).collect();
+        ancestry.elsewhere =
+            metadata.snapshots().filter_map(commit).filter(|id| !ancestry.commits.contains(id)).collect();
         ancestry
     }
 
@@ -130,7 +132,9 @@ impl Ancestry {
         }
         let skew_ms = i64::try_from(CLOCK_SKEW.as_millis()).unwrap_or(i64::MAX);
         match self.expired_before_ms {
-            Some(oldest_ms) if !self.elsewhere.contains(&id) && made_at_ms(commit_id) <= oldest_ms.saturating_add(skew_ms) => {
+            Some(oldest_ms)
+                if !self.elsewhere.contains(&id) && made_at_ms(commit_id) <= oldest_ms.saturating_add(skew_ms) =>
+            {
                 Standing::Expired
             }
             _ => Standing::Missing,
@@ -158,14 +162,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_position_is_read_as_it_was_written(cluster in "[A-Za-z0-9_-]{1,22}", topic in "[A-Za-z0-9_-]{1,36}", partition in 0..9999i32, next in 0..i64::MAX) {
+        fn a_position_is_read_as_it_was_written(
+            cluster in "[A-Za-z0-9_-]{1,22}",
+            topic in "[A-Za-z0-9_-]{1,36}",
+            partition in 0..9999i32,
+            next in 0..i64::MAX,
+        ) {
             let partition = Partition { cluster, topic, partition };
             let stored = StoredPosition { next, commit_id: Uuid::now_v7() };
             let properties = HashMap::from([
                 (property(&partition).expect("ids without dots"), serde_json::to_string(&stored).expect("json")),
                 ("write.format.default".to_owned(), "parquet".to_owned()),
             ]);
-            prop_assert_eq!(stored_positions(&properties).expect("well formed"), StoredPositions::from([(partition, stored)]));
+            let read = stored_positions(&properties).expect("well formed");
+            prop_assert_eq!(read, StoredPositions::from([(partition, stored)]));
         }
     }
 
@@ -192,11 +202,36 @@ mod tests {
         let none = HashSet::new;
         let holding = |id: &Uuid| HashSet::from([id.to_string()]);
         let cases = [
-            ("on the branch", Ancestry { commits: holding(&new), elsewhere: none(), expired_before_ms: None }, new, Standing::InAncestry),
-            ("whole history, not there", Ancestry { commits: none(), elsewhere: none(), expired_before_ms: None }, old, Standing::Missing),
-            ("before what is kept", Ancestry { commits: none(), elsewhere: none(), expired_before_ms: kept_since_5000 }, old, Standing::Expired),
-            ("after what is kept", Ancestry { commits: none(), elsewhere: none(), expired_before_ms: kept_since_5000 }, new, Standing::Missing),
-            ("on another branch", Ancestry { commits: none(), elsewhere: holding(&old), expired_before_ms: kept_since_5000 }, old, Standing::Missing),
+            (
+                "on the branch",
+                Ancestry { commits: holding(&new), elsewhere: none(), expired_before_ms: None },
+                new,
+                Standing::InAncestry,
+            ),
+            (
+                "whole history, not there",
+                Ancestry { commits: none(), elsewhere: none(), expired_before_ms: None },
+                old,
+                Standing::Missing,
+            ),
+            (
+                "before what is kept",
+                Ancestry { commits: none(), elsewhere: none(), expired_before_ms: kept_since_5000 },
+                old,
+                Standing::Expired,
+            ),
+            (
+                "after what is kept",
+                Ancestry { commits: none(), elsewhere: none(), expired_before_ms: kept_since_5000 },
+                new,
+                Standing::Missing,
+            ),
+            (
+                "on another branch",
+                Ancestry { commits: none(), elsewhere: holding(&old), expired_before_ms: kept_since_5000 },
+                old,
+                Standing::Missing,
+            ),
         ];
         for (case, ancestry, commit, wanted) in cases {
             assert_eq!(ancestry.standing(&commit), wanted, "{case}");

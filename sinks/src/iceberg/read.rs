@@ -1,4 +1,5 @@
-//! What the page asks of the tables. Everything reads a table's current snapshot: rows of commits, never of open epochs.
+//! What the page asks of the tables. Everything reads a table's current snapshot: rows of commits, never of open
+//! epochs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,7 +57,8 @@ impl Reader {
         let mut moods = BTreeMap::<(EventTime, String), TagMood>::new();
         for batch in self.scan("gold", "tags_1m", filter, &columns).await? {
             let [starts, tags, posts, polarity_posts, sums] = columns_of(&batch)?;
-            let (Some(starts), Some(tags)) = (starts.as_primitive_opt::<TimestampMicrosecondType>(), tags.as_string_opt::<i32>())
+            let (Some(starts), Some(tags)) =
+                (starts.as_primitive_opt::<TimestampMicrosecondType>(), tags.as_string_opt::<i32>())
             else {
                 return Err(unexpected("gold.tags_1m"));
             };
@@ -92,7 +94,8 @@ impl Reader {
         let mut counts = BTreeMap::new();
         for batch in self.scan("gold", "sentiment_1h", live(), &["label", "posts"]).await? {
             let [labels, posts] = columns_of(&batch)?;
-            let (Some(labels), Some(posts)) = (labels.as_string_opt::<i32>(), posts.as_primitive_opt::<Int64Type>()) else {
+            let (Some(labels), Some(posts)) = (labels.as_string_opt::<i32>(), posts.as_primitive_opt::<Int64Type>())
+            else {
                 return Err(unexpected("gold.sentiment_1h"));
             };
             for (label, posts) in labels.iter().zip(posts.iter()) {
@@ -120,7 +123,13 @@ impl Reader {
         self.catalog.load_table(&ident).await.doing("cannot load table").map_err(|error| error.with("table", ident))
     }
 
-    async fn scan(&self, namespace: &str, table: &str, filter: Predicate, columns: &[&str]) -> Result<Vec<RecordBatch>> {
+    async fn scan(
+        &self,
+        namespace: &str,
+        table: &str,
+        filter: Predicate,
+        columns: &[&str],
+    ) -> Result<Vec<RecordBatch>> {
         let table = self.load(namespace, table).await?;
         let scan = table.scan().with_filter(filter).select(columns).build().doing("cannot plan a scan")?;
         let batches = scan.to_arrow().await.doing("cannot begin a scan")?;

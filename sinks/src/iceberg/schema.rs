@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use iceberg::spec::{
-    ListType, MapType, NestedField, NullOrder, PrimitiveType, Schema, SortDirection, SortField, SortOrder, TableMetadata,
-    Transform, Type, UnboundPartitionSpec,
+    ListType, MapType, NestedField, NullOrder, PrimitiveType, Schema, SortDirection, SortField, SortOrder,
+    TableMetadata, Transform, Type, UnboundPartitionSpec,
 };
 use iceberg::{NamespaceIdent, TableCreation, TableIdent};
 use undertone_error::{Error, ErrorKind, Result};
@@ -96,12 +96,14 @@ impl<R> TableDefinition<R> {
     pub(super) fn creation(&self) -> Result<TableCreation> {
         let schema = self.schema()?;
         let id = |column: &str| {
-            let missing = || Error::new(ErrorKind::Internal, "table definition names no such column").with("column", column);
+            let missing =
+                || Error::new(ErrorKind::Internal, "table definition names no such column").with("column", column);
             schema.field_id_by_name(column).ok_or_else(missing)
         };
         let mut partition = UnboundPartitionSpec::builder();
         for &(field, column, transform) in &self.partitioned_by {
-            partition = partition.add_partition_field(id(column)?, field, transform).doing("cannot define partitions")?;
+            partition =
+                partition.add_partition_field(id(column)?, field, transform).doing("cannot define partitions")?;
         }
         let mut order = SortOrder::builder();
         for column in self.sorted_by {
@@ -127,7 +129,9 @@ impl<R> TableDefinition<R> {
     fn schema(&self) -> Result<Schema> {
         let mut inner = (1..).skip(self.columns.len());
         let fields = (1..).zip(&self.columns).map(|(id, column)| {
-            NestedField::new(id, column.name, column.fill.kind().to_type(&mut inner), column.required).with_doc(column.doc).into()
+            NestedField::new(id, column.name, column.fill.kind().to_type(&mut inner), column.required)
+                .with_doc(column.doc)
+                .into()
         });
         Schema::builder().with_fields(fields.collect::<Vec<_>>()).build().doing("cannot define a schema")
     }
@@ -135,9 +139,12 @@ impl<R> TableDefinition<R> {
     /// How the table differs from this definition, a line each; none if it is what it should be.
     pub(super) fn differences(&self, metadata: &TableMetadata) -> Result<Vec<String>> {
         let wanted: Vec<String> = self.schema()?.as_struct().fields().iter().map(|field| describe(field)).collect();
-        let found: Vec<String> = metadata.current_schema().as_struct().fields().iter().map(|field| describe(field)).collect();
-        let missing = wanted.iter().filter(|column| !found.contains(column)).map(|column| format!("missing column {column}"));
-        let foreign = found.iter().filter(|column| !wanted.contains(column)).map(|column| format!("foreign column {column}"));
+        let found: Vec<String> =
+            metadata.current_schema().as_struct().fields().iter().map(|field| describe(field)).collect();
+        let missing =
+            wanted.iter().filter(|column| !found.contains(column)).map(|column| format!("missing column {column}"));
+        let foreign =
+            found.iter().filter(|column| !wanted.contains(column)).map(|column| format!("foreign column {column}"));
         let mut differences: Vec<String> = missing.chain(foreign).collect();
         if differences.is_empty() && wanted != found {
             differences.push("columns stand in another order".to_owned());
@@ -146,9 +153,12 @@ impl<R> TableDefinition<R> {
         let schema = metadata.current_schema();
         let fields = metadata.default_partition_spec().fields().iter();
         let found: Vec<String> = fields
-            .map(|field| partition_text(&field.name, schema.name_by_field_id(field.source_id).unwrap_or("?"), field.transform))
+            .map(|field| {
+                partition_text(&field.name, schema.name_by_field_id(field.source_id).unwrap_or("?"), field.transform)
+            })
             .collect();
-        let wanted: Vec<String> = self.partitioned_by.iter().map(|&(field, column, by)| partition_text(field, column, by)).collect();
+        let wanted: Vec<String> =
+            self.partitioned_by.iter().map(|&(field, column, by)| partition_text(field, column, by)).collect();
         if wanted != found {
             differences.push(format!("partitioned by [{}] instead of [{}]", found.join(", "), wanted.join(", ")));
         }

@@ -73,7 +73,8 @@ impl<R: Send + Sync + 'static> Sink for IcebergSink<R> {
         let (table, positions) = self.stands.insert((table, positions));
         let advance = advance(epoch, positions)?;
 
-        let schema = Arc::new(schema_to_arrow_schema(table.metadata().current_schema()).doing("cannot read table schema")?);
+        let schema =
+            Arc::new(schema_to_arrow_schema(table.metadata().current_schema()).doing("cannot read table schema")?);
         let rows = self.rows.batch(&schema, &epoch.records)?;
         let files: Vec<DataFile> = if rows.num_rows() == 0 { Vec::new() } else { write_files(table, &rows).await? };
         failpoint::hit("sink.files-closed");

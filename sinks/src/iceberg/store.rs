@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use iceberg::{Catalog, ErrorKind as IcebergErrorKind};
+use iceberg::{Catalog, NamespaceIdent, TableIdent};
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::Event;
 use undertone_proto::v1::ScoredPost;
 
 use super::catalog::open_embedded;
 use super::commit::{Committer, Patience};
-use super::failure::{Doing, failure};
+use super::failure::Doing;
 use super::fence::Safeguards;
 use super::read::Reader;
 use super::schema::TableDefinition;
@@ -38,7 +38,9 @@ impl IcebergStore {
 
     /// The store over any catalog, whose tables are not looked at yet.
     pub fn over(catalog: Arc<dyn Catalog>) -> Self {
-        Self { committer: Committer { catalog, safeguards: Safeguards::of_this_process(), patience: Patience::default() } }
+        Self {
+            committer: Committer { catalog, safeguards: Safeguards::of_this_process(), patience: Patience::default() },
+        }
     }
 
     /// Makes the tables that are absent. Safe to run again, also by several processes at once.
@@ -95,21 +97,21 @@ impl IcebergStore {
         let catalog = &self.committer.catalog;
         let (namespace, ident) = (wanted.namespace_ident(), wanted.ident());
         let named = |error: Error| error.with("table", &ident);
-        if !catalog.namespace_exists(&namespace).await.doing("cannot look for a namespace").map_err(named)? {
-            match catalog.create_namespace(&namespace, HashMap::new()).await {
-                Err(error) if error.kind() != IcebergErrorKind::NamespaceAlreadyExists => {
-                    return Err(named(failure(error, "cannot make a namespace")));
-                }
-                Ok(_) | Err(_) => {}
+        // Another process may make them in the same moment, and a SQL catalog then answers with some error of its
+        // database: what counts is whether they are there afterwards.
+        if !self.has_namespace(&namespace).await.map_err(named)? {
+            let made = catalog.create_namespace(&namespace, HashMap::new()).await.doing("cannot make a namespace");
+            if let Err(error) = made
+                && !self.has_namespace(&namespace).await.map_err(named)?
+            {
+                return Err(named(error));
             }
         }
-        if !catalog.table_exists(&ident).await.doing("cannot look for a table").map_err(named)? {
-            match catalog.create_table(&namespace, wanted.creation()?).await {
-                Err(error) if error.kind() != IcebergErrorKind::TableAlreadyExists => {
-                    return Err(named(failure(error, "cannot make a table")));
-                }
+        if !self.has_table(&ident).await.map_err(named)? {
+            match catalog.create_table(&namespace, wanted.creation()?).await.doing("cannot make a table") {
                 Ok(_) => tracing::info!(table = %ident, "table made"),
-                Err(_) => {}
+                Err(_) if self.has_table(&ident).await.map_err(named)? => {}
+                Err(error) => return Err(named(error)),
             }
         }
         let table = catalog.load_table(&ident).await.doing("cannot load table").map_err(named)?;
@@ -119,5 +121,13 @@ impl IcebergStore {
         }
         let error = Error::new(ErrorKind::InvalidConfig, "table differs from the one that is written");
         Err(named(error).with("differences", differences.join("; ")).help("move the table away, or alter it to match"))
+    }
+
+    async fn has_namespace(&self, namespace: &NamespaceIdent) -> Result<bool> {
+        self.committer.catalog.namespace_exists(namespace).await.doing("cannot look for a namespace")
+    }
+
+    async fn has_table(&self, table: &TableIdent) -> Result<bool> {
+        self.committer.catalog.table_exists(table).await.doing("cannot look for a table")
     }
 }

@@ -1,7 +1,8 @@
 //! Rows to Parquet files, in front of the commit that makes them part of a table.
 //!
-//! An epoch is split by partition first and written one partition after the other, so one file is open at a time however
-//! many partitions wild clocks and re-scoring runs touch. Every file is closed and synced before its commit begins.
+//! An epoch is split by partition first and written one partition after the other, so one file is open at a time
+//! however many partitions wild clocks and re-scoring runs touch. Every file is closed and synced before its commit
+//! begins.
 
 use arrow_array::RecordBatch;
 use arrow_schema::{DataType, Schema as ArrowSchema};
@@ -67,7 +68,8 @@ where
     writer.close().await
 }
 
-/// Floats of an embedding repeat nowhere and payloads have no useful bounds: a dictionary and statistics would only cost.
+/// Floats of an embedding repeat nowhere and payloads have no useful bounds: a dictionary and statistics would only
+/// cost.
 fn properties(schema: &ArrowSchema) -> Result<WriterProperties> {
     let zstd = ZstdLevel::try_new(ZSTD_LEVEL).context(ErrorKind::Internal, "cannot choose a compression level")?;
     let mut properties = WriterProperties::builder().set_compression(Compression::ZSTD(zstd));

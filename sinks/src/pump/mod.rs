@@ -1,8 +1,9 @@
 //! The one loop that feeds a sink.
 //!
 //! It guarantees that a sink sees every event of its source in order, each in one epoch that was committed, and that it
-//! ends only when it was asked to or when a person is needed. It keeps no state that a crash could lose: where to go on is
-//! always what the sink's store tells. An ill store makes it wait, with a reason that people can read, and nothing else.
+//! ends only when it was asked to or when a person is needed. It keeps no state that a crash could lose: where to go on
+//! is always what the sink's store tells. An ill store makes it wait, with a reason that people can read, and nothing
+//! else.
 
 mod policy;
 mod source;
@@ -99,8 +100,8 @@ impl<K: Sink, S: EpochSource<Record = K::Record>> Pump<K, S> {
     /// Runs until `shutdown` asks for the end, and returns the durable positions.
     ///
     /// # Errors
-    /// What only a person can mend: a position that the source does not hold, a table that was rolled back or dropped, a
-    /// bug. When stopped, also the failure of the last commit. The events are safe in the source in each case.
+    /// What only a person can mend: a position that the source does not hold, a table that was rolled back or dropped,
+    /// a bug. When stopped, also the failure of the last commit. The events are safe in the source in each case.
     pub async fn run(mut self, shutdown: Shutdown) -> Result<Positions> {
         let outcome = self.turns(&shutdown).await;
         self.status.ended(outcome.as_ref().err());

@@ -194,7 +194,8 @@ mod tests {
 
     #[test]
     fn a_read_asks_for_what_still_fits_and_does_not_outwait_the_epoch() {
-        let policy = Policy { max_events: 100, max_bytes: 1000, idle_wait: Duration::from_secs(5), ..Policy::default() };
+        let policy =
+            Policy { max_events: 100, max_bytes: 1000, idle_wait: Duration::from_secs(5), ..Policy::default() };
         let age = Duration::from_secs(28);
         let wanted = Step::Read { events: 60, bytes: 300, wait: Duration::from_secs(2) };
         assert_eq!(next_step(&policy, &facts(Mode::Run, 40, 700, age, true)), wanted);

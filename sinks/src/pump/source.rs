@@ -27,9 +27,9 @@ pub trait EpochSource: Send {
     /// As [`EpochSource::starts`].
     async fn ends(&mut self) -> Result<Positions>;
 
-    /// Reads on from `from`, within `limit`. If nothing is there it waits, at most `limit.wait`, and then returns an empty
-    /// batch. At least one event is returned if there is one, even if it alone is over the limit. Dropping the future
-    /// loses nothing, since the position is the caller's.
+    /// Reads on from `from`, within `limit`. If nothing is there it waits, at most `limit.wait`, and then returns an
+    /// empty batch. At least one event is returned if there is one, even if it alone is over the limit. Dropping the
+    /// future loses nothing, since the position is the caller's.
     ///
     /// # Errors
     /// As [`EpochSource::starts`].

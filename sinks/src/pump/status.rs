@@ -181,7 +181,8 @@ impl SinkStatus {
 
 impl State {
     fn lag(&self) -> u64 {
-        let behind = |(partition, &end): (_, &i64)| end.saturating_sub(self.committed.get(partition).copied().unwrap_or(end));
+        let behind =
+            |(partition, &end): (_, &i64)| end.saturating_sub(self.committed.get(partition).copied().unwrap_or(end));
         self.ends.iter().map(behind).map(|lag| u64::try_from(lag).unwrap_or(0)).sum()
     }
 }

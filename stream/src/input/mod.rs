@@ -133,6 +133,9 @@ impl InputLog {
     }
 
     fn append_at(&self, batch: SourceBatch, ingested_at_us: EventTime) -> Result<Range<i64>> {
+        if batch.payloads.is_empty() {
+            return Ok(self.end()..self.end());
+        }
         // Held over the append: the cursors must be those of just before it when a new segment is started.
         let mut cursors = self.cursors();
         cursors.check(&batch.source_key, batch.first_seq)?;

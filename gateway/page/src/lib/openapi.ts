@@ -105,7 +105,14 @@ export function groups(document: Json): Group[] {
       }
     }
   }
-  return [...found.values()].filter((group) => group.operations.length > 0);
+  const shown = [...found.values()].filter((group) => group.operations.length > 0);
+  // Two paths may differ only in signs that a fragment does not keep.
+  const taken = new Set<string>();
+  for (const operation of shown.flatMap((group) => group.operations)) {
+    for (let n = 2, base = operation.anchor; taken.has(operation.anchor); n++) operation.anchor = `${base}-${n}`;
+    taken.add(operation.anchor);
+  }
+  return shown;
 }
 
 function operation(document: Json, method: string, path: string, raw: Json, shared: unknown[], group: string): Operation {
@@ -162,149 +169,4 @@ function contents(document: Json, value: unknown): Content[] {
     const single = content.example === undefined ? [] : [{ name: "", value: content.example }];
     return { media, schema: content.schema === undefined ? null : object(content.schema), examples: [...single, ...named] };
   });
-}
-
-/** Examples of a content as written, or one made up from its schema. */
-export function examplesOf(document: Json, content: Content): { name: string; text: string }[] {
-  const written = content.examples.filter((e) => e.value !== undefined);
-  const shown = written.length > 0 || !content.schema ? written : [{ name: "", value: exampleOf(document, content.schema) }];
-  return shown.map(({ name, value }) => ({ name, text: asText(value) }));
-}
-
-const asText = (value: unknown): string => (typeof value === "string" ? value : (JSON.stringify(value, null, 2) ?? ""));
-
-/** A value that fits a schema: its example, default or first enum member, else a plain one of its type. */
-export function exampleOf(document: Json, schema: unknown, trail: readonly string[] = []): unknown {
-  const name = refName(schema);
-  if (name !== null && trail.includes(name)) return null;
-  const path = name === null ? trail : [...trail, name];
-  const node = resolve(document, schema);
-  if (path.length > 12) return null;
-  for (const candidate of [node.example, list(node.examples)[0], node.const, node.default, list(node.enum)[0]]) {
-    if (candidate !== undefined) return candidate;
-  }
-  const alternatives = [...list(node.oneOf), ...list(node.anyOf)].filter((s) => resolve(document, s).type !== "null");
-  if (alternatives.length > 0) return exampleOf(document, alternatives[0], path);
-  const type = types(node).find((t) => t !== "null");
-  if (type === "object" || node.properties || node.allOf) {
-    const out: Json = {};
-    for (const property of properties(document, node)) {
-      // Properties that may be null and are not required are left out: an example shows the usual case.
-      if (!property.required && types(resolve(document, property.schema)).includes("null")) continue;
-      out[property.name] = exampleOf(document, property.schema, path);
-    }
-    return out;
-  }
-  if (type === "array") {
-    const items = node.prefixItems ? list(node.prefixItems) : [node.items ?? {}];
-    return items.map((item) => exampleOf(document, item, path)).filter((item) => item !== null);
-  }
-  if (type === "integer" || type === "number") return Math.max(0, Number(node.minimum ?? 0));
-  if (type === "boolean") return false;
-  if (type === "string") return { "date-time": "2026-01-31T12:00:00Z", uuid: "00000000-0000-4000-8000-000000000000" }[string(node.format)] ?? "string";
-  return null;
-}
-
-export function types(schema: Json): string[] {
-  return Array.isArray(schema.type) ? schema.type.map(string) : typeof schema.type === "string" ? [schema.type] : [];
-}
-
-export interface Property {
-  name: string;
-  schema: Json;
-  required: boolean;
-}
-
-/** The properties of an object schema, those of its `allOf` parts included. */
-export function properties(document: Json, schema: unknown, depth = 0): Property[] {
-  const node = resolve(document, schema);
-  const required = new Set(list(node.required).map(string));
-  const own = Object.entries(object(node.properties)).map(([name, property]) => ({
-    name,
-    schema: object(property),
-    required: required.has(name),
-  }));
-  const inherited = depth > 8 ? [] : list(node.allOf).flatMap((part) => properties(document, part, depth + 1));
-  const merged = new Map([...inherited, ...own].map((p) => [p.name, { ...p, required: p.required || required.has(p.name) }]));
-  return [...merged.values()];
-}
-
-/** A schema's type in words: "string or null", "list of Score", "map of number". */
-export function typeName(document: Json, schema: unknown, depth = 0): string {
-  const name = refName(schema);
-  const node = resolve(document, schema);
-  if (name !== null && (node.properties || node.allOf || node.oneOf || node.anyOf)) return name;
-  if (depth > 6) return name ?? "any";
-  const either = [...list(node.oneOf), ...list(node.anyOf)].map((s) => typeName(document, s, depth + 1));
-  if (either.length > 0) return [...new Set(either)].join(" or ");
-  if (node.const !== undefined) return JSON.stringify(node.const) ?? "any";
-  if (node.allOf && types(node).length === 0) return list(node.allOf).map((s) => typeName(document, s, depth + 1)).join(" with ");
-  const named = types(node).map((type) => {
-    if (type === "array") {
-      if (node.prefixItems) return `[${list(node.prefixItems).map((s) => typeName(document, s, depth + 1)).join(", ")}]`;
-      return node.items === undefined ? "list" : `list of ${typeName(document, node.items, depth + 1)}`;
-    }
-    if (type === "object" && !node.properties && typeof node.additionalProperties === "object") {
-      return `map of ${typeName(document, node.additionalProperties, depth + 1)}`;
-    }
-    const format = string(node.format);
-    return format && type !== "null" ? `${type} (${format})` : type;
-  });
-  return named.length > 0 ? named.join(" or ") : node.properties ? "object" : "any";
-}
-
-/** What limits a value, in words. */
-export function constraints(document: Json, schema: unknown): string[] {
-  const node = resolve(document, schema);
-  const out: string[] = [];
-  const say = (key: string, words: (value: string) => string) => {
-    const value = node[key];
-    if (typeof value === "number" || typeof value === "string" || typeof value === "boolean") out.push(words(String(value)));
-  };
-  if (Array.isArray(node.enum)) out.push(`one of ${node.enum.map((v) => JSON.stringify(v)).join(", ")}`);
-  say("minimum", (v) => `at least ${v}`);
-  say("maximum", (v) => `at most ${v}`);
-  say("minLength", (v) => `at least ${v} characters`);
-  say("maxLength", (v) => `at most ${v} characters`);
-  say("minItems", (v) => `at least ${v} items`);
-  say("maxItems", (v) => `at most ${v} items`);
-  say("pattern", (v) => `matches ${v}`);
-  if (node.default !== undefined && node.default !== null) out.push(`default ${JSON.stringify(node.default)}`);
-  return out;
-}
-
-const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
-
-/** A command line that calls the route, for a POSIX shell. `origin`: scheme and host, without a slash at the end. */
-export function curl(document: Json, operation: Operation, origin: string): string {
-  const value = (p: Parameter) => String(p.example ?? exampleOf(document, p.schema) ?? p.name);
-  let path = operation.path;
-  const query: string[] = [];
-  const lines: string[] = [];
-  for (const p of operation.parameters) {
-    if (p.place === "path") path = path.replace(`{${p.name}}`, encodeURIComponent(value(p)));
-    if (p.place === "query" && p.required) query.push(`${encodeURIComponent(p.name)}=${encodeURIComponent(value(p))}`);
-    if (p.place === "header" && p.required) lines.push(`-H ${quoted(`${p.name}: ${value(p)}`)}`);
-  }
-  const content = operation.body?.contents[0];
-  if (content) {
-    lines.push(`-H ${quoted(`content-type: ${content.media}`)}`);
-    const example = examplesOf(document, content)[0];
-    if (example) lines.push(`--data ${quoted(compact(example.text))}`);
-  }
-  const streams = operation.answers.some((a) => a.contents.some((c) => c.media === "text/event-stream"));
-  const flags = ["-s", ...(streams ? ["-N"] : []), ...(operation.method === "GET" || (operation.method === "POST" && content) ? [] : [`-X ${operation.method}`])];
-  const address = `${origin}${path}${query.length > 0 ? `?${query.join("&")}` : ""}`;
-  // Plain addresses read better without quotes.
-  const shown = /^[\w:/.%~-]+$/.test(address) ? address : quoted(address);
-  return [`curl ${flags.join(" ")} ${shown}`, ...lines].join(" \\\n  ");
-}
-
-/** JSON on one line, anything else as it is. */
-function compact(text: string): string {
-  try {
-    return JSON.stringify(JSON.parse(text));
-  } catch {
-    return text;
-  }
 }

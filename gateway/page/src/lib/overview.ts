@@ -113,6 +113,11 @@ function decodeTopics(value: unknown): Topics {
   };
 }
 
+function decodeLag(value: unknown): Lag {
+  const lag = object(value);
+  return { stage: text(lag.stage), posts: count(lag.posts), seconds: count(lag.seconds), waiting: textOrNull(lag.waiting) };
+}
+
 function decodePost(value: unknown, index: number): Post {
   const post = object(value);
   return {
@@ -127,7 +132,7 @@ function decodePost(value: unknown, index: number): Post {
     language: textOrNull(post.language),
     createdMs: number(post.created_ms),
     scoredMs: number(post.scored_ms),
-    topics: list(post.topics).map(text).filter((t) => t !== ""),
+    topics: [...new Set(list(post.topics).map(text).filter((t) => t !== ""))],
   };
 }
 
@@ -168,16 +173,9 @@ export function decodeOverview(value: unknown): Overview | null {
       neutral: count(totals.neutral),
       positive: count(totals.positive),
     },
-    lag: list(root.lag)
-      .map(object)
-      .map((l) => ({
-        stage: text(l.stage),
-        posts: count(l.posts),
-        seconds: count(l.seconds),
-        waiting: textOrNull(l.waiting),
-      })),
+    lag: uniqueBy(list(root.lag).map(decodeLag), (lag) => lag.stage),
     topics: decodeTopics(root.topics),
-    // The same post may arrive twice while it is being edited; keep the newest, so that keys stay unique.
+    // Keys of lists on the page are unique; of a post that comes twice, edited, the newest stands first.
     latest: uniqueBy(list(root.latest).map(decodePost), (post) => post.uid),
     dead: { total: count(dead.total), latest: list(dead.latest).map(decodeDeadLetter) },
   };

@@ -77,8 +77,8 @@ export function decodeScore(body: unknown): Outcome | null {
 /** Decodes application/problem+json (RFC 9457), with a fitting title when the body is something else. */
 export function decodeProblem(body: unknown, status: number | null, retryAfter: string | null = null): Problem {
   const problem = object(body);
-  const wait = retryAfter && /^\d+$/.test(retryAfter) ? `Try again in ${retryAfter} s.` : null;
-  const detail = [string(problem?.detail), string(problem?.help), wait].filter((part) => part !== null).join(" ");
+  const wait = retryAfter && /^\d+$/.test(retryAfter) ? `try again in ${retryAfter} s` : null;
+  const detail = [string(problem?.detail), string(problem?.help), wait].filter((part) => part !== null).join("; ");
   return {
     title: string(problem?.title) ?? (typeof body === "string" && body !== "" ? body : "The text could not be scored"),
     detail: detail === "" ? null : detail,

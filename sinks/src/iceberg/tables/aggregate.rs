@@ -1,6 +1,6 @@
-//! What Gold counts. The sums are additive: those of any split of the posts into epochs add up to those of all posts, so
-//! each epoch writes partial rows and readers sum them. Nothing is read back, and nothing is counted twice, because the
-//! rows ride on the same positions as every other sink's.
+//! What Gold counts. The sums are additive: those of any split of the posts into epochs add up to those of all posts,
+//! so each epoch writes partial rows and readers sum them. Nothing is read back, and nothing is counted twice, because
+//! the rows ride on the same positions as every other sink's.
 
 use std::collections::BTreeMap;
 
@@ -150,7 +150,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_split_into_epochs_sums_to_the_whole(posts in prop::collection::vec(any_post(), 0..60), epoch in 1..20usize) {
+        fn any_split_into_epochs_sums_to_the_whole(
+            posts in prop::collection::vec(any_post(), 0..60),
+            epoch in 1..20usize,
+        ) {
             for count in [by_sentiment, by_tag] {
                 for grain in [Grain::Minute, Grain::Hour] {
                     let parts = sum(posts.chunks(epoch).map(|epoch| count(grain, epoch)));
@@ -177,9 +180,16 @@ mod tests {
 
     #[test]
     fn a_post_counts_once_under_each_of_its_topics_and_a_post_without_a_polarity_has_no_part_in_the_mean() {
-        let post = |polarity| ScoredPost { tags: vec!["Tea".into(), "tea".into(), "rain".into()], polarity, ..ScoredPost::default() };
+        let post = |polarity| ScoredPost {
+            tags: vec!["Tea".into(), "tea".into(), "rain".into()],
+            polarity,
+            ..ScoredPost::default()
+        };
         let counted = by_tag(Grain::Hour, &[post(Some(0.5)), post(None)]);
-        let sums: Vec<_> = counted.iter().map(|(group, sums)| (group.tag.as_deref(), sums.posts, sums.polarity_posts, sums.polarity_sum)).collect();
+        let sums: Vec<_> = counted
+            .iter()
+            .map(|(group, sums)| (group.tag.as_deref(), sums.posts, sums.polarity_posts, sums.polarity_sum))
+            .collect();
         assert_eq!(sums, [(Some("rain"), 2, 1, 0.5), (Some("tea"), 2, 1, 0.5)]);
     }
 }

@@ -13,12 +13,24 @@ pub(in crate::iceberg) fn posts() -> TableDefinition<Event> {
         name: "posts",
         comment: "Every event as it came, malformed ones too. Unique by (cluster, topic, partition, offset)",
         columns: vec![
-            required("cluster", Fill::Text(|event| Some(&event.origin.cluster)), "Kafka cluster id, or the id of the embedded data folder"),
-            required("topic", Fill::Text(|event| Some(&event.origin.topic)), "Id of the topic or input log the event came from"),
+            required(
+                "cluster",
+                Fill::Text(|event| Some(&event.origin.cluster)),
+                "Kafka cluster id, or the id of the embedded data folder",
+            ),
+            required(
+                "topic",
+                Fill::Text(|event| Some(&event.origin.topic)),
+                "Id of the topic or input log the event came from",
+            ),
             required("partition", Fill::Int(|event| event.origin.partition), "Partition of the topic"),
             required("offset", Fill::Long(|event| event.origin.offset), "Offset in the partition"),
             required("ingested_at", Fill::Time(|event| Some(event.ingested_at_us)), "When the event was made durable"),
-            required("payload", Fill::Bytes(|event| &event.payload), "The event's bytes as they came: JSON if the sender did right"),
+            required(
+                "payload",
+                Fill::Bytes(|event| &event.payload),
+                "The event's bytes as they came: JSON if the sender did right",
+            ),
         ],
         partitioned_by: vec![("ingested_at_day", "ingested_at", Transform::Day)],
         sorted_by: &["topic", "partition", "offset"],

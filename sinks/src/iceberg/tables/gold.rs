@@ -54,19 +54,43 @@ pub(in crate::iceberg) fn tags(grain: Grain) -> GoldTable {
 
 fn definition(name: &'static str, comment: &'static str, tag: Option<Column<Row>>) -> TableDefinition<Row> {
     let mut columns = vec![
-        required("window_start", Fill::Time(|(group, _): &Row| Some(group.window_start_us)), "Start of the window, by created_at, UTC"),
+        required(
+            "window_start",
+            Fill::Time(|(group, _): &Row| Some(group.window_start_us)),
+            "Start of the window, by created_at, UTC",
+        ),
         optional("event_day", Fill::Day(|(group, _)| group.event_day), "UTC day of the posts; null for late ones"),
-        required("run", Fill::Text(|(group, _)| Some(&group.run)), "'live', or the id of a re-scoring job; never sum across runs"),
+        required(
+            "run",
+            Fill::Text(|(group, _)| Some(&group.run)),
+            "'live', or the id of a re-scoring job; never sum across runs",
+        ),
         required("source", Fill::Text(|(group, _)| Some(&group.source)), "Where they were posted"),
-        optional("language", Fill::Text(|(group, _)| group.language.as_deref()), "Detected language, ISO 639-3; null if it could not be told"),
-        optional("label", Fill::Text(|(group, _)| group.label.as_deref()), "Label of the sentiment head; null if the model has none"),
+        optional(
+            "language",
+            Fill::Text(|(group, _)| group.language.as_deref()),
+            "Detected language, ISO 639-3; null if it could not be told",
+        ),
+        optional(
+            "label",
+            Fill::Text(|(group, _)| group.label.as_deref()),
+            "Label of the sentiment head; null if the model has none",
+        ),
     ];
     columns.extend(tag);
     columns.extend([
         required("posts", Fill::Long(|(_, sums): &Row| sums.posts), "Posts"),
-        required("polarity_posts", Fill::Long(|(_, sums)| sums.polarity_posts), "Posts that have a polarity: the mean is polarity_sum / polarity_posts"),
+        required(
+            "polarity_posts",
+            Fill::Long(|(_, sums)| sums.polarity_posts),
+            "Posts that have a polarity: the mean is polarity_sum / polarity_posts",
+        ),
         required("polarity_sum", Fill::Double(|(_, sums)| Some(sums.polarity_sum)), "Sum of polarities"),
-        required("polarity_sum_squares", Fill::Double(|(_, sums)| Some(sums.polarity_sum_squares)), "Sum of squared polarities, for the variance"),
+        required(
+            "polarity_sum_squares",
+            Fill::Double(|(_, sums)| Some(sums.polarity_sum_squares)),
+            "Sum of squared polarities, for the variance",
+        ),
     ]);
     TableDefinition {
         namespace: "gold",

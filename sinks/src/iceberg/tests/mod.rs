@@ -12,7 +12,7 @@ use arrow_array::RecordBatch;
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use iceberg::table::Table;
-use iceberg::{Catalog, Result, TableCommit, TableIdent};
+use iceberg::{Catalog, TableCommit, TableIdent};
 use tempfile::TempDir;
 use undertone_proto::{Event, Partition};
 
@@ -50,7 +50,7 @@ struct Faults(Mutex<VecDeque<Fault>>);
 
 #[async_trait]
 impl Intercept for Faults {
-    async fn update_table(&self, catalog: &dyn Catalog, commit: TableCommit) -> Result<Table> {
+    async fn update_table(&self, catalog: &dyn Catalog, commit: TableCommit) -> iceberg::Result<Table> {
         let fault = self.0.lock().unwrap().pop_front().unwrap_or(Fault::None);
         let lost = || iceberg::Error::new(iceberg::ErrorKind::Unexpected, "answer was lost");
         match fault {

@@ -11,6 +11,7 @@ use undertone_error::ErrorKind;
 use super::*;
 use crate::Positions;
 use crate::iceberg::position::stored_positions;
+use crate::pump::{Batch, EpochSource, Policy, Pump, ReadLimit, Shutdown};
 
 fn at(number: i32, offset: i64) -> Positions {
     Positions::from([(partition(number), offset)])
@@ -243,7 +244,8 @@ proptest! {
                 if from == events {
                     return (home.offsets(0).await, events);
                 }
-                let (length, first, second, crash) = plan.next().copied().unwrap_or((events, Fault::None, Fault::None, false));
+                let rest = (events, Fault::None, Fault::None, false);
+                let (length, first, second, crash) = plan.next().copied().unwrap_or(rest);
                 home.fail([first, second]);
                 let to = events.min(from + length);
                 if sink.write(&epoch(0, from, to)).await.is_err() || crash {
@@ -253,4 +255,46 @@ proptest! {
         });
         prop_assert_eq!(offsets, all(0, events));
     }
+}
+
+/// A log of events of partition 0.
+struct Log(i64);
+
+#[async_trait]
+impl EpochSource for Log {
+    type Record = Event;
+
+    async fn starts(&mut self) -> undertone_error::Result<Positions> {
+        Ok(at(0, 0))
+    }
+
+    async fn ends(&mut self) -> undertone_error::Result<Positions> {
+        Ok(at(0, self.0))
+    }
+
+    async fn read(&mut self, from: &Positions, limit: ReadLimit) -> undertone_error::Result<Batch<Event>> {
+        let from = from[&partition(0)];
+        let to = self.0.min(from + limit.events as i64);
+        if from == to {
+            tokio::time::sleep(limit.wait).await;
+            return Ok(Batch::default());
+        }
+        Ok(Batch { epoch: epoch(0, from, to), bytes: 1, oldest_us: Some(0) })
+    }
+}
+
+#[tokio::test]
+async fn the_pump_fills_a_table_through_faults_and_a_faster_writer() {
+    let home = Home::new().await;
+    let ill = [Fault::Fails; 4];
+    home.fail(ill.into_iter().chain([Fault::LostReply, Fault::LostCommit, Fault::None, Fault::Faster((0, 70, 80))]));
+    let policy = Policy { max_events: 35, retry_min: Duration::from_millis(1), ..Policy::default() };
+    let pump = Pump::new(home.bronze(), Log(100), policy);
+    let (status, shutdown) = (pump.status(), Shutdown::default());
+    shutdown.finish.cancel();
+    // Spawned as the program does it, so the pump has to be `Send`.
+    assert_eq!(tokio::spawn(pump.run(shutdown)).await.unwrap().unwrap(), at(0, 100));
+    assert_eq!(home.offsets(0).await, all(0, 100));
+    let end = status.snapshot();
+    assert_eq!((end.sink.as_str(), end.position, end.lag_posts, end.finished), ("bronze.posts", 100, 0, true));
 }

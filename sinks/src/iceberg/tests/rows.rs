@@ -58,7 +58,12 @@ fn tombstone(offset: i64) -> ScoredPost {
 }
 
 fn late(offset: i64) -> ScoredPost {
-    ScoredPost { late: true, sentiment: Some("negative".to_owned()), polarity: None, ..post(offset, 253_402_300_799_000_000) }
+    ScoredPost {
+        late: true,
+        sentiment: Some("negative".to_owned()),
+        polarity: None,
+        ..post(offset, 253_402_300_799_000_000)
+    }
 }
 
 async fn write(mut sink: IcebergSink<ScoredPost>, posts: Vec<ScoredPost>) -> u64 {
@@ -79,15 +84,32 @@ async fn silver_keeps_every_column_of_a_post() {
     };
 
     let wanted = [
-        ("cluster", "c"), ("topic", "t"), ("uid", "uid-0"), ("run", "live"), ("source", "reddit"), ("id", "id-0"), ("text", "Tea! #Brew"),
-        ("clean_text", "tea! #brew"), ("author", "ann"), ("language", "eng"), ("sentiment", "positive"), ("model_name", "m"),
-        ("model_revision", "r"), ("model_precision", "fp32"),
+        ("cluster", "c"),
+        ("topic", "t"),
+        ("uid", "uid-0"),
+        ("run", "live"),
+        ("source", "reddit"),
+        ("id", "id-0"),
+        ("text", "Tea! #Brew"),
+        ("clean_text", "tea! #brew"),
+        ("author", "ann"),
+        ("language", "eng"),
+        ("sentiment", "positive"),
+        ("model_name", "m"),
+        ("model_revision", "r"),
+        ("model_precision", "fp32"),
     ];
     for (name, value) in wanted {
         assert_eq!(text(name), value, "{name}");
     }
-    let wanted: [(&str, &[&str]); 6] =
-        [("tags", &["Tea"]), ("hashtags", &["brew"]), ("topics", &["tea", "brew"]), ("emoji", &["🍵", "✨"]), ("urls", &[]), ("mentions", &[])];
+    let wanted: [(&str, &[&str]); 6] = [
+        ("tags", &["Tea"]),
+        ("hashtags", &["brew"]),
+        ("topics", &["tea", "brew"]),
+        ("emoji", &["🍵", "✨"]),
+        ("urls", &[]),
+        ("mentions", &[]),
+    ];
     for (name, value) in wanted {
         assert_eq!(texts(name), value, "{name}");
     }
@@ -98,7 +120,10 @@ async fn silver_keeps_every_column_of_a_post() {
         assert_eq!(column(name).as_primitive::<TimestampMicrosecondType>().value(0), value, "{name}");
     }
     assert_eq!(column("event_day").as_primitive::<Date32Type>().value(0) as i64, T0 / DAY_US);
-    assert_eq!((column("version").as_primitive::<Int64Type>().value(0), column("tokens").as_primitive::<Int32Type>().value(0)), (7, 6));
+    assert_eq!(
+        (column("version").as_primitive::<Int64Type>().value(0), column("tokens").as_primitive::<Int32Type>().value(0)),
+        (7, 6)
+    );
     assert_eq!(column("polarity").as_primitive::<Float64Type>().value(0), 0.8);
     assert_eq!(column("confidence").as_primitive::<Float32Type>().value(0), 0.9);
     let flags = ["deleted", "late", "truncated"].map(|name| column(name).as_boolean().value(0));
@@ -106,7 +131,9 @@ async fn silver_keeps_every_column_of_a_post() {
     let embedding = column("embedding").as_list::<i32>().value(0);
     assert_eq!(embedding.as_primitive::<Float32Type>().values(), &[0.5, -0.25, 0.0]);
 
-    let keys = |entries: &StructArray| entries.column(0).as_string::<i32>().iter().map(|key| key.unwrap().to_owned()).collect::<Vec<_>>();
+    let keys = |entries: &StructArray| {
+        entries.column(0).as_string::<i32>().iter().map(|key| key.unwrap().to_owned()).collect::<Vec<_>>()
+    };
     let metrics = column("metrics").as_map().value(0);
     assert_eq!(keys(&metrics), ["likes", "shares"]);
     assert_eq!(metrics.column(1).as_primitive::<Float64Type>().values(), &[3.5, 2.0]);
@@ -121,7 +148,8 @@ async fn silver_keeps_every_column_of_a_post() {
 async fn silver_partitions_by_day_and_run_and_wild_clocks_share_one_partition() {
     let home = Home::new().await;
     let another_run = ScoredPost { run: "rescore-1".to_owned(), ..post(3, T0) };
-    write(home.store().silver(), vec![late(0), post(1, T0 + DAY_US), post(2, T0), another_run, tombstone(4), late(5)]).await;
+    write(home.store().silver(), vec![late(0), post(1, T0 + DAY_US), post(2, T0), another_run, tombstone(4), late(5)])
+        .await;
     let warehouse = home.folder.path().join("warehouse/silver/posts/data");
     let mut folders = Vec::new();
     for day in std::fs::read_dir(warehouse).unwrap().map(Result::unwrap) {
@@ -130,7 +158,15 @@ async fn silver_partitions_by_day_and_run_and_wild_clocks_share_one_partition() 
         }
     }
     folders.sort();
-    assert_eq!(folders, ["event_day=2026-09-21/run=live", "event_day=2026-09-21/run=rescore-1", "event_day=2026-09-22/run=live", "event_day=null/run=live"]);
+    assert_eq!(
+        folders,
+        [
+            "event_day=2026-09-21/run=live",
+            "event_day=2026-09-21/run=rescore-1",
+            "event_day=2026-09-22/run=live",
+            "event_day=null/run=live"
+        ]
+    );
     let rows: usize = home.scan("silver", "posts").await.iter().map(RecordBatch::num_rows).sum();
     assert_eq!(rows, 6);
 }
@@ -140,7 +176,8 @@ async fn files_are_sorted_by_time() {
     let home = Home::new().await;
     write(home.store().silver(), (0..40).map(|n| post(n, T0 + (n * 17 % 40) * 1_000_000)).collect()).await;
     let [batch] = home.scan("silver", "posts").await.try_into().unwrap();
-    let times = batch.column_by_name("created_at").unwrap().as_primitive::<TimestampMicrosecondType>().values().to_vec();
+    let times =
+        batch.column_by_name("created_at").unwrap().as_primitive::<TimestampMicrosecondType>().values().to_vec();
     assert!(times.is_sorted());
 }
 
@@ -148,7 +185,8 @@ async fn files_are_sorted_by_time() {
 async fn bronze_keeps_bytes_that_nobody_can_read() {
     let home = Home::new().await;
     let payloads: [&[u8]; 3] = [b"\xff\x00\xfe", b"", b"{\"text\":\"tea\"}"];
-    let events = payloads.iter().zip(0..).map(|(payload, offset)| Event { payload: payload.to_vec(), ..event(0, offset) });
+    let events =
+        payloads.iter().zip(0..).map(|(payload, offset)| Event { payload: payload.to_vec(), ..event(0, offset) });
     home.bronze().write(&Epoch::of(partition(0), 0..3, events.collect())).await.unwrap();
     let mut found: Vec<Vec<u8>> = Vec::new();
     for batch in home.scan("bronze", "posts").await {
@@ -172,12 +210,18 @@ async fn gold_counts_what_silver_holds_and_the_reader_sums_it() {
     again.write(&Epoch::of(partition(0), 5..6, vec![post(5, T0 + 2)])).await.unwrap();
 
     let labels = store.reader().label_counts().await.unwrap();
-    assert_eq!(labels.into_iter().collect::<Vec<_>>(), [(Some("negative".to_owned()), 1), (Some("positive".to_owned()), 3)]);
+    assert_eq!(
+        labels.into_iter().collect::<Vec<_>>(),
+        [(Some("negative".to_owned()), 1), (Some("positive".to_owned()), 3)]
+    );
 
     let minute = T0 - T0.rem_euclid(60_000_000);
     let moods = store.reader().tag_mood(minute).await.unwrap();
-    let brief: Vec<_> = moods.iter().map(|mood| ((mood.window_start_us - minute) / 60_000_000, mood.tag.as_str(), mood.posts)).collect();
-    assert_eq!(brief, [(0, "brew", 3), (0, "tea", 3), (2, "brew", 1), (2, "tea", 1)]);
+    let brief: Vec<_> = moods
+        .iter()
+        .map(|mood| ((mood.window_start_us - minute) / 60_000_000, mood.tag.as_str(), mood.posts))
+        .collect();
+    assert_eq!(brief, [(0, "brew", 3), (0, "tea", 3), (1, "brew", 1), (1, "tea", 1)]);
     assert!((moods[0].polarity_sum - 2.4).abs() < 1e-9 && moods[0].polarity_posts == 3);
     assert_eq!(store.reader().tag_mood(minute + 60_000_000).await.unwrap().len(), 2);
 }

@@ -54,7 +54,9 @@ async fn a_table_that_differs_is_reported_and_left_as_it_is() {
 
     let error = home.store().create_tables().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-    for wanted in ["bronze", "missing column payload: binary required", "foreign column tag: string required", "partitioned by"] {
+    for wanted in
+        ["bronze", "missing column payload: binary required", "foreign column tag: string required", "partitioned by"]
+    {
         assert!(error.to_string().contains(wanted), "{error} should say: {wanted}");
     }
     let left = home.table("bronze", "posts").await;

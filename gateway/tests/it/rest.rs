@@ -1,20 +1,18 @@
 //! REST as callers see it: results, every problem with its status and body, health, metrics, and the page.
 
-mod support;
-
 use std::{
     io,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use crate::support::{FakeScorer, builder, get, router, score, score_request, send, small};
 use axum::{
     body::{Body, Bytes},
     http::{Method, Request, StatusCode},
 };
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
-use support::{FakeScorer, builder, get, router, score, score_request, send, small};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::fmt::MakeWriter;
 use undertone_gateway::{Gateway, Limits, Part, PartState};
@@ -120,7 +118,8 @@ async fn every_bad_request_is_told_what_is_wrong_with_it() {
 #[tokio::test]
 async fn content_type_path_and_method_are_checked() {
     let router = router();
-    let text = |kind: &str| Request::post("/v1/score").header("content-type", kind).body(Body::from("hi")).expect("a request");
+    let text =
+        |kind: &str| Request::post("/v1/score").header("content-type", kind).body(Body::from("hi")).expect("a request");
     for kind in ["text/plain", "application/x-www-form-urlencoded"] {
         assert_eq!(send(&router, text(kind)).await.problem(), "unsupported-media-type");
     }
@@ -285,7 +284,7 @@ async fn metrics_count_by_route_and_status_and_never_by_path() {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }
     assert!(!text.contains("/made/up"));
-    assert_eq!(get(&support::router(), "/metrics").await.problem(), "not-found");
+    assert_eq!(get(&crate::support::router(), "/metrics").await.problem(), "not-found");
 }
 
 #[derive(Clone, Default)]
@@ -313,10 +312,19 @@ impl<'a> MakeWriter<'a> for Log {
 #[tokio::test]
 async fn requests_are_logged_with_their_id_and_never_with_a_text() {
     let log = Log::default();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(log.clone()).finish();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .finish();
     let guard = tracing::subscriber::set_default(subscriber);
     let router = router();
-    for sent in [r#"{"text":"private words"}"#, r#"{"texts":"private words"}"#, r#"{"private words"#, r#"{"heads":["private words"],"text":"private words"}"#] {
+    for sent in [
+        r#"{"text":"private words"}"#,
+        r#"{"texts":"private words"}"#,
+        r#"{"private words"#,
+        r#"{"heads":["private words"],"text":"private words"}"#,
+    ] {
         let mut request = score_request(sent);
         request.headers_mut().insert("x-request-id", "call-8".parse().expect("a value"));
         send(&router, request).await;

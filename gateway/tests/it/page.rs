@@ -1,19 +1,21 @@
 //! The page: served from the binary, cached as its names allow, confined to this server.
 
-mod support;
-
+use crate::support::{get, router, send};
 use axum::{
     body::Body,
     http::{Request, StatusCode},
 };
-use support::{get, router, send};
 
 #[tokio::test]
 async fn the_page_and_its_documentation_are_served() {
     let router = router();
     for path in ["/", "/docs", "/docs/"] {
         let answer = get(&router, path).await;
-        assert_eq!((answer.status, answer.header("content-type")), (StatusCode::OK, "text/html; charset=utf-8"), "{path}");
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (StatusCode::OK, "text/html; charset=utf-8"),
+            "{path}"
+        );
         assert_eq!(answer.header("cache-control"), "no-cache");
         assert_eq!(answer.header("x-content-type-options"), "nosniff");
         assert!(answer.header("content-security-policy").contains("default-src 'self'"));
@@ -26,7 +28,8 @@ async fn everything_the_page_names_is_there_and_hashed_files_may_be_kept() {
     let router = router();
     let page = get(&router, "/").await;
     let html = String::from_utf8_lossy(&page.bytes).into_owned();
-    let named = html.split(['"', '\'']).filter(|word| word.starts_with('/') && word.contains('.') && !word.starts_with("//"));
+    let named =
+        html.split(['"', '\'']).filter(|word| word.starts_with('/') && word.contains('.') && !word.starts_with("//"));
     for path in named.filter(|path| *path != "/openapi.json") {
         let answer = get(&router, path).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}");

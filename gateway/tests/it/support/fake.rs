@@ -5,7 +5,7 @@ use std::sync::Arc;
 use undertone_inference::{HeadInfo, HeadKind, HeadScores, ModelInfo, Scored};
 
 /// A model with two heads.
-pub fn model() -> ModelInfo {
+pub(crate) fn model() -> ModelInfo {
     let head = |name: &str, labels: &[&str], kind| HeadInfo {
         name: name.to_owned(),
         labels: labels.iter().map(|&label| label.to_owned()).collect(),
@@ -30,7 +30,7 @@ pub fn model() -> ModelInfo {
 }
 
 /// The scores of a text: "good" is positive, "bad" negative, anything else neutral.
-pub fn scored(text: &str) -> Scored {
+pub(crate) fn scored(text: &str) -> Scored {
     let probabilities: [f32; 3] = match (text.contains("good"), text.contains("bad")) {
         (true, false) => [0.0625, 0.1875, 0.75],
         (false, true) => [0.75, 0.1875, 0.0625],

@@ -1,11 +1,9 @@
 //! REST over real sockets: the live stream, and the drain.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::{Served, exchange, raw_score, serve, small};
 use serde_json::Value;
-use support::{Served, exchange, raw_score, serve, small};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,

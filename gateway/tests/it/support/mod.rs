@@ -1,8 +1,6 @@
 //! A scorer that needs no model and does what a text tells it to, and ways to talk to a gateway.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
-
-pub mod fake;
+pub(crate) mod fake;
 
 use std::{
     net::SocketAddr,
@@ -31,15 +29,15 @@ use undertone_inference::{Lane, ModelInfo, Request as Text, Scored};
 
 /// Texts that are instructions: `busy`, `broken`, `refused`, `panic`, `slow` (answers at its deadline), `stuck` (never
 /// answers) and `held` (answers when the gate opens).
-pub struct FakeScorer {
+pub(crate) struct FakeScorer {
     model: ModelInfo,
-    pub lanes: Mutex<Vec<Lane>>,
-    pub arrived: Semaphore,
-    pub gate: Semaphore,
+    pub(crate) lanes: Mutex<Vec<Lane>>,
+    pub(crate) arrived: Semaphore,
+    pub(crate) gate: Semaphore,
 }
 
 impl FakeScorer {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let lanes = Mutex::new(Vec::new());
         Arc::new(Self { model: fake::model(), lanes, arrived: Semaphore::new(0), gate: Semaphore::new(0) })
     }
@@ -75,37 +73,37 @@ impl Scorer for FakeScorer {
 }
 
 /// A gateway with small limits.
-pub fn small() -> Limits {
+pub(crate) fn small() -> Limits {
     Limits { texts: 40, text_bytes: 100, body_bytes: 10_000, ..Limits::default() }
 }
 
-pub fn builder() -> GatewayBuilder {
+pub(crate) fn builder() -> GatewayBuilder {
     Gateway::builder(FakeScorer::new()).limits(small())
 }
 
-pub fn router() -> Router {
+pub(crate) fn router() -> Router {
     builder().build().router()
 }
 
 /// What came back.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub bytes: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes).expect("json")
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("ascii"))
     }
 
     /// Checks that this is a whole problem, and answers its code.
-    pub fn problem(&self) -> String {
+    pub(crate) fn problem(&self) -> String {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         let body = self.json();
         assert_eq!(body["status"], self.status.as_u16());
@@ -116,35 +114,35 @@ impl Answer {
     }
 }
 
-pub async fn send(router: &Router, request: Request<Body>) -> Answer {
+pub(crate) async fn send(router: &Router, request: Request<Body>) -> Answer {
     let (head, body) = router.clone().oneshot(request).await.expect("infallible").into_parts();
     let bytes = to_bytes(body, usize::MAX).await.expect("a body").to_vec();
     Answer { status: head.status, headers: head.headers, bytes }
 }
 
-pub async fn get(router: &Router, path: &str) -> Answer {
+pub(crate) async fn get(router: &Router, path: &str) -> Answer {
     send(router, Request::get(path).body(Body::empty()).expect("a request")).await
 }
 
-pub fn score_request(body: impl Into<Body>) -> Request<Body> {
+pub(crate) fn score_request(body: impl Into<Body>) -> Request<Body> {
     Request::post("/v1/score").header(header::CONTENT_TYPE, "application/json").body(body.into()).expect("a request")
 }
 
-pub async fn score(router: &Router, body: impl Into<Body>) -> Answer {
+pub(crate) async fn score(router: &Router, body: impl Into<Body>) -> Answer {
     send(router, score_request(body)).await
 }
 
 /// A gateway that serves over real sockets, each on a port of its own.
-pub struct Served {
-    pub scorer: Arc<FakeScorer>,
-    pub gateway: Gateway,
-    pub token: CancellationToken,
-    pub http: SocketAddr,
-    pub grpc: SocketAddr,
-    pub tasks: [JoinHandle<Result<()>>; 2],
+pub(crate) struct Served {
+    pub(crate) scorer: Arc<FakeScorer>,
+    pub(crate) gateway: Gateway,
+    pub(crate) token: CancellationToken,
+    pub(crate) http: SocketAddr,
+    pub(crate) grpc: SocketAddr,
+    pub(crate) tasks: [JoinHandle<Result<()>>; 2],
 }
 
-pub async fn serve(with: impl FnOnce(GatewayBuilder) -> GatewayBuilder) -> Served {
+pub(crate) async fn serve(with: impl FnOnce(GatewayBuilder) -> GatewayBuilder) -> Served {
     let (scorer, token) = (FakeScorer::new(), CancellationToken::new());
     let gateway = with(Gateway::builder(scorer.clone()).limits(small()).shutdown(token.clone())).build();
     let (http, grpc) = (listen().await, listen().await);
@@ -162,16 +160,19 @@ async fn listen() -> TcpListener {
 }
 
 /// Writes bytes and reads until the other side closes.
-pub async fn exchange(addr: SocketAddr, request: &str) -> String {
+pub(crate) async fn exchange(addr: SocketAddr, request: &str) -> String {
     let mut socket = TcpStream::connect(addr).await.expect("connects");
     socket.write_all(request.as_bytes()).await.expect("writes");
     let mut answer = Vec::new();
-    tokio::time::timeout(Duration::from_secs(20), socket.read_to_end(&mut answer)).await.expect("in time").expect("reads");
+    tokio::time::timeout(Duration::from_secs(20), socket.read_to_end(&mut answer))
+        .await
+        .expect("in time")
+        .expect("reads");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// The bytes of a scoring call.
-pub fn raw_score(body: &str) -> String {
+pub(crate) fn raw_score(body: &str) -> String {
     let length = body.len();
     format!(
         "POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\

@@ -1,0 +1,10 @@
+//! The gateway as its callers see it: through the router, and over real sockets on ports of their own.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a failed expectation of a helper fails its test")]
+
+mod grpc;
+mod openapi;
+mod page;
+mod rest;
+mod sockets;
+mod support;

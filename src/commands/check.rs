@@ -1,0 +1,95 @@
+//! `undertone check`: would `undertone run` with the same flags work?
+//!
+//! Everything is tried for real: the model is loaded, the addresses are bound, the data folder is locked and its tables
+//! are opened. One line a part, each with what would mend it.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+use undertone_error::{Error, ErrorKind, Result};
+use undertone_inference::EngineConfig;
+use undertone_sinks::iceberg::IcebergStore;
+use undertone_stream::data::DataFolder;
+use undertone_stream::source::ReadOptions;
+
+use super::model::start_engine;
+use super::output::Output;
+use crate::Outcome;
+use crate::cli::RunArgs;
+use crate::config::{Config, Source};
+
+pub(crate) async fn check(args: RunArgs) -> Result<Outcome> {
+    let config = args.config()?;
+    let mut report = Report { output: Output::create(None)?, wrong: 0 };
+
+    report.part("configuration", Ok("valid".to_owned()))?;
+    report.part("model", model(&config).await)?;
+    if config.serves() {
+        report.part("gateway.http", address("gateway.http", config.http).await)?;
+        report.part("gateway.grpc", address("gateway.grpc", config.grpc).await)?;
+    }
+    if config.streams() {
+        report.part("source", source(&config.source))?;
+        report.part("data", data(&config).await)?;
+    }
+    let Report { output, wrong } = report;
+    output.finish()?;
+    match wrong {
+        0 => Ok(Outcome::Done),
+        count => Err(Error::new(ErrorKind::InvalidConfig, "undertone run would not work").with("wrong", count)),
+    }
+}
+
+struct Report {
+    output: Output,
+    wrong: usize,
+}
+
+impl Report {
+    fn part(&mut self, name: &str, outcome: Result<String>) -> Result<()> {
+        let line = match outcome {
+            Ok(good) => format!("ok     {name:<14} {good}"),
+            Err(error) => {
+                self.wrong += 1;
+                format!("wrong  {name:<14} {error}")
+            }
+        };
+        self.output.line(line.as_bytes())
+    }
+}
+
+async fn model(config: &Config) -> Result<String> {
+    let engine = start_engine(&config.model, EngineConfig { workers: 1, ..config.engine.clone() }).await?;
+    let info = engine.model();
+    let heads = info.heads.iter().map(|head| head.name.as_str()).collect::<Vec<_>>().join(", ");
+    let good = format!("{} {} ({}), heads: {heads}", info.name, info.precision, info.short_revision());
+    engine.shutdown().await;
+    Ok(good)
+}
+
+async fn address(key: &'static str, address: SocketAddr) -> Result<String> {
+    match TcpListener::bind(address).await {
+        Ok(_) => Ok(format!("{address} is free")),
+        Err(e) => {
+            let error = Error::new(ErrorKind::Unavailable, "cannot listen").with("address", address).source(e);
+            Err(error.help(format!("free the port, or set {key} to another")))
+        }
+    }
+}
+
+fn source(source: &Source) -> Result<String> {
+    match source {
+        Source::Generator(generator) => Ok(format!("generator, {} posts a second", generator.rate)),
+        Source::Stdin => Ok("standard input".to_owned()),
+        Source::File(path) => {
+            undertone_stream::source::open(path, &ReadOptions::default())?;
+            Ok(path.display().to_string())
+        }
+    }
+}
+
+async fn data(config: &Config) -> Result<String> {
+    let folder = DataFolder::open(&config.data)?;
+    IcebergStore::open(folder.root()).await?;
+    Ok(format!("{} is writable, free, and its tables are as they should be", folder.root().display()))
+}

@@ -1,0 +1,168 @@
+//! `undertone score`: the texts of a file, one JSON line each, in the order of the input.
+//!
+//! Memory stays constant however long the input: a few chunks are in flight at any time. What is wrong with one line is
+//! said in that line's place and changes nothing for the others.
+
+use std::collections::VecDeque;
+use std::io::IsTerminal;
+use std::path::Path;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use indicatif::{ProgressBar, ProgressStyle};
+use undertone_error::{Error, ErrorKind, Result};
+use undertone_gateway::Problem;
+use undertone_gateway::api::{ScoreResult, Selection};
+use undertone_inference::{Engine, EngineConfig, Lane, ModelInfo};
+use undertone_stream::source::{Fields, Format, Item, ReadOptions, Record, RecordReader, from_stream, open};
+
+use super::model::start_engine;
+use super::output::Output;
+use crate::Outcome;
+use crate::cli::{InputFormat, ScoreArgs};
+use crate::config::model_folder;
+
+/// Texts that are handed to the engine at once.
+const CHUNK: usize = 256;
+
+/// Chunks in flight: one is being written while the others keep every worker busy.
+const IN_FLIGHT: usize = 4;
+
+pub(crate) async fn score(args: ScoreArgs) -> Result<Outcome> {
+    let options = ReadOptions { format: args.format.map(Format::from), header: !args.no_header, ..ReadOptions::default() };
+    let fields = Fields { text: args.text_field.clone(), id: args.id_field.clone() };
+    let input = args.input.as_deref().filter(|input| *input != "-");
+    let mut records = match input {
+        Some(path) => open(Path::new(path), &options)?,
+        None => from_stream("standard input", Box::new(std::io::stdin()), &options)?,
+    };
+    records.require(&fields)?;
+
+    let dir = model_folder(args.model.as_deref())?;
+    let engine = start_engine(&dir, EngineConfig::default()).await?;
+    let selection = Selection { heads: args.heads.clone(), embedding: args.embed };
+    check_heads(engine.model(), &selection.heads)?;
+    let mut output = Output::create(args.output.as_deref().map(Path::new))?;
+
+    let progress = progress_bar(args.output.is_some());
+    let mut failed = 0;
+    let mut in_flight: VecDeque<BoxFuture<'static, Vec<ScoreResult>>> = VecDeque::new();
+    loop {
+        while in_flight.len() < IN_FLIGHT {
+            let Some(chunk) = next_chunk(&mut records, &fields)? else { break };
+            let work = score_chunk(engine.clone(), chunk, selection.clone());
+            // Spawned, so that chunks behind the first run while it is awaited.
+            let task = tokio::spawn(work);
+            in_flight.push_back(async move { task.await.unwrap_or_default() }.boxed());
+        }
+        let Some(chunk) = in_flight.pop_front() else { break };
+        let results = chunk.await;
+        if results.is_empty() {
+            return Err(Error::new(ErrorKind::Internal, "a chunk of texts was lost").help("this is a bug; please report it"));
+        }
+        for result in &results {
+            failed += u64::from(!result.is_scored());
+            let line = serde_json::to_vec(result)
+                .map_err(|e| Error::new(ErrorKind::Internal, "cannot write a result").source(e))?;
+            output.line(&line)?;
+        }
+        output.flush()?;
+        progress.inc(results.len() as u64);
+    }
+    output.finish()?;
+    progress.finish_and_clear();
+    engine.shutdown().await;
+    Ok(if failed == 0 { Outcome::Done } else { report_failed(failed) })
+}
+
+/// The texts of up to `limit` records; records without one are passed over.
+///
+/// # Errors
+/// Those of reading; [`ErrorKind::InvalidInput`] if there is no text at all.
+pub(super) fn read_texts(path: &Path, limit: usize) -> Result<Vec<String>> {
+    let fields = Fields::default();
+    let mut records = open(path, &ReadOptions::default())?;
+    records.require(&fields)?;
+    let mut texts = Vec::new();
+    while texts.len() < limit {
+        let Some(record) = records.next() else { break };
+        texts.extend(record?.into_item(&fields).ok().map(|item| item.text));
+    }
+    match texts.is_empty() {
+        true => Err(Error::new(ErrorKind::InvalidInput, "file holds no text").with("path", path.display())),
+        false => Ok(texts),
+    }
+}
+
+/// A record's text, or the id and the error to report in its place.
+type Line = std::result::Result<Item, (Option<serde_json::Value>, Error)>;
+
+fn next_chunk(records: &mut RecordReader, fields: &Fields) -> Result<Option<Vec<Line>>> {
+    let mut chunk = Vec::with_capacity(CHUNK);
+    while chunk.len() < CHUNK {
+        match records.next() {
+            Some(record) => chunk.push(line(record?, fields)),
+            None => break,
+        }
+    }
+    Ok(if chunk.is_empty() { None } else { Some(chunk) })
+}
+
+fn line(record: Record, fields: &Fields) -> Line {
+    let id = record.id(fields);
+    record.into_item(fields).map_err(|error| (id, error))
+}
+
+async fn score_chunk(engine: Engine, chunk: Vec<Line>, selection: Selection) -> Vec<ScoreResult> {
+    let texts = chunk.iter().filter_map(|line| line.as_ref().ok()).map(|item| item.text.clone()).collect();
+    let mut scored = engine.score_all(texts, Lane::Bulk).await.into_iter();
+    let mut result = |line: Line| match line {
+        Err((id, error)) => ScoreResult::failed(id, Problem::from(&error)),
+        Ok(item) => match scored.next() {
+            Some(Ok(scored)) => ScoreResult::new(item.id, scored, engine.model(), &selection),
+            Some(Err(error)) => ScoreResult::failed(item.id, Problem::from(&error)),
+            None => {
+                let error = Error::new(ErrorKind::Internal, "the engine answered too few texts");
+                ScoreResult::failed(item.id, Problem::from(&error))
+            }
+        },
+    };
+    chunk.into_iter().map(&mut result).collect()
+}
+
+fn check_heads(model: &ModelInfo, wanted: &[String]) -> Result<()> {
+    let known: Vec<&str> = model.heads.iter().map(|head| head.name.as_str()).collect();
+    match wanted.iter().find(|head| !known.contains(&head.as_str())) {
+        None => Ok(()),
+        Some(head) => Err(Error::new(ErrorKind::InvalidConfig, "model has no such head")
+            .with("head", head)
+            .help(format!("its heads are {}", known.join(", ")))),
+    }
+}
+
+/// A bar on a terminal, unless results are being printed there.
+fn progress_bar(into_file: bool) -> ProgressBar {
+    if !std::io::stderr().is_terminal() || (!into_file && std::io::stdout().is_terminal()) {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {human_pos} texts, {per_sec}, {elapsed}");
+    ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+}
+
+#[allow(clippy::print_stderr, reason = "the count that goes with exit status 1")]
+fn report_failed(failed: u64) -> Outcome {
+    eprintln!("undertone: {failed} {} could not be scored; see the error in each", if failed == 1 { "line" } else { "lines" });
+    Outcome::SomeFailed
+}
+
+impl From<InputFormat> for Format {
+    fn from(format: InputFormat) -> Self {
+        match format {
+            InputFormat::Jsonl => Self::Jsonl,
+            InputFormat::Csv => Self::Csv,
+            InputFormat::Tsv => Self::Tsv,
+            InputFormat::Parquet => Self::Parquet,
+            InputFormat::Lines => Self::Text,
+        }
+    }
+}

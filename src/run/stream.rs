@@ -1,0 +1,217 @@
+//! The embedded stream: source, scoring stage, tables and dead letters over the two logs of one data folder.
+//!
+//! It ends by itself only when the source is used up and every event of it is in the tables or in the dead letters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use undertone_error::{Error, ErrorKind, Result};
+use undertone_gateway::live::StageLag;
+use undertone_gateway::{Live, Part, PartState};
+use undertone_inference::Engine;
+use undertone_sinks::iceberg::IcebergStore;
+use undertone_stream::data::DataFolder;
+use undertone_stream::dead::DeadLetterFile;
+use undertone_stream::input::InputLog;
+use undertone_stream::score::{ScoreConfig, ScoreStage};
+use undertone_stream::scored::ScoredLog;
+
+use super::feed::{Events, ScoredPosts};
+use super::live::Feed;
+use super::source::Intake;
+use super::tables::{Statuses, Tables};
+use crate::config::{Config, Source};
+
+/// How often lag is reported and logs are trimmed.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// How the stream ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The source is used up and everything is committed.
+    UsedUp,
+    /// It was told to stop; the rest waits in the logs.
+    Stopped,
+}
+
+/// The logs of a data folder and who follows them. Cheap to clone.
+#[derive(Clone)]
+struct Logs {
+    input: InputLog,
+    scored: ScoredLog,
+    dead: DeadLetterFile,
+}
+
+/// A stream whose tables are being written, and whose source is not yet read.
+pub(super) struct Stream {
+    /// Holds the folder's lock.
+    data: DataFolder,
+    logs: Logs,
+    engine: Engine,
+    live: Live,
+    /// Where the live view goes on in the scored log.
+    live_position: i64,
+    tables: Tables,
+}
+
+/// What `/readyz` and the page ask.
+#[derive(Clone)]
+pub(super) struct Health {
+    logs: Logs,
+    statuses: Statuses,
+}
+
+/// What can end the work before the tables are finished.
+enum Task {
+    Source,
+    Scoring,
+    DeadLetters,
+}
+
+impl Stream {
+    /// Opens logs and tables and starts the pumps.
+    ///
+    /// # Errors
+    /// Those of the logs and of the catalog.
+    pub(super) async fn start(config: &Config, data: DataFolder, engine: &Engine, live: &Live) -> Result<Self> {
+        let opened = tokio::task::spawn_blocking(move || open_logs(&data).map(|logs| (data, logs))).await;
+        let (data, logs) = opened.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, "opening the logs panicked").source(e)))?;
+        let store = IcebergStore::open(data.root()).await?;
+
+        let feed = Feed { live: live.clone(), input: logs.input.clone(), scored: logs.scored.clone() };
+        let live_position = feed.seed(&store, &logs.dead).await?;
+        let partition = logs.input.partition().clone();
+        let tables = Tables::start(
+            &store,
+            &config.commit,
+            || Events::new(logs.input.clone()),
+            || ScoredPosts::new(logs.scored.clone(), partition.clone()),
+        );
+        Ok(Self { data, logs, engine: engine.clone(), live: live.clone(), live_position, tables })
+    }
+
+    /// How the stream is doing.
+    pub(super) fn health(&self) -> Health {
+        Health { logs: self.logs.clone(), statuses: self.tables.statuses.clone() }
+    }
+
+    /// Runs until the source is used up and everything is committed, or `drain` is cancelled.
+    ///
+    /// # Errors
+    /// The first failure that only a person can mend. What was acknowledged is safe.
+    pub(super) async fn run(self, source: &Source, drain: &CancellationToken) -> Result<Ended> {
+        let halt = CancellationToken::new();
+        let mut background = JoinSet::new();
+        let feed = Feed { live: self.live.clone(), input: self.logs.input.clone(), scored: self.logs.scored.clone() };
+        background.spawn(feed.follow(self.live_position, halt.clone()));
+        background.spawn(housekeeping(self.health(), self.live.clone(), halt.clone()));
+
+        let failure = self.score_all(source, drain).await.err();
+        let hurry = if failure.is_some() { cancelled() } else { drain.clone() };
+        let committed = self.tables.finish(&hurry).await;
+        halt.cancel();
+        while background.join_next().await.is_some() {}
+
+        match failure {
+            Some(error) => Err(error),
+            None => committed.map(|()| if drain.is_cancelled() { Ended::Stopped } else { Ended::UsedUp }),
+        }
+    }
+
+    /// Takes the source in, scores it and keeps its dead letters, until all of that is done or `drain` is cancelled.
+    async fn score_all(&self, source: &Source, drain: &CancellationToken) -> Result<()> {
+        // Each stage ends when the one before it has ended and it has caught up; a drain or a failure ends all.
+        let stop = drain.child_token();
+        let (scored_all, lettered_all) = (stop.child_token(), stop.child_token());
+        let Logs { input, scored, dead } = self.logs.clone();
+        let mut tasks: JoinSet<Result<Task>> = JoinSet::new();
+
+        let intake = Intake { input: input.clone(), scored: scored.clone(), stop: stop.clone() };
+        let source = source.clone();
+        tasks.spawn(async move { intake.take_in(&source).await.map(|()| Task::Source) });
+        let stage = ScoreStage::new(input.clone(), scored.clone(), Arc::new(self.engine.clone()), ScoreConfig::default());
+        let stage = stage.count_attempts(&self.data.attempts());
+        let until = scored_all.clone();
+        tasks.spawn(async move { stage.run(until).await.map(|()| Task::Scoring) });
+        let (letters, followed, until) = (dead.clone(), scored.clone(), lettered_all.clone());
+        tasks.spawn(async move { letters.run(&followed, until).await.map(|()| Task::DeadLetters) });
+
+        let mut failure = None;
+        while let Some(ended) = tasks.join_next().await {
+            match ended.unwrap_or_else(|panic| Err(Error::new(ErrorKind::Internal, "task panicked").source(panic))) {
+                Ok(Task::Source) => cancel_at(scored.durable(), input.end(), scored_all.clone()),
+                Ok(Task::Scoring) => cancel_at(dead.durable(), scored.end(), lettered_all.clone()),
+                Ok(Task::DeadLetters) => {}
+                Err(error) => {
+                    stop.cancel();
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+fn open_logs(data: &DataFolder) -> Result<Logs> {
+    let input = InputLog::open(&data.input(), &data.id())?;
+    let scored = ScoredLog::open(&data.scored(), &input)?;
+    let dead = DeadLetterFile::open(&data.dead_letters(), input.partition())?;
+    Ok(Logs { input, scored, dead })
+}
+
+fn cancelled() -> CancellationToken {
+    let token = CancellationToken::new();
+    token.cancel();
+    token
+}
+
+/// Cancels `token` once `position` has reached `end`.
+fn cancel_at(mut position: watch::Receiver<i64>, end: i64, token: CancellationToken) {
+    tokio::spawn(async move {
+        tokio::select! {
+            () = token.cancelled() => {}
+            _ = position.wait_for(|position| *position >= end) => token.cancel(),
+        }
+    });
+}
+
+/// Reports lag and trims the logs below what everybody has, until `halt`.
+async fn housekeeping(health: Health, live: Live, halt: CancellationToken) -> Result<()> {
+    while tokio::time::timeout(HOUSEKEEPING, halt.cancelled()).await.is_err() {
+        live.set_lag(health.lags());
+        if let Err(error) = health.trim().await {
+            tracing::warn!(%error, "cannot trim logs; they grow until this is mended");
+        }
+    }
+    Ok(())
+}
+
+impl Health {
+    /// What `/readyz` says about the stream.
+    pub(super) fn parts(&self) -> Vec<Part> {
+        let mut parts = vec![Part::ready("engine"), Part::ready("score")];
+        parts.extend(self.statuses.parts());
+        parts
+    }
+
+    /// What the page says about how far everything is behind.
+    fn lags(&self) -> Vec<StageLag> {
+        let behind = |end: i64, position: i64| u64::try_from(end - position).unwrap_or(0);
+        let Logs { input, scored, dead } = &self.logs;
+        let stage = |stage: &str, posts| StageLag { stage: stage.to_owned(), posts, seconds: 0.0, waiting: None };
+        let mut lags = vec![stage("score", behind(input.end(), scored.end()))];
+        lags.extend(self.statuses.lags());
+        lags.push(stage("dead-letters", behind(scored.end(), dead.position())));
+        lags
+    }
+
+    /// Lets the logs forget what every follower has made durable.
+    async fn trim(&self) -> Result<()> {
+        let Logs { input, scored, dead } = &self.logs;
+        input.trim_below(self.statuses.bronze_floor().min(scored.end())).await?;
+        scored.trim_below(self.statuses.scored_floor().min(dead.position())).await
+    }
+}

@@ -1,0 +1,298 @@
+//! The dead letters: `dead-letters.jsonl`, appended from the scored log.
+//!
+//! The guarantee: every dead letter of the scored log is in the file once, durable before the position moves past it.
+//! The position is the file's own: one past the origin of its last line, or what the hint file beside it says if that is
+//! further (it lets logs be trimmed while nothing dies). A torn last line is cut at opening and written again.
+
+mod line;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use undertone_error::{Error, ErrorKind, Result, failpoint};
+use undertone_proto::Partition;
+use undertone_proto::v1::{DeadLetter, Outcome, outcome};
+
+pub use self::line::encode as to_json;
+use crate::backoff::persist;
+use crate::durable::{blocking, io_error, replace};
+use crate::scored::ScoredLog;
+use crate::telemetry;
+
+/// The hint is at most this old while outcomes pass.
+const HINT_EVERY: Duration = Duration::from_millis(500);
+/// How many letters are kept in memory to be shown, and how much of each one's payload.
+const RECENT: usize = 100;
+const RECENT_PAYLOAD_BYTES: usize = 1024;
+
+/// The file, open for appending. Clones share it.
+#[derive(Clone, Debug)]
+pub struct DeadLetterFile {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    partition: Partition,
+    position: watch::Sender<i64>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    total: u64,
+    recent: VecDeque<DeadLetter>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Hint {
+    topic: String,
+    next: i64,
+}
+
+impl DeadLetterFile {
+    /// Opens the file at `path`, which need not exist, for the outcomes of `partition`. Reads all of it once. Blocks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if a whole line is no dead letter; errors of the file system.
+    pub fn open(path: &Path, partition: &Partition) -> Result<Self> {
+        cut_torn_line(path)?;
+        let mut known = Known::default();
+        let mut next = read_hint(path, partition);
+        for letter in read(path)? {
+            let letter = letter?;
+            if let Some(origin) = letter.origin.as_ref().filter(|origin| origin.topic == partition.topic) {
+                next = next.max(origin.offset + 1);
+            }
+            known.add(&letter);
+        }
+        let shared = Shared {
+            path: path.to_owned(),
+            partition: partition.clone(),
+            position: watch::Sender::new(next),
+            known: Mutex::new(known),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The next outcome to look at. Durable: the scored log may be trimmed below it.
+    pub fn position(&self) -> i64 {
+        *self.shared.position.borrow()
+    }
+
+    /// Follows [`DeadLetterFile::position`].
+    pub fn durable(&self) -> watch::Receiver<i64> {
+        self.shared.position.subscribe()
+    }
+
+    /// How many dead letters the file holds.
+    pub fn total(&self) -> u64 {
+        self.shared.known().total
+    }
+
+    /// The newest dead letters, newest first, at most 100, their payloads cut to 1 KiB.
+    pub fn latest(&self, count: usize) -> Vec<DeadLetter> {
+        self.shared.known().recent.iter().rev().take(count).cloned().collect()
+    }
+
+    /// Follows the scored log until `shutdown`. A full disk is waited out.
+    ///
+    /// # Errors
+    /// As [`crate::log::LogReader::read`], and errors of the file system that do not pass by themselves.
+    pub async fn run(&self, scored: &ScoredLog, shutdown: CancellationToken) -> Result<()> {
+        let mut reader = scored.reader(self.position());
+        let mut hint_due = Instant::now() + HINT_EVERY;
+        loop {
+            let behind = reader.next_offset() > self.position();
+            let outcomes = tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = sleep_until(hint_due), if behind => Vec::new(),
+                outcomes = reader.read(4096, 8 << 20) => outcomes?,
+            };
+            metrics::gauge!(telemetry::LAG, "stage" => "dead-letters").set((scored.end() - reader.next_offset()) as f64);
+            let letters: Arc<Vec<DeadLetter>> = Arc::new(outcomes.into_iter().filter_map(|(_, outcome)| dead(outcome)).collect());
+            let next = reader.next_offset();
+            if !letters.is_empty() {
+                let append = || self.append(Arc::clone(&letters));
+                // Given up for a shutdown: the position must not pass letters that are not in the file.
+                if persist("appending dead letters", &shutdown, append).await?.is_none() {
+                    return Ok(());
+                }
+            }
+            if next > self.position() && hint_due <= Instant::now() {
+                self.hint(next).await?;
+                hint_due = Instant::now() + HINT_EVERY;
+            }
+        }
+        let next = reader.next_offset();
+        if next > self.position() { self.hint(next).await } else { Ok(()) }
+    }
+
+    /// Makes letters durable with one sync, and moves the position past the last.
+    async fn append(&self, letters: Arc<Vec<DeadLetter>>) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            let lines = letters.iter().map(line::encode).collect::<Result<String>>()?;
+            append(&shared.path, lines.as_bytes())?;
+            let mut known = shared.known();
+            letters.iter().for_each(|letter| known.add(letter));
+            if let Some(origin) = letters.last().and_then(|letter| letter.origin.as_ref()) {
+                shared.position.send_replace(origin.offset + 1);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Makes the position durable where no letter does. All letters before it are in the file.
+    async fn hint(&self, next: i64) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            let hint = Hint { topic: shared.partition.topic.clone(), next };
+            let json = serde_json::to_vec(&hint)
+                .map_err(|e| Error::new(ErrorKind::Internal, "position cannot be written as JSON").source(e))?;
+            replace(&hint_path(&shared.path), &json)?;
+            shared.position.send_replace(next);
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Shared {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Only for showing: a panic in between can at worst miss one.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn add(&mut self, letter: &DeadLetter) {
+        self.total += 1;
+        let mut shown = letter.clone();
+        shown.payload.truncate(RECENT_PAYLOAD_BYTES);
+        self.recent.push_back(shown);
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
+        }
+    }
+}
+
+fn dead(outcome: Outcome) -> Option<DeadLetter> {
+    match outcome.kind? {
+        outcome::Kind::Dead(letter) => Some(letter),
+        outcome::Kind::Scored(_) => None,
+    }
+}
+
+/// Opened anew each time, so that the file may be moved away while we run.
+fn append(path: &Path, lines: &[u8]) -> Result<()> {
+    let failed = |e| io_error("cannot append dead letters", path, e);
+    let mut file = File::options().append(true).create(true).open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    if length == 0 {
+        path.parent().map_or(Ok(()), crate::durable::sync_dir)?;
+    }
+    let written = file.write_all(lines).and_then(|()| {
+        failpoint::hit("dead.before-sync");
+        file.sync_all()
+    });
+    if let Err(error) = written {
+        // Lines that stay would be written twice by the next attempt; opening the file anew counts them.
+        file.set_len(length).map_err(|e| {
+            let error = Error::new(ErrorKind::Internal, "cannot cut dead letters that were not all written");
+            error.with("path", path.display()).with("bytes", length).source(e).help("start again")
+        })?;
+        return Err(failed(error));
+    }
+    failpoint::hit("dead.after-sync");
+    Ok(())
+}
+
+/// The dead letters in the file at `path`, oldest first; none if there is no file. Another process may be appending: a
+/// last line that is not whole is left out. Blocks.
+///
+/// # Errors
+/// Errors of the file system; each item [`ErrorKind::Corrupt`], with path and line, if it is no dead letter.
+pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<DeadLetter>> + use<>> {
+    let mut file = match File::open(path) {
+        Ok(file) => Some(BufReader::new(file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => return Err(io_error("cannot read dead letters", path, e)),
+    };
+    let path = path.to_owned();
+    let mut number = 0u64;
+    Ok(std::iter::from_fn(move || {
+        let mut line = Vec::new();
+        match file.as_mut()?.read_until(b'\n', &mut line) {
+            Ok(_) if line.pop() == Some(b'\n') => {
+                number += 1;
+                let place = |e: Error| {
+                    e.with("path", path.display()).with("line", number).help("remove that line, or restore the file from a copy")
+                };
+                Some(line::decode(&line).map_err(place))
+            }
+            Ok(_) => None,
+            Err(e) => {
+                file = None;
+                Some(Err(io_error("cannot read dead letters", &path, e)))
+            }
+        }
+    }))
+}
+
+fn cut_torn_line(path: &Path) -> Result<()> {
+    let failed = |e| io_error("cannot open dead letters", path, e);
+    let file = match File::options().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed(e)),
+    };
+    let length = file.metadata().map_err(failed)?.len();
+    let whole = whole_lines(BufReader::new(&file)).map_err(failed)?;
+    if whole < length {
+        tracing::warn!(path = %path.display(), bytes = length - whole, "cut a torn line");
+        file.set_len(whole).map_err(failed)?;
+    }
+    // A killed process may have written lines without syncing them; the position is about to rely on them.
+    file.sync_all().map_err(failed)
+}
+
+/// How many bytes of the file are whole lines.
+fn whole_lines(mut file: impl BufRead) -> io::Result<u64> {
+    let (mut seen, mut whole) = (0, 0);
+    loop {
+        let chunk = file.fill_buf()?;
+        if chunk.is_empty() {
+            return Ok(whole);
+        }
+        if let Some(at) = chunk.iter().rposition(|&byte| byte == b'\n') {
+            whole = seen + at as u64 + 1;
+        }
+        let n = chunk.len();
+        seen += n as u64;
+        file.consume(n);
+    }
+}
+
+fn hint_path(path: &Path) -> PathBuf {
+    path.with_extension("position.json")
+}
+
+/// The position that the hint says, or 0: without a hint the letters are looked for again, which changes nothing.
+fn read_hint(path: &Path, partition: &Partition) -> i64 {
+    let hint = std::fs::read(hint_path(path)).ok().and_then(|bytes| serde_json::from_slice::<Hint>(&bytes).ok());
+    hint.filter(|hint| hint.topic == partition.topic).map_or(0, |hint| hint.next)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! The scoring stage: from the input log to the scored log.
+//!
+//! The guarantee: each event becomes exactly one outcome, in order, at its own offset. The stage starts at the scored
+//! log's end, so what is durable there is never scored again, and what is not durable is. Nothing is dead-lettered
+//! because the model is full, down or ill, or the disk is full: the stage waits. Only a malformed event (stage `parse`)
+//! and an event that is itself at fault (stage `score`) become dead letters.
+//!
+//! Events are scored in chunks, several under way at once, while finished ones are appended: the encoder never waits for
+//! a sync, nor a sync for the encoder, until the bound on chunks in flight is reached.
+
+mod attempts;
+#[cfg(test)]
+mod fake;
+mod judge;
+mod outcome;
+mod scorer;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use undertone_error::{Error, ErrorKind, Result};
+use undertone_proto::v1::{self, Outcome};
+use undertone_proto::{Event, EventTime};
+
+use self::attempts::{Attempts, Plan};
+use self::judge::{Verdict, judge};
+use self::outcome::Prepared;
+pub use self::scorer::{Scorer, Scores};
+use crate::backoff::persist;
+use crate::durable::blocking;
+use crate::input::InputLog;
+use crate::scored::ScoredLog;
+use crate::telemetry;
+
+/// How much the stage has under way.
+#[derive(Clone, Debug)]
+pub struct ScoreConfig {
+    /// The most events in one chunk.
+    pub chunk_events: usize,
+    /// About the most bytes of payload in one chunk.
+    pub chunk_bytes: usize,
+    /// The most chunks that are scored, or wait to be appended, at once.
+    pub chunks_in_flight: usize,
+    /// The most outcomes in one append.
+    pub append_events: usize,
+    /// Dead letters leave out payloads with more bytes; Bronze has them.
+    pub max_dead_payload_bytes: usize,
+}
+
+impl Default for ScoreConfig {
+    fn default() -> Self {
+        Self { chunk_events: 256, chunk_bytes: 1 << 20, chunks_in_flight: 16, append_events: 4096, max_dead_payload_bytes: 1 << 20 }
+    }
+}
+
+/// Scores one input log into one scored log. At most one stage may run on them.
+#[derive(Debug)]
+pub struct ScoreStage<S> {
+    input: InputLog,
+    scored: ScoredLog,
+    scorer: Arc<S>,
+    model: v1::Model,
+    config: Arc<ScoreConfig>,
+    attempts: Option<Attempts>,
+}
+
+/// Outcomes of one chunk; `None` if the shutdown came first.
+type Chunk = AbortOnDropHandle<Result<Option<Vec<Outcome>>>>;
+
+impl<S: Scorer> ScoreStage<S> {
+    /// A stage that is not yet running.
+    pub fn new(input: InputLog, scored: ScoredLog, scorer: Arc<S>, config: ScoreConfig) -> Self {
+        let model = scorer.model();
+        Self { input, scored, scorer, model, config: Arc::new(config), attempts: None }
+    }
+
+    /// Counts starts in the file at `path`, so that a post that kills the process is found and given up.
+    #[must_use]
+    pub fn count_attempts(mut self, path: &Path) -> Self {
+        self.attempts = Some(Attempts::new(path));
+        self
+    }
+
+    /// Scores until `shutdown`; then appends what is scored already, and returns. Runs for as long as the input log may
+    /// grow: watch [`ScoredLog::durable`] to know when it has caught up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] for damaged logs, the scorer's error if it stays ill, and errors of the file system that do
+    /// not pass by themselves. What was appended before stays.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
+        let result = async {
+            self.one_by_one(&shutdown).await?;
+            let (send, chunks) = mpsc::channel(self.config.chunks_in_flight.max(1));
+            tokio::try_join!(self.read(send, &shutdown), self.append(chunks, &shutdown)).map(|_| ())
+        };
+        let result = result.await;
+        if let Some(attempts) = self.attempts.clone() {
+            blocking(move || attempts.end()).await?;
+        }
+        result
+    }
+
+    /// Scores single events for as long as the attempts say so.
+    async fn one_by_one(&self, shutdown: &CancellationToken) -> Result<()> {
+        let Some(attempts) = &self.attempts else { return Ok(()) };
+        let in_flight = self.config.chunk_events.saturating_mul(self.config.chunks_in_flight + 2);
+        let in_flight = i64::try_from(in_flight).unwrap_or(i64::MAX);
+        let mut reader = self.input.reader(self.scored.end());
+        loop {
+            // The event first: a process that dies while there is nothing to score does not count.
+            let events = tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                events = reader.read(1, 0) => events?,
+            };
+            let Some((offset, event)) = events.first() else { continue };
+            let (attempts, start) = (attempts.clone(), *offset);
+            let outcomes = match blocking(move || attempts.begin(start, in_flight)).await? {
+                Plan::Together => return Ok(()),
+                Plan::Alone => {
+                    tracing::warn!(offset, "scoring a post alone, because the process died near it before");
+                    self.chunk(events, shutdown).await.map_err(panicked)??
+                }
+                Plan::GiveUp => {
+                    tracing::error!(offset, "gave up a post: the process died each time it was scored alone");
+                    let error = Error::new(ErrorKind::Internal, "process died each time this post was scored alone");
+                    let limit = self.config.max_dead_payload_bytes;
+                    Some(vec![outcome::dead(event, "score", &error, attempts::CRASHES, limit, now())])
+                }
+            };
+            let Some(outcomes) = outcomes else { return Ok(()) };
+            if !self.commit(&outcomes, shutdown).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn read(&self, chunks: mpsc::Sender<Chunk>, shutdown: &CancellationToken) -> Result<()> {
+        let mut reader = self.input.reader(self.scored.end());
+        loop {
+            // Room first: while there is none, the next chunk grows.
+            let read = async {
+                let Ok(room) = chunks.reserve().await else { return Ok(None) };
+                let events = reader.read(self.config.chunk_events, self.config.chunk_bytes).await?;
+                Ok(Some((room, events)))
+            };
+            let read = tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                read = read => read?,
+            };
+            let Some((room, events)) = read else { return Ok(()) };
+            room.send(self.chunk(events, shutdown));
+        }
+    }
+
+    fn chunk(&self, events: Vec<(i64, Event)>, shutdown: &CancellationToken) -> Chunk {
+        let (scorer, model, config) = (Arc::clone(&self.scorer), self.model.clone(), Arc::clone(&self.config));
+        let shutdown = shutdown.clone();
+        let work = async move { score_chunk(&*scorer, &model, &config, events, &shutdown).await };
+        AbortOnDropHandle::new(tokio::spawn(work))
+    }
+
+    /// Appends finished chunks in order; those that are ready together share a sync.
+    async fn append(&self, mut chunks: mpsc::Receiver<Chunk>, shutdown: &CancellationToken) -> Result<()> {
+        let mut next: Option<Chunk> = None;
+        loop {
+            let chunk = match next.take() {
+                Some(chunk) => chunk,
+                None => match chunks.recv().await {
+                    Some(chunk) => chunk,
+                    None => return Ok(()),
+                },
+            };
+            let Some(mut outcomes) = chunk.await.map_err(panicked)?? else { return Ok(()) };
+            let mut stopped = false;
+            while !stopped && outcomes.len() < self.config.append_events {
+                match chunks.try_recv() {
+                    Ok(chunk) if chunk.is_finished() => match chunk.await.map_err(panicked)?? {
+                        Some(more) => outcomes.extend(more),
+                        None => stopped = true,
+                    },
+                    Ok(chunk) => {
+                        next = Some(chunk);
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+            if !self.commit(&outcomes, shutdown).await? || stopped {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes outcomes durable; answers false if the shutdown came first.
+    async fn commit(&self, outcomes: &[Outcome], shutdown: &CancellationToken) -> Result<bool> {
+        let append = || self.scored.append(outcomes);
+        if persist("appending to the scored log", shutdown, append).await?.is_none() {
+            return Ok(false);
+        }
+        observe(outcomes, now());
+        metrics::gauge!(telemetry::LAG, "stage" => "score").set((self.input.end() - self.scored.end()) as f64);
+        Ok(true)
+    }
+}
+
+async fn score_chunk(
+    scorer: &impl Scorer,
+    model: &v1::Model,
+    config: &ScoreConfig,
+    events: Vec<(i64, Event)>,
+    shutdown: &CancellationToken,
+) -> Result<Option<Vec<Outcome>>> {
+    // Parsing and looking for entities would hold up the runtime's own threads.
+    let prepare = move || Ok(events.into_iter().map(|(_, event)| Prepared::new(event)).collect::<Vec<_>>());
+    let prepared = blocking(prepare).await?;
+    let texts = prepared.iter().filter_map(|prepared| prepared.text().map(str::to_owned)).collect();
+    let Some(verdicts) = judge(scorer, texts, shutdown).await? else { return Ok(None) };
+
+    let now = now();
+    let mut verdicts = verdicts.into_iter();
+    let mut outcomes = Vec::with_capacity(prepared.len());
+    for prepared in prepared {
+        let limit = config.max_dead_payload_bytes;
+        outcomes.push(match prepared {
+            Prepared::Malformed { event, error } => outcome::dead(&event, "parse", &error, 1, limit, now),
+            Prepared::Tombstone { event, post } => outcome::tombstone(&event, *post, now),
+            Prepared::Text { event, post, entities } => match verdicts.next() {
+                Some(Verdict::Scored(scores)) => outcome::scored(&event, *post, entities, scores, model.clone(), now),
+                Some(Verdict::Poison { error, attempts }) => outcome::dead(&event, "score", &error, attempts, limit, now),
+                None => return Err(Error::new(ErrorKind::Internal, "a text has no verdict")),
+            },
+        });
+    }
+    Ok(Some(outcomes))
+}
+
+fn observe(outcomes: &[Outcome], now: EventTime) {
+    for outcome in outcomes {
+        let ingested_at_us = match &outcome.kind {
+            Some(v1::outcome::Kind::Scored(post)) => {
+                metrics::counter!(telemetry::SCORED).increment(1);
+                post.ingested_at_us
+            }
+            Some(v1::outcome::Kind::Dead(letter)) => {
+                metrics::counter!(telemetry::DEAD, "stage" => letter.stage.clone()).increment(1);
+                letter.ingested_at_us
+            }
+            None => continue,
+        };
+        metrics::histogram!(telemetry::EVENT_TO_SCORED_SECONDS).record((now - ingested_at_us) as f64 / 1e6);
+    }
+}
+
+fn now() -> EventTime {
+    Timestamp::now().as_microsecond()
+}
+
+fn panicked(error: tokio::task::JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "scoring a chunk panicked").source(error)
+}

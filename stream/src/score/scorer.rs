@@ -1,0 +1,76 @@
+//! What the scoring stage needs of a model. A trait, so that the stage is tested without one.
+
+use undertone_error::Result;
+use undertone_inference::{Engine, Lane, Scored};
+use undertone_proto::v1;
+
+/// What a model says about one text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scores {
+    /// One entry a head.
+    pub heads: Vec<v1::HeadScores>,
+    /// `negative`, `neutral` or `positive`, if the model maps its labels to them.
+    pub sentiment: Option<String>,
+    /// P(positive) - P(negative), -1 to 1.
+    pub polarity: Option<f64>,
+    /// The probability of the sentiment.
+    pub confidence: Option<f32>,
+    /// The text's embedding.
+    pub embedding: Vec<f32>,
+    /// The text as the model read it.
+    pub clean_text: String,
+    /// ISO 639-3, if it can be told.
+    pub language: Option<String>,
+    /// Tokens that the model read.
+    pub tokens: u32,
+    /// Whether the text was longer than the model reads.
+    pub truncated: bool,
+}
+
+/// Scores texts.
+pub trait Scorer: Send + Sync + 'static {
+    /// The model that scores.
+    fn model(&self) -> v1::Model;
+
+    /// One result for each text, in order, independent of what else is asked at the same time. Waits for room in the
+    /// model's queue. An error belongs to its text: retryable if trying again may help, the user's fault if this text
+    /// can never be scored.
+    fn score_all(&self, texts: Vec<String>) -> impl Future<Output = Vec<Result<Scores>>> + Send;
+}
+
+impl Scorer for Engine {
+    fn model(&self) -> v1::Model {
+        let model = Engine::model(self);
+        v1::Model { name: model.name.clone(), revision: model.revision.clone(), precision: model.precision.clone() }
+    }
+
+    async fn score_all(&self, texts: Vec<String>) -> Vec<Result<Scores>> {
+        Engine::score_all(self, texts, Lane::Bulk).await.into_iter().map(|result| result.map(Scores::from)).collect()
+    }
+}
+
+impl From<Scored> for Scores {
+    fn from(scored: Scored) -> Self {
+        let heads = scored.heads.iter().map(|head| v1::HeadScores {
+            head: head.head.to_string(),
+            label: head.label_name().to_owned(),
+            probabilities: head
+                .labels
+                .iter()
+                .zip(&head.probabilities)
+                .map(|(label, &value)| v1::Probability { label: label.clone(), value })
+                .collect(),
+        });
+        Self {
+            heads: heads.collect(),
+            sentiment: scored.sentiment,
+            polarity: scored.polarity,
+            confidence: scored.confidence,
+            embedding: scored.embedding,
+            clean_text: scored.clean_text,
+            language: scored.language.map(str::to_owned),
+            tokens: scored.tokens,
+            truncated: scored.truncated,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use undertone_proto::v1::outcome::Kind;
+
+use super::fake::Fake;
+use super::*;
+use crate::input::SourceBatch;
+use crate::log::LogOptions;
+
+struct Rig {
+    dir: tempfile::TempDir,
+    fake: Arc<Fake>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), fake: Arc::default() }
+    }
+
+    fn input(&self) -> InputLog {
+        InputLog::open(&self.dir.path().join("input"), "c").unwrap()
+    }
+
+    fn scored(&self, input: &InputLog) -> ScoredLog {
+        let options = LogOptions { segment_bytes: 4096, ..LogOptions::new("scored") };
+        ScoredLog::open_with(&self.dir.path().join("scored"), input, options).unwrap()
+    }
+
+    fn stage(&self, input: &InputLog, scored: &ScoredLog) -> ScoreStage<Fake> {
+        let config = ScoreConfig { chunk_events: 3, chunks_in_flight: 4, ..ScoreConfig::default() };
+        ScoreStage::new(input.clone(), scored.clone(), Arc::clone(&self.fake), config)
+            .count_attempts(&self.dir.path().join("attempts.json"))
+    }
+
+    /// Runs the stage until `until` outcomes are durable.
+    async fn score(&self, until: i64) -> Vec<Outcome> {
+        let input = self.input();
+        let scored = self.scored(&input);
+        let shutdown = CancellationToken::new();
+        let mut durable = scored.durable();
+        let stop = async {
+            durable.wait_for(|end| *end >= until).await.unwrap();
+            shutdown.cancel();
+        };
+        let (run, ()) = tokio::join!(self.stage(&input, &scored).run(shutdown.clone()), stop);
+        run.unwrap();
+        let mut reader = scored.reader(0);
+        let mut outcomes = Vec::new();
+        while reader.next_offset() < scored.end() {
+            outcomes.extend(reader.read(100, 1 << 20).await.unwrap().into_iter().map(|(_, outcome)| outcome));
+        }
+        outcomes
+    }
+}
+
+async fn ingest(input: &InputLog, payloads: impl IntoIterator<Item = String>) {
+    let payloads = payloads.into_iter().map(Bytes::from).collect();
+    let first_seq = input.cursor("s").next_seq;
+    input.append(SourceBatch { source_key: "s".into(), first_seq, payloads, last: false }).await.unwrap();
+}
+
+fn post(text: &str) -> String {
+    serde_json::json!({ "source": "t", "text": text }).to_string()
+}
+
+fn short(outcome: &Outcome) -> String {
+    match outcome.kind.as_ref().unwrap() {
+        Kind::Scored(post) if post.deleted => "deleted".into(),
+        Kind::Scored(post) => post.clean_text.clone(),
+        Kind::Dead(letter) => format!("dead in {}", letter.stage),
+    }
+}
+
+#[tokio::test]
+async fn every_event_becomes_one_outcome_in_order() {
+    let rig = Rig::new();
+    let input = rig.input();
+    let tombstone = r#"{"id":"1","created_at":"2026-05-01T12:00:00Z","deleted":true}"#.to_owned();
+    ingest(&input, [post("a"), "nonsense".into(), tombstone, post("internal"), post("busy"), post("toolarge"), post("b")]).await;
+    drop(input);
+    let outcomes = rig.score(7).await;
+    let expected = ["A", "dead in parse", "deleted", "dead in score", "BUSY", "dead in score", "B"];
+    assert_eq!(outcomes.iter().map(short).collect::<Vec<_>>(), expected);
+    let offsets: Vec<_> = outcomes.iter().map(|outcome| crate::scored::origin(outcome).unwrap().offset).collect();
+    assert_eq!(offsets, (0..7).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_is_durable_is_never_scored_again() {
+    let rig = Rig::new();
+    let input = rig.input();
+    ingest(&input, (0..20).map(|n| post(&format!("first {n}")))).await;
+    let before = rig.score(20).await;
+    ingest(&input, [post("second")]).await;
+    drop(input);
+    rig.fake.seen.lock().unwrap().clear();
+    let after = rig.score(21).await;
+    assert_eq!(after[..20], before);
+    assert_eq!(*rig.fake.seen.lock().unwrap(), ["second"]);
+}
+
+#[tokio::test]
+async fn chunks_are_scored_side_by_side_but_not_without_bound() {
+    let rig = Rig::new();
+    ingest(&rig.input(), (0..200).map(|n| post(&"x".repeat(n % 11 + 1)))).await;
+    rig.score(200).await;
+    let most = rig.fake.most_running.load(Ordering::SeqCst);
+    assert!((2..=6).contains(&most), "{most} chunks at once");
+}
+
+#[tokio::test]
+async fn a_shutdown_keeps_what_is_scored_and_waits_for_nothing() {
+    let rig = Rig::new();
+    let input = rig.input();
+    ingest(&input, [post("a"), post("b"), post("c"), post("always unavailable"), post("d")]).await;
+    drop(input);
+    let outcomes = tokio::time::timeout(Duration::from_secs(5), rig.score(3)).await.unwrap();
+    assert_eq!(outcomes.iter().map(short).collect::<Vec<_>>(), ["A", "B", "C"]);
+    assert!(!rig.dir.path().join("attempts.json").exists(), "a shutdown is no crash");
+}
+
+#[tokio::test]
+async fn a_post_that_kills_the_process_is_found_and_given_up_alone() {
+    let rig = Rig::new();
+    ingest(&rig.input(), (0..9).map(|n| post(&format!("p{n}")))).await;
+    // What three crashes among many, and three more with the first post alone, leave behind.
+    std::fs::write(rig.dir.path().join("attempts.json"), r#"{"start":0,"starts":3,"alone_until":4}"#).unwrap();
+    let outcomes = rig.score(9).await;
+    assert_eq!(outcomes.iter().map(short).collect::<Vec<_>>(), ["dead in score", "P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8"]);
+    let seen = rig.fake.seen.lock().unwrap().clone();
+    assert!(!seen.contains(&"p0".into()) && seen.contains(&"p8".into()), "{seen:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Whatever a crash cuts off the scored log, going on gives each event one outcome, in order.
+    #[test]
+    fn a_crash_anywhere_neither_loses_nor_doubles(count in 1i64..40, cut: prop::sample::Index) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let rig = Rig::new();
+            ingest(&rig.input(), (0..count).map(|n| post(&format!("p{n}")))).await;
+            rig.score(count).await;
+            let last = std::fs::read_dir(rig.dir.path().join("scored")).unwrap().map(|e| e.unwrap().path()).max().unwrap();
+            let bytes = std::fs::read(&last).unwrap();
+            let header = 44 + u32::from_le_bytes(bytes[36..40].try_into().unwrap()) as usize;
+            std::fs::write(&last, &bytes[..header + cut.index(bytes.len() - header + 1)]).unwrap();
+            let outcomes = rig.score(count).await;
+            let texts: Vec<_> = outcomes.iter().map(short).collect();
+            assert_eq!(texts, (0..count).map(|n| format!("P{n}")).collect::<Vec<_>>());
+        });
+    }
+}
