@@ -28,7 +28,7 @@ fmt: ## format the code
 
 bench: build ## throughput and latency of the core, then Criterion's benches
 	@./target/release/undertone bench
-	@$(ENV) && cargo bench --locked -p undertone-inference
+	@$(ENV) && cargo bench --profile release --locked -p undertone-inference
 
 page: ## build the live page into gateway/page/dist
 	@cd gateway/page && npm ci --no-audit --no-fund && npm run build

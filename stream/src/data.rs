@@ -91,8 +91,7 @@ pub fn dead_letters(root: &Path) -> PathBuf {
 fn lock(root: &Path) -> Result<File> {
     let path = root.join("lock");
     let failed = |e| io_error("cannot lock data folder", &path, e);
-    let mut file =
-        File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -115,10 +114,14 @@ fn check_version(path: &Path) -> Result<()> {
     match read(path)? {
         None => replace(path, format!("{VERSION}\n").as_bytes()),
         Some(found) if found.trim() == VERSION.to_string() => Ok(()),
-        Some(found) => Err(Error::new(ErrorKind::Unsupported, "data folder has a layout that this version does not know")
-            .with("path", path.display())
-            .with("version", found.trim())
-            .help(format!("run the version of undertone that made it, or choose another folder; this one knows {VERSION}"))),
+        Some(found) => {
+            Err(Error::new(ErrorKind::Unsupported, "data folder has a layout that this version does not know")
+                .with("path", path.display())
+                .with("version", found.trim())
+                .help(format!(
+                    "run the version of undertone that made it, or choose another folder; this one knows {VERSION}"
+                )))
+        }
     }
 }
 
@@ -157,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_folder_keeps_its_id() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let root = dir.path().join("deep/data");
         let id = DataFolder::open(&root).unwrap().id();
         assert_eq!(DataFolder::open(&root).unwrap().id(), id);
@@ -165,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_second_opening_is_refused_by_name_and_pid() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let first = DataFolder::open(dir.path()).unwrap();
         let error = DataFolder::open(dir.path()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict);
@@ -178,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_is_lost_or_strange_is_not_made_again() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         drop(DataFolder::open(dir.path()).unwrap());
         fs::create_dir(dir.path().join("input")).unwrap();
         fs::remove_file(dir.path().join("id")).unwrap();

@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn replace_leaves_the_new_content_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let path = dir.path().join("position");
         replace(&path, b"one").unwrap();
         replace(&path, b"two").unwrap();

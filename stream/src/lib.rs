@@ -21,3 +21,11 @@ pub mod score;
 pub mod scored;
 pub mod source;
 pub mod telemetry;
+
+#[cfg(test)]
+mod testing {
+    /// A folder for logic that syncs a lot: in memory where the system offers it. `tests/` runs on the real disk.
+    pub(crate) fn dir() -> tempfile::TempDir {
+        tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+    }
+}

@@ -147,7 +147,8 @@ impl OutcomeReader {
 
 fn decode(offset: i64, bytes: Bytes) -> Result<Outcome> {
     Outcome::decode(bytes).map_err(|e| {
-        let error = Error::new(ErrorKind::Corrupt, "scored log holds a frame that is no outcome").with("offset", offset);
+        let error =
+            Error::new(ErrorKind::Corrupt, "scored log holds a frame that is no outcome").with("offset", offset);
         error.source(e).help("was it written by a newer version of undertone?")
     })
 }
@@ -173,7 +174,7 @@ mod tests {
 
     #[tokio::test]
     async fn outcomes_stand_at_the_offsets_of_their_events() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let input = input_with_two_events(dir.path()).await;
         let scored = ScoredLog::open(&dir.path().join("scored"), &input).unwrap();
         assert_eq!(scored.append(&[dead(&input, 1)]).await.unwrap_err().kind(), ErrorKind::Internal);
@@ -184,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_scored_log_of_another_input_log_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let input = input_with_two_events(dir.path()).await;
         drop(ScoredLog::open(&dir.path().join("scored"), &input).unwrap());
         let other = InputLog::open(&dir.path().join("other"), "c").unwrap();
@@ -194,7 +195,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_input_log_that_lost_its_tail_is_noticed() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let input = input_with_two_events(dir.path()).await;
         let scored = ScoredLog::open(&dir.path().join("scored"), &input).unwrap();
         scored.append(&[dead(&input, 0), dead(&input, 1)]).await.unwrap();

@@ -2,6 +2,7 @@
 //! on, and then every line of the file is one event, every event one outcome, every dead outcome one line.
 
 #![cfg(feature = "failpoints")]
+#![allow(clippy::unwrap_used)] // the lint does not see that the helpers belong to tests
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -61,7 +62,8 @@ fn child() {
         let dead = DeadLetterFile::open(&data.dead_letters(), input.partition()).unwrap();
         let shutdown = CancellationToken::new();
         let config = ScoreConfig { chunk_events: 16, append_events: 16, ..ScoreConfig::default() };
-        let stage = ScoreStage::new(input.clone(), scored.clone(), Arc::new(Upper), config).count_attempts(&data.attempts());
+        let stage =
+            ScoreStage::new(input.clone(), scored.clone(), Arc::new(Upper), config).count_attempts(&data.attempts());
         let everything = async {
             let ingest = Ingest::new(input.clone(), CancellationToken::new());
             assert!(ingest.file(&root.join("input.jsonl"), &ReadOptions::default()).await?.finished);
@@ -109,7 +111,8 @@ async fn check(root: &Path, point: &str) {
             check_outcome(offset, outcome);
         }
     }
-    let dead: Vec<_> = dead::read(&data.dead_letters()).unwrap().map(|letter| letter.unwrap().origin.unwrap().offset).collect();
+    let dead: Vec<_> =
+        dead::read(&data.dead_letters()).unwrap().map(|letter| letter.unwrap().origin.unwrap().offset).collect();
     assert_eq!(dead, (0..LINES).filter(|n| n % MALFORMED == 0).collect::<Vec<_>>(), "{point}");
 }
 
@@ -148,7 +151,11 @@ async fn a_crash_at_every_point_neither_loses_nor_doubles() {
 async fn many_crashes_in_one_folder_add_up_to_nothing() {
     let dir = prepare();
     let mut crashes = 0;
-    for point in ["input.torn=on@1", "scored.torn=on@2", "scored.before-sync=abort@4", "dead.before-sync=abort@1"].iter().cycle().take(16) {
+    for point in ["input.torn=on@1", "scored.torn=on@2", "scored.before-sync=abort@4", "dead.before-sync=abort@1"]
+        .iter()
+        .cycle()
+        .take(16)
+    {
         crashes += i32::from(!spawn(dir.path(), point).status.success());
     }
     assert!(crashes >= 4, "{crashes} crashes");

@@ -118,8 +118,10 @@ impl DeadLetterFile {
                 () = sleep_until(hint_due), if behind => Vec::new(),
                 outcomes = reader.read(4096, 8 << 20) => outcomes?,
             };
-            metrics::gauge!(telemetry::LAG, "stage" => "dead-letters").set((scored.end() - reader.next_offset()) as f64);
-            let letters: Arc<Vec<DeadLetter>> = Arc::new(outcomes.into_iter().filter_map(|(_, outcome)| dead(outcome)).collect());
+            metrics::gauge!(telemetry::LAG, "stage" => "dead-letters")
+                .set((scored.end() - reader.next_offset()) as f64);
+            let letters: Arc<Vec<DeadLetter>> =
+                Arc::new(outcomes.into_iter().filter_map(|(_, outcome)| dead(outcome)).collect());
             let next = reader.next_offset();
             if !letters.is_empty() {
                 let append = || self.append(Arc::clone(&letters));
@@ -237,7 +239,9 @@ pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<DeadLetter>> + us
             Ok(_) if line.pop() == Some(b'\n') => {
                 number += 1;
                 let place = |e: Error| {
-                    e.with("path", path.display()).with("line", number).help("remove that line, or restore the file from a copy")
+                    e.with("path", path.display())
+                        .with("line", number)
+                        .help("remove that line, or restore the file from a copy")
                 };
                 Some(line::decode(&line).map_err(place))
             }

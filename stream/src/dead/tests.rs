@@ -45,7 +45,7 @@ fn offsets(path: &Path) -> Vec<i64> {
 
 #[tokio::test]
 async fn letters_are_written_once_and_the_position_moves_without_them() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::dir();
     let path = dir.path().join("dead-letters.jsonl");
     let (input, scored) = logs(dir.path(), &[false, true, true, false, false]).await;
     let file = DeadLetterFile::open(&path, input.partition()).unwrap();
@@ -61,7 +61,7 @@ async fn letters_are_written_once_and_the_position_moves_without_them() {
 
 #[tokio::test]
 async fn a_new_input_log_starts_at_its_own_beginning() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::dir();
     let path = dir.path().join("dead-letters.jsonl");
     let (input, scored) = logs(&dir.path().join("one"), &[true, false]).await;
     follow(&DeadLetterFile::open(&path, input.partition()).unwrap(), &scored).await;
@@ -74,7 +74,7 @@ async fn a_new_input_log_starts_at_its_own_beginning() {
 
 #[test]
 fn a_whole_line_that_is_no_letter_is_named() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::dir();
     let path = dir.path().join("dead-letters.jsonl");
     std::fs::write(&path, "{}\n").unwrap();
     let partition = Partition { cluster: "c".into(), topic: "t".into(), partition: 0 };
@@ -91,7 +91,7 @@ proptest! {
     fn a_torn_file_is_made_whole_again(dead in prop::collection::vec(any::<bool>(), 1..12), cut: prop::sample::Index) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = crate::testing::dir();
             let path = dir.path().join("dead-letters.jsonl");
             let (input, scored) = logs(dir.path(), &dead).await;
             follow(&DeadLetterFile::open(&path, input.partition()).unwrap(), &scored).await;

@@ -46,7 +46,10 @@ impl Cursors {
             return Err(Error::new(ErrorKind::Conflict, "batch does not continue its source")
                 .with("source", key)
                 .with("sequence", first_seq)
-                .with("expected", if cursor.finished { "nothing: it is finished".into() } else { cursor.next_seq.to_string() })
+                .with(
+                    "expected",
+                    if cursor.finished { "nothing: it is finished".into() } else { cursor.next_seq.to_string() },
+                )
                 .help("start from the source's cursor in the input log"));
         }
         Ok(())

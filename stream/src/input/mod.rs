@@ -241,7 +241,7 @@ mod tests {
 
     #[tokio::test]
     async fn events_come_back_with_their_origin_and_their_bytes() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let input = open(dir.path());
         let payload = Bytes::from_static(b"\xff not utf-8");
         let raw = SourceBatch { source_key: "s".into(), first_seq: 0, payloads: vec![payload.clone()], last: false };
@@ -255,7 +255,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_finished_source_takes_nothing_more_even_after_its_events_are_trimmed() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let input = open(dir.path());
         input.append(batch("file:1", 0, &["a", "b"], true)).await.unwrap();
         for n in 0..40 {
@@ -273,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_batch_that_repeats_or_skips_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let input = open(dir.path());
         input.append(batch("s", 0, &["a", "b"], false)).await.unwrap();
         for seq in [0, 1, 3] {
@@ -288,7 +288,7 @@ mod tests {
         /// Whatever a crash cuts, the cursors say exactly what is still there.
         #[test]
         fn cursors_are_as_durable_as_the_events(appends in prop::collection::vec((0u8..3, 1usize..4), 1..20), cut: prop::sample::Index) {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = crate::testing::dir();
             let input = open(dir.path());
             let mut keys = Vec::new();
             for (source, count) in appends {

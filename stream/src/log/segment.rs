@@ -93,9 +93,10 @@ impl Header {
     /// Reads the header of the segment at `path`.
     pub(super) fn read(path: &Path, file: &mut File) -> Result<Self> {
         let corrupt = |what: &str| {
-            Error::new(ErrorKind::Corrupt, what).with("path", path.display()).with("byte", 0).help(
-                "restore the file from a copy; Undertone never changes a header, so something else did",
-            )
+            Error::new(ErrorKind::Corrupt, what)
+                .with("path", path.display())
+                .with("byte", 0)
+                .help("restore the file from a copy; Undertone never changes a header, so something else did")
         };
         let failed = |e| io_error("cannot read segment", path, e);
         let length = file.metadata().map_err(failed)?.len();
@@ -130,7 +131,9 @@ impl Header {
         let header =
             Self { topic: Uuid::from_bytes(part(&fixed, 12)), first: i64::from_le_bytes(part(&fixed, 28)), snapshot };
         if name(header.first) != path.file_name().unwrap_or_default().to_string_lossy() {
-            return Err(corrupt("segment was renamed: its header says another first offset").with("first", header.first));
+            return Err(
+                corrupt("segment was renamed: its header says another first offset").with("first", header.first)
+            );
         }
         Ok(header)
     }

@@ -52,7 +52,7 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_log_keeps_its_topic_and_its_frames_across_segments() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::dir();
     let of: Vec<_> = (0..50u8).map(|n| vec![n; usize::from(n) * 20]).collect();
     let topic = {
         let log = open(dir.path()).unwrap();
@@ -71,7 +71,7 @@ fn a_log_keeps_its_topic_and_its_frames_across_segments() {
 
 #[test]
 fn a_reader_waits_for_what_is_durable() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::dir();
     let log = open(dir.path()).unwrap();
     run(async {
         let mut reader = log.reader(1);
@@ -87,7 +87,7 @@ fn a_reader_waits_for_what_is_durable() {
 
 #[test]
 fn trimming_removes_whole_segments_and_readers_below_are_told() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::dir();
     let log = open(dir.path()).unwrap();
     for n in 0..20u8 {
         append(&log, &[vec![n; 150]]).unwrap();
@@ -106,7 +106,7 @@ fn trimming_removes_whole_segments_and_readers_below_are_told() {
 
 #[test]
 fn a_full_disk_leaves_no_half_frame_behind() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::dir();
     let log = open(dir.path()).unwrap();
     append(&log, &[b"kept".to_vec()]).unwrap();
     let length = fs::metadata(&segments(dir.path())[0]).unwrap().len();
@@ -122,7 +122,7 @@ fn a_full_disk_leaves_no_half_frame_behind() {
 
 #[test]
 fn a_frame_over_the_limit_is_refused_and_harms_nothing() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::dir();
     let log = open(dir.path()).unwrap();
     let error = append(&log, &[b"small".to_vec(), vec![0; (1 << 20) + 1]]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
@@ -131,7 +131,7 @@ fn a_frame_over_the_limit_is_refused_and_harms_nothing() {
 
 #[test]
 fn a_segment_that_was_never_finished_is_removed() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::dir();
     append(&open(dir.path()).unwrap(), &[b"a".to_vec()]).unwrap();
     fs::write(dir.path().join("00000000000000000001.new"), b"UNDT").unwrap();
     assert_eq!(open(dir.path()).unwrap().end(), 1);
@@ -140,7 +140,7 @@ fn a_segment_that_was_never_finished_is_removed() {
 
 #[test]
 fn a_missing_segment_in_the_middle_is_corrupt_not_skipped() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::dir();
     let log = open(dir.path()).unwrap();
     for n in 0..20u8 {
         append(&log, &[vec![n; 150]]).unwrap();
@@ -153,7 +153,7 @@ fn a_missing_segment_in_the_middle_is_corrupt_not_skipped() {
 
 #[test]
 fn a_format_of_another_version_is_named() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::dir();
     drop(open(dir.path()).unwrap());
     let path = &segments(dir.path())[0];
     let mut bytes = fs::read(path).unwrap();
@@ -165,7 +165,8 @@ fn a_format_of_another_version_is_named() {
 }
 
 fn batches() -> impl Strategy<Value = Vec<Vec<Vec<u8>>>> {
-    let payload = prop_oneof![4 => prop::collection::vec(any::<u8>(), 0..60), 1 => prop::collection::vec(any::<u8>(), 400..900)];
+    let payload =
+        prop_oneof![4 => prop::collection::vec(any::<u8>(), 0..60), 1 => prop::collection::vec(any::<u8>(), 400..900)];
     prop::collection::vec(prop::collection::vec(payload, 1..5), 1..8)
 }
 
@@ -195,7 +196,7 @@ proptest! {
     /// A crash leaves any prefix of the last segment. What reopens is a prefix of the frames, and takes more.
     #[test]
     fn any_torn_tail_reopens_to_a_prefix(batches in batches(), cut: prop::sample::Index) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let all: Vec<_> = batches.concat();
         let log = open(dir.path()).unwrap();
         for batch in &batches {
@@ -224,7 +225,7 @@ proptest! {
     /// that a later batch proves durable.
     #[test]
     fn flipped_bits_are_never_believed(batches in batches(), file: prop::sample::Index, bit: prop::sample::Index) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let all: Vec<_> = batches.concat();
         let log = open(dir.path()).unwrap();
         for batch in &batches {
@@ -250,7 +251,7 @@ proptest! {
     /// Any history of appends, failures, trims and reopenings equals a vector with a start.
     #[test]
     fn a_log_is_a_vector_with_a_start(steps in prop::collection::vec(step(), 1..30)) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let mut log = open(dir.path()).unwrap();
         let mut model: Vec<Vec<u8>> = Vec::new();
         for step in steps {

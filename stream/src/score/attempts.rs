@@ -85,7 +85,9 @@ impl Attempts {
     /// Forgets: this end is no crash. Blocks.
     pub(super) fn end(&self) -> Result<()> {
         match std::fs::remove_file(&self.path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io_error("cannot remove attempts", &self.path, e)),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(io_error("cannot remove attempts", &self.path, e))
+            }
             _ => self.path.parent().map_or(Ok(()), sync_dir),
         }
     }
@@ -99,7 +101,7 @@ mod tests {
 
     #[test]
     fn crashes_at_one_place_lead_from_together_to_alone_to_giving_up() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let attempts = Attempts::new(&dir.path().join("attempts.json"));
         let begin = |start| attempts.begin(start, 10).unwrap();
         assert_eq!([begin(5), begin(5), begin(5)], [Plan::Together; 3]);
@@ -116,7 +118,7 @@ mod tests {
         /// Whichever post kills, it alone is given up, after a bounded number of crashes.
         #[test]
         fn only_the_killer_is_given_up(killer in 0i64..40, in_flight in 1i64..20) {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = crate::testing::dir();
             let attempts = Attempts::new(&dir.path().join("attempts.json"));
             let (mut position, mut crashes, mut given_up) = (0, 0, Vec::new());
             while position < 40 {

@@ -19,7 +19,10 @@ const MAX_ILL_ROUNDS: u32 = 8;
 pub(super) enum Verdict {
     Scored(Scores),
     /// It is the text's own fault.
-    Poison { error: Error, attempts: u32 },
+    Poison {
+        error: Error,
+        attempts: u32,
+    },
 }
 
 /// What an error of one text says should happen next.
@@ -62,7 +65,8 @@ pub(super) async fn judge(
         let mut again = Vec::new();
         let mut trouble = None;
         for (i, result) in std::mem::take(&mut open).into_iter().zip(results) {
-            let (Some(text), Some(tried), Some(verdict)) = (texts.get(i), attempts.get_mut(i), verdicts.get_mut(i)) else {
+            let (Some(text), Some(tried), Some(verdict)) = (texts.get(i), attempts.get_mut(i), verdicts.get_mut(i))
+            else {
                 continue;
             };
             *tried += 1;

@@ -55,7 +55,13 @@ pub struct ScoreConfig {
 
 impl Default for ScoreConfig {
     fn default() -> Self {
-        Self { chunk_events: 256, chunk_bytes: 1 << 20, chunks_in_flight: 16, append_events: 4096, max_dead_payload_bytes: 1 << 20 }
+        Self {
+            chunk_events: 256,
+            chunk_bytes: 1 << 20,
+            chunks_in_flight: 16,
+            append_events: 4096,
+            max_dead_payload_bytes: 1 << 20,
+        }
     }
 }
 
@@ -232,7 +238,9 @@ async fn score_chunk(
             Prepared::Tombstone { event, post } => outcome::tombstone(&event, *post, now),
             Prepared::Text { event, post, entities } => match verdicts.next() {
                 Some(Verdict::Scored(scores)) => outcome::scored(&event, *post, entities, scores, model.clone(), now),
-                Some(Verdict::Poison { error, attempts }) => outcome::dead(&event, "score", &error, attempts, limit, now),
+                Some(Verdict::Poison { error, attempts }) => {
+                    outcome::dead(&event, "score", &error, attempts, limit, now)
+                }
                 None => return Err(Error::new(ErrorKind::Internal, "a text has no verdict")),
             },
         });

@@ -46,7 +46,14 @@ impl Prepared {
 }
 
 /// An event that was scored.
-pub(super) fn scored(event: &Event, post: Post, entities: Entities, scores: Scores, model: Model, now: EventTime) -> Outcome {
+pub(super) fn scored(
+    event: &Event,
+    post: Post,
+    entities: Entities,
+    scores: Scores,
+    model: Model,
+    now: EventTime,
+) -> Outcome {
     let post = ScoredPost {
         text: post.text.clone(),
         clean_text: scores.clean_text,
@@ -79,7 +86,11 @@ fn common(event: &Event, post: Post) -> ScoredPost {
         version: identity::version(&post, &event.payload, event.ingested_at_us),
         run: LIVE_RUN.to_owned(),
         late: post.is_late(event.ingested_at_us),
-        extra_json: if post.extra.is_empty() { String::new() } else { serde_json::Value::Object(post.extra).to_string() },
+        extra_json: if post.extra.is_empty() {
+            String::new()
+        } else {
+            serde_json::Value::Object(post.extra).to_string()
+        },
         source: post.source,
         id: post.id,
         created_at_us: post.created_at_us,
@@ -96,7 +107,14 @@ fn common(event: &Event, post: Post) -> ScoredPost {
 }
 
 /// An event that cannot become a scored post. Payloads over `max_payload` bytes are left out; Bronze has them.
-pub(super) fn dead(event: &Event, stage: &str, error: &Error, attempts: u32, max_payload: usize, now: EventTime) -> Outcome {
+pub(super) fn dead(
+    event: &Event,
+    stage: &str,
+    error: &Error,
+    attempts: u32,
+    max_payload: usize,
+    now: EventTime,
+) -> Outcome {
     let mut reason = error.to_string();
     reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
     let letter = DeadLetter {
@@ -138,8 +156,14 @@ mod tests {
         let model = Model { name: "m".into(), ..Model::default() };
         let outcome = scored(&event, *post, entities, scores, model.clone(), NOW + 5);
         let Some(outcome::Kind::Scored(post)) = outcome.kind else { panic!("a scored post") };
-        assert_eq!((post.text.as_str(), post.clean_text.as_str(), post.run.as_str()), ("Hi @ann #Tea", "hi ann tea", "live"));
-        assert_eq!((post.declared_language.as_deref(), post.tags, post.metrics["likes"]), (Some("en"), vec!["a".into()], 2.0));
+        assert_eq!(
+            (post.text.as_str(), post.clean_text.as_str(), post.run.as_str()),
+            ("Hi @ann #Tea", "hi ann tea", "live")
+        );
+        assert_eq!(
+            (post.declared_language.as_deref(), post.tags, post.metrics["likes"]),
+            (Some("en"), vec!["a".into()], 2.0)
+        );
         assert_eq!(post.extra_json, r#"{"extra":{"k":[1]}}"#);
         assert_eq!(post.entities.unwrap().hashtags, ["tea"]);
         assert_eq!((post.model, post.scored_at_us, post.ingested_at_us), (Some(model), NOW + 5, NOW));

@@ -17,7 +17,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), fake: Arc::default() }
+        Self { dir: crate::testing::dir(), fake: Arc::default() }
     }
 
     fn input(&self) -> InputLog {
@@ -79,7 +79,11 @@ async fn every_event_becomes_one_outcome_in_order() {
     let rig = Rig::new();
     let input = rig.input();
     let tombstone = r#"{"id":"1","created_at":"2026-05-01T12:00:00Z","deleted":true}"#.to_owned();
-    ingest(&input, [post("a"), "nonsense".into(), tombstone, post("internal"), post("busy"), post("toolarge"), post("b")]).await;
+    ingest(
+        &input,
+        [post("a"), "nonsense".into(), tombstone, post("internal"), post("busy"), post("toolarge"), post("b")],
+    )
+    .await;
     drop(input);
     let outcomes = rig.score(7).await;
     let expected = ["A", "dead in parse", "deleted", "dead in score", "BUSY", "dead in score", "B"];
@@ -129,7 +133,10 @@ async fn a_post_that_kills_the_process_is_found_and_given_up_alone() {
     // What three crashes among many, and three more with the first post alone, leave behind.
     std::fs::write(rig.dir.path().join("attempts.json"), r#"{"start":0,"starts":3,"alone_until":4}"#).unwrap();
     let outcomes = rig.score(9).await;
-    assert_eq!(outcomes.iter().map(short).collect::<Vec<_>>(), ["dead in score", "P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8"]);
+    assert_eq!(
+        outcomes.iter().map(short).collect::<Vec<_>>(),
+        ["dead in score", "P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8"]
+    );
     let seen = rig.fake.seen.lock().unwrap().clone();
     assert!(!seen.contains(&"p0".into()) && seen.contains(&"p8".into()), "{seen:?}");
 }

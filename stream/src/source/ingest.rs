@@ -143,7 +143,8 @@ impl Ingest {
             if received == 0 {
                 return Err(Error::new(ErrorKind::Internal, "reader of a source ended without saying so"));
             }
-            let mut batch = SourceBatch { source_key: source_key.clone(), first_seq: next_seq, payloads: Vec::new(), last: false };
+            let mut batch =
+                SourceBatch { source_key: source_key.clone(), first_seq: next_seq, payloads: Vec::new(), last: false };
             let mut room = VecDeque::with_capacity(received);
             let mut end = None;
             for step in waiting.drain(..) {
@@ -182,7 +183,11 @@ impl Ingest {
 
 enum Step {
     /// `bytes` is given back when the record is durable.
-    Record { payload: Bytes, last: bool, bytes: OwnedSemaphorePermit },
+    Record {
+        payload: Bytes,
+        last: bool,
+        bytes: OwnedSemaphorePermit,
+    },
     End(Result<()>),
 }
 
@@ -265,7 +270,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_is_known_by_its_content() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let input = InputLog::open(&dir.path().join("input"), "c").unwrap();
         let (one, two, empty) = (dir.path().join("1.jsonl"), dir.path().join("2.jsonl"), dir.path().join("3.jsonl"));
         std::fs::write(&one, "a\nb\nc").unwrap();
@@ -281,11 +286,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_is_taken_in_before_it_ends() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let input = InputLog::open(dir.path(), "c").unwrap();
         let (reader, mut writer) = std::io::pipe().unwrap();
         let ingest = Ingest::new(input.clone(), CancellationToken::new());
-        let taken = tokio::spawn(async move { ingest.stream("stdin:1", Box::new(reader), &ReadOptions::default()).await });
+        let taken =
+            tokio::spawn(async move { ingest.stream("stdin:1", Box::new(reader), &ReadOptions::default()).await });
         std::io::Write::write_all(&mut writer, b"first line\n").unwrap();
         input.durable().wait_for(|end| *end == 1).await.unwrap();
         std::io::Write::write_all(&mut writer, b"second line").unwrap();
@@ -296,7 +302,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_came_before_an_error_stays() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let input = InputLog::open(dir.path(), "c").unwrap();
         let lines = (0..9000).map(|n| format!("{n}\n")).collect::<String>();
         let zst = zstd::encode_all(lines.as_bytes(), 1).unwrap();
@@ -311,7 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_log_does_not_run_far_ahead_of_its_consumer() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = crate::testing::dir();
         let input = InputLog::open(&dir.path().join("input"), "c").unwrap();
         let path = dir.path().join("a.jsonl");
         std::fs::write(&path, "{}\n".repeat(20_000)).unwrap();
@@ -337,7 +343,7 @@ mod tests {
         fn an_interrupted_file_goes_on_where_it_stopped(lines in 1usize..60, cut: prop::sample::Index) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let dir = tempfile::tempdir().unwrap();
+                let dir = crate::testing::dir();
                 let (path, logs) = (dir.path().join("a.jsonl"), dir.path().join("input"));
                 let lines: Vec<String> = (0..lines).map(|n| format!("line {n}")).collect();
                 std::fs::write(&path, lines.join("\n")).unwrap();

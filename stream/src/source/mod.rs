@@ -70,9 +70,9 @@ impl Format {
             None => path.to_owned(),
         };
         let unknown = || {
-            Error::new(ErrorKind::InvalidInput, "file name does not say its format")
-                .with("path", path.display())
-                .help("end it in .jsonl, .csv, .tsv, .parquet or .txt (and .gz or .zst if compressed), or name the format")
+            Error::new(ErrorKind::InvalidInput, "file name does not say its format").with("path", path.display()).help(
+                "end it in .jsonl, .csv, .tsv, .parquet or .txt (and .gz or .zst if compressed), or name the format",
+            )
         };
         stem.extension().and_then(|e| e.to_str()).and_then(|e| e.parse().ok()).ok_or_else(unknown)
     }
@@ -117,7 +117,9 @@ pub fn open(path: &Path, options: &ReadOptions) -> Result<RecordReader> {
     let failed = |e| io_error("cannot open source", path, e);
     let file = File::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.is_dir() {
-        return Err(Error::new(ErrorKind::InvalidInput, "source is a folder").with("path", path.display()).help("name a file"));
+        return Err(Error::new(ErrorKind::InvalidInput, "source is a folder")
+            .with("path", path.display())
+            .help("name a file"));
     }
     let name = path.display().to_string();
     if format == Format::Parquet && Compression::of(path).is_none() {

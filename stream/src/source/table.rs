@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    ArrowTimestampType, TimestampMicrosecondType as Micros, TimestampMillisecondType as Millis, TimestampNanosecondType as Nanos,
-    TimestampSecondType as Seconds,
+    ArrowTimestampType, TimestampMicrosecondType as Micros, TimestampMillisecondType as Millis,
+    TimestampNanosecondType as Nanos, TimestampSecondType as Seconds,
 };
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_json::WriterBuilder;
@@ -25,7 +25,9 @@ const ROWS: usize = 256;
 /// Parquet begins at its end: a stream must become a file first, one that vanishes with its handle.
 pub(super) fn spool(name: &str, mut stream: Stream) -> Result<File> {
     let failed = |e: io::Error| {
-        Error::new(ErrorKind::Unavailable, "cannot keep a stream of Parquet in a temporary file").with("source", name).source(e)
+        Error::new(ErrorKind::Unavailable, "cannot keep a stream of Parquet in a temporary file")
+            .with("source", name)
+            .source(e)
     };
     let mut file = tempfile::tempfile().map_err(failed)?;
     io::copy(&mut stream, &mut file).map_err(|e| broken(name, 0, e))?;
@@ -54,7 +56,8 @@ pub(super) fn reader(name: String, file: File, options: &ReadOptions) -> Result<
             match batches.next()?.and_then(|batch| rows(&batch)) {
                 Ok(rows) => ready = rows.into_iter(),
                 Err(e) => {
-                    let error = Error::new(ErrorKind::InvalidInput, "rows of Parquet are damaged or of an unknown type");
+                    let error =
+                        Error::new(ErrorKind::InvalidInput, "rows of Parquet are damaged or of an unknown type");
                     return Some(Err(error.with("source", &source).with("after_row", number).source(e)));
                 }
             }

@@ -41,7 +41,13 @@ fn as_format(format: Format) -> ReadOptions {
 
 #[test]
 fn a_name_says_its_format() {
-    let cases = [("a.jsonl", Format::Jsonl), ("a.b.CSV.gz", Format::Csv), ("a.tsv.zst", Format::Tsv), ("a.parquet", Format::Parquet), ("a.txt", Format::Text)];
+    let cases = [
+        ("a.jsonl", Format::Jsonl),
+        ("a.b.CSV.gz", Format::Csv),
+        ("a.tsv.zst", Format::Tsv),
+        ("a.parquet", Format::Parquet),
+        ("a.txt", Format::Text),
+    ];
     for (name, format) in cases {
         assert_eq!(Format::of(Path::new(name)).unwrap(), format, "{name}");
     }
@@ -140,7 +146,7 @@ fn an_open_quote_does_not_swallow_the_file_into_memory() {
 
 #[test]
 fn compression_is_by_name_and_by_first_bytes() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::dir();
     let plain = b"{\"text\":\"a\"}\n{\"text\":\"b\"}\n";
     // Two gzip members and two zstd frames, as concatenated files have.
     let gz = [gzip(&plain[..13]), gzip(&plain[13..])].concat();
@@ -157,7 +163,7 @@ fn compression_is_by_name_and_by_first_bytes() {
 
 #[test]
 fn a_file_that_is_cut_short_ends_in_an_error() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::dir();
     let lines = (0..5000).map(|n| format!("{{\"text\":\"{n}\"}}\n")).collect::<String>();
     let (gz, zst) = (gzip(lines.as_bytes()), zstd::encode_all(lines.as_bytes(), 1).unwrap());
     for (name, bytes) in [("a.jsonl.gz", &gz[..gz.len() - 9]), ("a.jsonl.zst", &zst[..zst.len() - 9])] {
@@ -184,7 +190,7 @@ fn parquet() -> Vec<u8> {
 
 #[test]
 fn rows_of_parquet_become_objects_with_times_in_rfc_3339() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::dir();
     let at = "2026-05-01T10:00:00Z";
     let first = format!(r#"{{"id":1,"text":"a\nb","created_at":"{at}","seen_at":"{at}","local":"{at}"}}"#);
     for (name, bytes) in [("a.parquet", parquet()), ("a.parquet.zst", zstd::encode_all(&*parquet(), 1).unwrap())] {
@@ -201,7 +207,7 @@ fn rows_of_parquet_become_objects_with_times_in_rfc_3339() {
 
 #[test]
 fn a_missing_file_and_a_folder_are_named() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::dir();
     assert_eq!(open(&dir.path().join("no.csv"), &ReadOptions::default()).err().unwrap().kind(), ErrorKind::NotFound);
     let folder = dir.path().join("folder.csv");
     std::fs::create_dir(&folder).unwrap();
