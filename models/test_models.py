@@ -50,8 +50,8 @@ def test_what_could_not_be_scored_counts_as_wrong():
 
 def test_perfect_calibration_has_no_error_and_bins_weigh_by_their_size():
     assert evaluate.calibration_error([(0.75, True)] * 3 + [(0.75, False)]) == pytest.approx(0)
-    # Three posts 0.1 too sure, one post 0.9 too unsure.
-    assert evaluate.calibration_error([(0.1, False)] * 3 + [(1.0, False)]) == pytest.approx((3 * 0.1 + 1.0) / 4)
+    # Three posts 0.1 too sure, one post 0.5 too unsure: the two must not cancel out.
+    assert evaluate.calibration_error([(0.1, False)] * 3 + [(0.5, True)]) == pytest.approx((3 * 0.1 + 0.5) / 4)
 
 
 @pytest.fixture

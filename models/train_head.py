@@ -11,8 +11,8 @@
 3. The head is fitted to all of train; its temperature to val.
 4. The finished folder scores val through `undertone score`; what comes out is what report.json and the card say.
 
-Writes heads.safetensors and undertone.json into the model folder, and report.json beside this script. Takes minutes on
-two cores and 1 GB of memory. The same binary, data and seed give the same head.
+Writes heads.safetensors and undertone.json into the model folder, and report.json beside this script. Takes about 20
+CPU-minutes, most of them for cross-validation, and 1 GB of memory. The same binary, data and seed give the same head.
 """
 
 from __future__ import annotations

@@ -31,19 +31,17 @@ def violations(data: Path, lines: Sequence[bytes], *, complete: bool) -> list[st
     expected = Expected(lines)
     letters = dead_letters(data)
     with Tables(data) as tables:
-        present = [name for name in TABLES if tables.exists(name)]
-        if complete and set(present) != set(TABLES):
+        present = tables.names()
+        if complete and present != list(TABLES):
             return [f"tables are missing: {sorted(set(TABLES) - set(present))}"]
         found: list[str] = []
         for name in present:
             position = tables.position(name)
             if complete and position != len(lines):
                 found.append(f"{name} says it is complete up to offset {position}, the input ends at {len(lines)}")
-            found += check_table(tables, name, position, lines, expected)
+            found += check_table(tables, name, len(lines) if complete else position, lines, expected)
         found += check_letters(letters, lines, expected, complete)
-        if complete and not found:
-            found += check_sums(tables)
-        return found
+        return found + check_sums(tables) if complete else found
 
 
 def assert_promise(data: Path, lines: Sequence[bytes], *, complete: bool = True) -> None:
@@ -61,18 +59,18 @@ class Expected:
         self.counted = [offset for offset in self.scored if not is_deleted(lines[offset])]
 
 
-def check_table(tables: Tables, name: str, position: int, lines: Sequence[bytes], expected: Expected) -> list[str]:
-    """The rows below the position, each once, and no other."""
+def check_table(tables: Tables, name: str, end: int, lines: Sequence[bytes], expected: Expected) -> list[str]:
+    """The rows below the offset `end`, each once, and no other."""
     if name.startswith("gold.tags"):
         return []  # a post has any number of tags; `check_sums` compares them with Silver's
     if name.startswith("gold."):
         counted = pc.sum(tables.rows(name, "posts")["posts"]).as_py() or 0
-        wanted = sum(offset < position for offset in expected.counted)
-        return [] if counted == wanted else [f"{name} counts {counted} posts below offset {position}, {wanted} were scored"]
+        wanted = sum(offset < end for offset in expected.counted)
+        return [] if counted == wanted else [f"{name} counts {counted} posts below offset {end}, {wanted} were scored"]
     wanted = range(len(lines)) if name == "bronze.posts" else expected.scored
     rows = tables.rows(name, "offset", *(["payload"] if name == "bronze.posts" else []))
     offsets = rows["offset"].to_pylist()
-    found = compare(name, offsets, [offset for offset in wanted if offset < position])
+    found = compare(name, offsets, [offset for offset in wanted if offset < end])
     if name == "bronze.posts":
         changed = [o for o, p in zip(offsets, rows["payload"].to_pylist(), strict=True) if o < len(lines) and p != lines[o]]
         if changed:

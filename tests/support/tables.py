@@ -11,6 +11,7 @@ import duckdb_ext
 import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import Table
+from sqlalchemy.exc import OperationalError
 
 TABLES = ("bronze.posts", "silver.posts", "gold.sentiment_1m", "gold.sentiment_1h", "gold.tags_1m", "gold.tags_1h")
 POSITION = "undertone.position."
@@ -24,12 +25,24 @@ class Tables:
 
     @cached_property
     def catalog(self) -> SqlCatalog:
+        # A reader makes nothing: the catalog's own tables are the program's to make.
         return SqlCatalog(
-            "undertone", uri=f"sqlite:///{self.data}/catalog.db", warehouse=f"file://{self.data}/warehouse"
+            "undertone",
+            uri=f"sqlite:///{self.data}/catalog.db",
+            warehouse=f"file://{self.data}/warehouse",
+            init_catalog_tables="false",
         )
 
-    def exists(self, name: str) -> bool:
-        return (self.data / "catalog.db").exists() and self.catalog.table_exists(name)
+    def names(self) -> list[str]:
+        """The tables that there are, in the order of the data flow. None before the program has made its catalog."""
+        if not (self.data / "catalog.db").exists():
+            return []
+        try:
+            return [name for name in TABLES if self.catalog.table_exists(name)]
+        except OperationalError as error:
+            if "no such table" in str(error):
+                return []
+            raise
 
     def load(self, name: str) -> Table:
         return self.catalog.load_table(name)

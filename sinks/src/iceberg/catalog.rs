@@ -1,18 +1,17 @@
 //! The embedded catalog: one SQLite file in Iceberg's JDBC schema, so that PyIceberg, Spark or Trino can open it beside
 //! us.
 //!
-//! A commit survives the process: the file is in WAL mode with `synchronous=FULL` (SQLite's default, which every
-//! connection of the pool has), writers wait for one another instead of failing, and data files are synced before they
-//! are committed. A power cut in the moment of a commit is another matter: `iceberg`'s local storage does not sync
-//! metadata files. Locations are absolute `file://` URIs, so that tables read the same from any working directory. A
-//! REST catalog would be another function here.
+//! A commit survives the process and a power cut: the file is in WAL mode with `synchronous=FULL` (SQLite's default,
+//! which every connection of the pool has), writers wait for one another instead of failing, and every file that a
+//! commit refers to is made durable by the [storage](super::storage) before the pointer moves. Locations are absolute
+//! `file://` URIs, so that tables read the same from any working directory. A REST catalog would be another function
+//! here.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iceberg::io::LocalFsStorageFactory;
 use iceberg::{Catalog, CatalogBuilder};
 use iceberg_catalog_sql::{
     SQL_CATALOG_PROP_BIND_STYLE, SQL_CATALOG_PROP_URI, SQL_CATALOG_PROP_WAREHOUSE, SqlBindStyle, SqlCatalogBuilder,
@@ -22,6 +21,7 @@ use sqlx::{ConnectOptions, Connection};
 use undertone_error::{Context, Error, ErrorKind, Result};
 
 use super::failure::Doing;
+use super::storage::{DurableFsStorage, create_dir_durably};
 
 /// The catalog's name, which is part of every row of its tables: readers must use it too.
 pub const CATALOG_NAME: &str = "undertone";
@@ -36,8 +36,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// database cannot be made or opened.
 pub async fn open_embedded(data: &Path) -> Result<Arc<dyn Catalog>> {
     let unusable = |message: &str| Error::new(ErrorKind::Unavailable, message).with("path", data.display());
-    std::fs::create_dir_all(data.join("warehouse"))
-        .map_err(|e| unusable("cannot make the warehouse folder").source(e))?;
+    create_dir_durably(&data.join("warehouse")).map_err(|e| unusable("cannot make the warehouse folder").source(e))?;
     let data = data.canonicalize().map_err(|e| unusable("cannot resolve the data folder").source(e))?;
     let path = uri_path(&data)?;
 
@@ -56,7 +55,8 @@ pub async fn open_embedded(data: &Path) -> Result<Arc<dyn Catalog>> {
         (SQL_CATALOG_PROP_WAREHOUSE.to_owned(), format!("file://{path}/warehouse")),
         (SQL_CATALOG_PROP_BIND_STYLE.to_owned(), SqlBindStyle::QMark.to_string()),
     ]);
-    let builder = SqlCatalogBuilder::default().with_storage_factory(Arc::new(LocalFsStorageFactory));
+    let storage = DurableFsStorage::under(&data);
+    let builder = SqlCatalogBuilder::default().with_storage_factory(Arc::new(storage));
     let catalog = builder.load(CATALOG_NAME, properties).await.doing("cannot open the catalog")?;
     Ok(Arc::new(catalog))
 }

@@ -20,6 +20,7 @@ mod position;
 mod read;
 mod schema;
 mod sink;
+mod storage;
 mod store;
 mod tables;
 #[cfg(test)]

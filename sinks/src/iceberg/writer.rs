@@ -1,8 +1,8 @@
 //! Rows to Parquet files, in front of the commit that makes them part of a table.
 //!
 //! An epoch is split by partition first and written one partition after the other, so one file is open at a time
-//! however many partitions wild clocks and re-scoring runs touch. Every file is closed and synced before its commit
-//! begins.
+//! however many partitions wild clocks and re-scoring runs touch. Every file is closed, and so made durable by
+//! the [storage](super::storage), before its commit begins.
 
 use arrow_array::RecordBatch;
 use arrow_schema::{DataType, Schema as ArrowSchema};

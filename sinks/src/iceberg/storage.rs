@@ -1,0 +1,310 @@
+//! Table files on the local disk, durable before anything can refer to them.
+//!
+//! The guarantee: once [`FileWrite::close`] or [`Storage::write`] returned, the file survives a power cut: its bytes are
+//! on the disk, and so are its name and every folder above it, up to the root that the storage was opened under. Data
+//! files, manifests, manifest lists and metadata files all pass through here before the catalog's pointer moves, so the
+//! pointer never leads to a file that is empty or not there. Removals are not synced: a file that comes back is an
+//! orphan, which costs only its space.
+//!
+//! `iceberg`'s own local storage syncs what it writes piece by piece, but neither metadata files nor folders. It still
+//! does the reading and removing here.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use iceberg::io::{
+    FileMetadata, FileRead, FileWrite, InputFile, LocalFsStorage, OutputFile, Storage, StorageConfig, StorageFactory,
+};
+use iceberg::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+use tokio::fs::{self, File};
+use tokio::io::AsyncWriteExt;
+
+/// The storage, and its own factory: all that it makes share what they know about folders.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct DurableFsStorage {
+    /// A folder that is durable itself.
+    root: PathBuf,
+    /// Folders below the root that are durable up to it. A sync costs a flush of the disk even if nothing changed, so
+    /// each is synced into its parent once a process, whoever made it.
+    #[serde(skip)]
+    durable: Arc<Mutex<HashSet<PathBuf>>>,
+}
+
+impl DurableFsStorage {
+    /// A storage for files below `root`, an absolute path to a folder that is durable itself.
+    pub(super) fn under(root: &Path) -> Self {
+        Self { root: root.to_owned(), durable: Arc::default() }
+    }
+
+    fn durable(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn create(&self, path: &Path) -> io::Result<File> {
+        if let Some(folder) = path.parent()
+            && !fs::try_exists(folder).await?
+        {
+            // It is new, or was removed behind our back, perhaps together with folders above it.
+            self.durable().clear();
+            fs::create_dir_all(folder).await?;
+        }
+        File::create(path).await
+    }
+
+    /// Makes the name of a file in `folder` durable.
+    async fn sync_name(&self, folder: &Path) -> io::Result<()> {
+        let fresh = fresh(folder, &self.root, &self.durable());
+        sync_dir(folder).await?;
+        for parent in fresh.iter().filter_map(|fresh| fresh.parent()) {
+            sync_dir(parent).await?;
+        }
+        // Only now: a folder counts once everything above it does.
+        self.durable().extend(fresh);
+        Ok(())
+    }
+}
+
+/// The folders from `folder` up to `root`, without it, whose own names are not known to be durable yet.
+fn fresh(folder: &Path, root: &Path, durable: &HashSet<PathBuf>) -> Vec<PathBuf> {
+    let above = folder.ancestors();
+    above.take_while(|folder| *folder != root && !durable.contains(*folder)).map(Path::to_owned).collect()
+}
+
+async fn sync_dir(folder: &Path) -> io::Result<()> {
+    File::open(folder).await?.sync_all().await
+}
+
+/// Makes `folder` and what is missing above it, durably.
+pub(super) fn create_dir_durably(folder: &Path) -> io::Result<()> {
+    let missing: Vec<_> = folder.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.exists()).collect();
+    std::fs::create_dir_all(folder)?;
+    for parent in missing.into_iter().filter_map(Path::parent) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        std::fs::File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// The path in a location, read as [`LocalFsStorage`] reads it: `file:///a`, `file:/a` and `/a` are all `/a`.
+fn local(location: &str) -> PathBuf {
+    match location.strip_prefix("file:") {
+        Some(path) => Path::new("/").join(path.trim_start_matches('/')),
+        None => PathBuf::from(location),
+    }
+}
+
+fn failed(doing: &str, path: &Path, error: io::Error) -> Error {
+    Error::new(ErrorKind::Unexpected, doing).with_context("path", path.display().to_string()).with_source(error)
+}
+
+#[async_trait]
+#[typetag::serde]
+impl Storage for DurableFsStorage {
+    async fn write(&self, path: &str, bs: Bytes) -> Result<()> {
+        let mut file = self.writer(path).await?;
+        file.write(bs).await?;
+        file.close().await
+    }
+
+    async fn writer(&self, path: &str) -> Result<Box<dyn FileWrite>> {
+        let path = local(path);
+        let file = self.create(&path).await.map_err(|e| failed("cannot create file", &path, e))?;
+        Ok(Box::new(DurableFileWrite { storage: self.clone(), path, file: Some(file) }))
+    }
+
+    fn new_input(&self, path: &str) -> Result<InputFile> {
+        Ok(InputFile::new(Arc::new(self.clone()), path.to_owned()))
+    }
+
+    fn new_output(&self, path: &str) -> Result<OutputFile> {
+        Ok(OutputFile::new(Arc::new(self.clone()), path.to_owned()))
+    }
+
+    async fn exists(&self, path: &str) -> Result<bool> {
+        LocalFsStorage.exists(path).await
+    }
+
+    async fn metadata(&self, path: &str) -> Result<FileMetadata> {
+        LocalFsStorage.metadata(path).await
+    }
+
+    async fn read(&self, path: &str) -> Result<Bytes> {
+        LocalFsStorage.read(path).await
+    }
+
+    async fn reader(&self, path: &str) -> Result<Box<dyn FileRead>> {
+        LocalFsStorage.reader(path).await
+    }
+
+    async fn delete(&self, path: &str) -> Result<()> {
+        LocalFsStorage.delete(path).await
+    }
+
+    async fn delete_prefix(&self, path: &str) -> Result<()> {
+        LocalFsStorage.delete_prefix(path).await
+    }
+
+    async fn delete_stream(&self, paths: BoxStream<'static, String>) -> Result<()> {
+        LocalFsStorage.delete_stream(paths).await
+    }
+}
+
+#[typetag::serde]
+impl StorageFactory for DurableFsStorage {
+    fn build(&self, _: &StorageConfig) -> Result<Arc<dyn Storage>> {
+        Ok(Arc::new(self.clone()))
+    }
+}
+
+/// A file that is being written.
+struct DurableFileWrite {
+    storage: DurableFsStorage,
+    path: PathBuf,
+    /// None once it is closed.
+    file: Option<File>,
+}
+
+#[async_trait]
+impl FileWrite for DurableFileWrite {
+    async fn write(&mut self, bs: Bytes) -> Result<()> {
+        let file =
+            self.file.as_mut().ok_or_else(|| Error::new(ErrorKind::DataInvalid, "cannot write to closed file"))?;
+        file.write_all(&bs).await.map_err(|e| failed("cannot write file", &self.path, e))
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        let mut file = self.file.take().ok_or_else(|| Error::new(ErrorKind::DataInvalid, "cannot close file twice"))?;
+        // A write that failed in the background is reported by the flush alone.
+        file.flush().await.map_err(|e| failed("cannot write file", &self.path, e))?;
+        file.sync_all().await.map_err(|e| failed("cannot sync file", &self.path, e))?;
+        match self.path.parent() {
+            Some(folder) => self
+                .storage
+                .sync_name(folder)
+                .await
+                .map_err(|e| failed("cannot sync folders above file", &self.path, e)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn set(folders: &[&str]) -> HashSet<PathBuf> {
+        folders.iter().map(PathBuf::from).collect()
+    }
+
+    #[test]
+    fn folders_are_synced_up_to_the_root_or_the_first_that_is_durable() {
+        let root = Path::new("/data");
+        let cases: [(&str, &[&str], &[&str]); 5] = [
+            ("/data", &[], &[]),
+            ("/data/w/t", &[], &["/data/w/t", "/data/w"]),
+            ("/data/w/t/day=1", &["/data/w/t", "/data/w"], &["/data/w/t/day=1"]),
+            ("/data/w/t", &["/data/w/t", "/data/w"], &[]),
+            ("/other/t", &[], &["/other/t", "/other", "/"]),
+        ];
+        for (folder, durable, wanted) in cases {
+            assert_eq!(fresh(Path::new(folder), root, &set(durable)), wanted.iter().map(Path::new).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn locations_are_read_as_the_local_storage_reads_them() {
+        for location in ["file:///srv/my data/ü", "file://srv/my data/ü", "file:/srv/my data/ü", "/srv/my data/ü"] {
+            assert_eq!(local(location), Path::new("/srv/my data/ü"), "{location}");
+        }
+    }
+
+    #[tokio::test]
+    async fn files_are_complete_once_closed_and_replace_what_was_there() {
+        let root = tempfile::tempdir().unwrap();
+        let storage = DurableFsStorage::under(root.path()).build(&StorageConfig::new()).unwrap();
+        let path = format!("file://{}/warehouse/t/metadata/1.json", root.path().display());
+        let output = storage.new_output(&path).unwrap();
+        // Longer than what is buffered on the way to the file.
+        let long = Bytes::from((0..5_000_000_u32).map(|i| (i % 251) as u8).collect::<Vec<_>>());
+        output.write(long.clone()).await.unwrap();
+        assert_eq!(storage.metadata(&path).await.unwrap().size, 5_000_000);
+        assert!(storage.read(&path).await.unwrap() == long);
+
+        let mut writer = output.writer().await.unwrap();
+        assert_eq!(storage.metadata(&path).await.unwrap().size, 0);
+        for piece in ["one ", "", "two"] {
+            writer.write(Bytes::from(piece)).await.unwrap();
+        }
+        writer.close().await.unwrap();
+        assert_eq!(storage.read(&path).await.unwrap(), "one two");
+        assert_eq!(storage.reader(&path).await.unwrap().read(4..7).await.unwrap(), "two");
+        assert_eq!(writer.write(Bytes::from("late")).await.unwrap_err().kind(), ErrorKind::DataInvalid);
+        assert_eq!(writer.close().await.unwrap_err().kind(), ErrorKind::DataInvalid);
+
+        output.delete().await.unwrap();
+        assert!(!storage.exists(&path).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_durable_after_the_first_file_and_is_looked_at_again_if_it_was_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let storage = DurableFsStorage::under(root.path());
+        let at = |path: &str| root.path().join(path);
+        let write = async |path: &str| storage.write(at(path).to_str().unwrap(), Bytes::from("x")).await.unwrap();
+
+        let mut open = storage.writer(at("t/data/1").to_str().unwrap()).await.unwrap();
+        assert!(storage.durable().is_empty(), "nothing is durable before it is closed");
+        open.close().await.unwrap();
+        assert_eq!(*storage.clone().durable(), HashSet::from([at("t"), at("t/data")]));
+
+        std::fs::remove_dir_all(at("t")).unwrap();
+        write("t/metadata/1").await;
+        assert_eq!(*storage.durable(), HashSet::from([at("t"), at("t/metadata")]));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_is_an_error_that_names_the_file() {
+        let root = tempfile::tempdir().unwrap();
+        let storage = DurableFsStorage::under(root.path());
+        std::fs::write(root.path().join("file"), "").unwrap();
+        let beneath_a_file = root.path().join("file/1.json");
+        let error = storage.write(beneath_a_file.to_str().unwrap(), Bytes::new()).await.unwrap_err();
+        assert!(error.to_string().contains("file/1.json"), "{error}");
+
+        // A full disk: the write is taken, and fails behind the writer's back.
+        let full = root.path().join("full.json");
+        symlink("/dev/full", &full).unwrap();
+        let error = storage.write(full.to_str().unwrap(), Bytes::from("x")).await.unwrap_err();
+        assert!(error.to_string().contains("cannot write file"), "{error}");
+        assert!(storage.durable().is_empty());
+    }
+
+    #[test]
+    fn the_storage_and_its_factory_can_be_sent_elsewhere() {
+        let storage = DurableFsStorage::under(Path::new("/data"));
+        storage.durable().insert(PathBuf::from("/data/known here"));
+        let json = serde_json::to_value(&storage as &dyn Storage).unwrap();
+        assert_eq!(json, serde_json::json!({"type": "DurableFsStorage", "root": "/data"}));
+        let there: Box<dyn Storage> = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&there).unwrap(), json);
+        let factory: Box<dyn StorageFactory> = serde_json::from_value(json).unwrap();
+        assert!(format!("{factory:?}").contains("root: \"/data\", durable: Mutex { data: {}"), "{factory:?}");
+    }
+
+    #[test]
+    fn folders_are_made_with_those_above_them() {
+        let root = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            create_dir_durably(&root.path().join("a/b/c")).unwrap();
+            assert!(root.path().join("a/b/c").is_dir());
+        }
+    }
+}
