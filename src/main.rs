@@ -57,7 +57,8 @@ fn execute(command: Command) -> Result<Outcome> {
 
 /// Logs go to standard error: people read lines, machines ask for JSON. `UNDERTONE_LOG` filters as `RUST_LOG` does.
 fn start_logging(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("UNDERTONE_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,iceberg=warn"));
+    let filter =
+        EnvFilter::try_from_env("UNDERTONE_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,iceberg=warn"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),

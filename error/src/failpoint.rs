@@ -28,8 +28,8 @@ pub use armed::{fires, hit, sabotaged};
 #[cfg(feature = "failpoints")]
 mod armed {
     use std::collections::HashMap;
-    use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::{env, fs, process, thread, time::Duration};
 
     struct Point {

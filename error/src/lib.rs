@@ -133,7 +133,9 @@ impl Error {
     pub fn fault(&self) -> Fault {
         use ErrorKind as K;
         match self.inner.kind {
-            K::InvalidInput | K::TooLarge | K::NotFound | K::InvalidConfig | K::Unsupported | K::Cancelled => Fault::User,
+            K::InvalidInput | K::TooLarge | K::NotFound | K::InvalidConfig | K::Unsupported | K::Cancelled => {
+                Fault::User
+            }
             K::Busy | K::DeadlineExceeded | K::Unavailable | K::Conflict | K::Exhausted => Fault::Outside,
             K::Corrupt | K::Internal => Fault::Ours,
         }
@@ -202,7 +204,11 @@ mod tests {
     #[test]
     fn display_names_the_thing_the_value_the_cause_and_the_mend() {
         let cause = std::io::Error::other("disk is gone");
-        let error = Error::new(ErrorKind::Unavailable, "cannot append").with("path", "/x").with("offset", 7).source(cause).help("plug it in");
+        let error = Error::new(ErrorKind::Unavailable, "cannot append")
+            .with("path", "/x")
+            .with("offset", 7)
+            .source(cause)
+            .help("plug it in");
         assert_eq!(error.to_string(), "cannot append (path: /x, offset: 7): disk is gone; plug it in");
     }
 
@@ -215,7 +221,13 @@ mod tests {
 
     #[test]
     fn only_transient_kinds_are_retryable() {
-        for (kind, retryable) in [(ErrorKind::Busy, true), (ErrorKind::Unavailable, true), (ErrorKind::Conflict, false), (ErrorKind::InvalidInput, false), (ErrorKind::Internal, false)] {
+        for (kind, retryable) in [
+            (ErrorKind::Busy, true),
+            (ErrorKind::Unavailable, true),
+            (ErrorKind::Conflict, false),
+            (ErrorKind::InvalidInput, false),
+            (ErrorKind::Internal, false),
+        ] {
             assert_eq!(Error::new(kind, "x").retryable(), retryable, "{kind:?}");
         }
     }

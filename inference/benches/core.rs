@@ -34,7 +34,7 @@ fn posts(count: usize) -> Vec<String> {
 }
 
 fn benches(c: &mut Criterion) {
-    let folder = ModelFolder::open(&model()).expect("the model folder opens; `scripts/setup` fetches it");
+    let folder = ModelFolder::open(&model()).expect("the model folder opens; `scripts/setup.py run` fetches it");
     let tokenizer =
         TextTokenizer::new(folder.tokenizer_json(), folder.max_tokens(), folder.vocabulary()).expect("a tokeniser");
     let normalizer = folder.manifest().normalizer();

@@ -46,6 +46,6 @@ pub struct Scored {
     pub language: Option<&'static str>,
     /// How many tokens went through the encoder, special tokens included.
     pub tokens: u32,
-    /// Whether the text was longer than the model reads, and was cut.
+    /// Whether the text was longer than the model reads, and was cut. The language is then that of the beginning.
     pub truncated: bool,
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tokenizers::{PostProcessor, Tokenizer, TruncationParams};
 use undertone_error::{Error, ErrorKind, Result};
 
-/// The bytes of text that are looked at for each token that fits. A longer text is cut before it is tokenised: the
-/// time for a text stays bounded, and only a text whose words are longer than this could come out differently.
+/// The bytes of text that are looked at for each token that fits. A longer text is cut before it is normalised, and again
+/// before it is tokenised: the time for a text stays bounded, and only a text that is made of longer words, links or
+/// escapes than this could come out differently.
 const BYTES_PER_TOKEN: usize = 1024;
 
 /// A text as the encoder reads it.
@@ -17,6 +18,8 @@ pub struct Tokens {
     pub ids: Vec<u32>,
     /// Whether the text had more tokens than fit.
     pub truncated: bool,
+    /// Whether all of them are special tokens: the text has nothing that the encoder could read.
+    pub empty: bool,
 }
 
 impl AsRef<[u32]> for Tokens {
@@ -63,23 +66,29 @@ impl TextTokenizer {
         Ok(Self { tokenizer: Arc::new(tokenizer), max_tokens })
     }
 
+    /// The beginning of a text that is worth a look: 1,024 bytes for each token that fits, cut between two characters.
+    pub fn readable<'a>(&self, text: &'a str) -> &'a str {
+        prefix(text, self.max_tokens.saturating_mul(BYTES_PER_TOKEN))
+    }
+
     /// Tokenises a text.
     ///
     /// # Errors
     /// `InvalidInput` if the tokeniser has no token for a part of the text, not even an unknown one.
     pub fn encode(&self, text: &str) -> Result<Tokens> {
-        let readable = prefix(text, self.max_tokens.saturating_mul(BYTES_PER_TOKEN));
+        let readable = self.readable(text);
         let encoding = self
             .tokenizer
             .encode_fast(readable, true)
             .map_err(|error| Error::new(ErrorKind::InvalidInput, "text cannot be tokenised").source(error))?;
         let truncated = readable.len() < text.len() || !encoding.get_overflowing().is_empty();
         let ids = encoding.get_ids().to_vec();
+        let empty = encoding.get_special_tokens_mask().iter().all(|&special| special == 1);
         match ids.is_empty() {
             true => {
                 Err(Error::new(ErrorKind::InvalidInput, "text has no tokens").help("send a text that is not empty"))
             }
-            false => Ok(Tokens { ids, truncated }),
+            false => Ok(Tokens { ids, truncated, empty }),
         }
     }
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 use support::Tiny;
 use tch::{Kind, Tensor};
 use undertone_error::ErrorKind;
-use undertone_inference::{Engine, EngineConfig, HeadKind, Request, Scored};
+use undertone_inference::{Engine, EngineConfig, HeadKind, Lane, Request, Scored};
 
 fn start(folder: &Path) -> undertone_error::Result<Engine> {
     Engine::start(folder, EngineConfig { workers: 1, ..EngineConfig::default() })
@@ -129,6 +129,74 @@ fn the_revision_changes_with_every_file_and_with_nothing_else() {
         let mut tiny = Tiny::new();
         tiny.change(tensor, |tensor| tensor + 1.0);
         assert_ne!(revision(tiny.write().path()), first, "{tensor}");
+    }
+}
+
+#[test]
+fn the_revision_covers_a_projection_in_a_file_of_its_own() {
+    let revision = |bias: f32| {
+        let mut tiny = Tiny::new();
+        tiny.manifest = Some(json!({"format": 1, "embedding": {"projection": "to_one"}}));
+        let weight = Tensor::zeros([1, support::HIDDEN], (Kind::Float, tch::Device::Cpu));
+        tiny.heads =
+            vec![("to_one.weight".to_owned(), weight), ("to_one.bias".to_owned(), Tensor::from_slice(&[bias]))];
+        let engine = start(tiny.write().path()).unwrap();
+        assert_eq!(engine.model().dimensions, 1);
+        engine.model().revision.clone()
+    };
+    assert_eq!(revision(1.0), revision(1.0));
+    assert_ne!(revision(1.0), revision(2.0));
+}
+
+/// Through every door: nothing to read is an error of that text alone, never the score of the special tokens.
+#[tokio::test]
+async fn a_text_of_nothing_is_an_error_and_not_neutral() {
+    for normalizer in ["social-1", "none"] {
+        let mut tiny = Tiny::new();
+        tiny.manifest.as_mut().unwrap()["normalizer"] = json!(normalizer);
+        let folder = tiny.write();
+        let engine = start(folder.path()).unwrap();
+        for nothing in ["", " ", "\u{0}", "\u{200b}\u{200d}", " \u{feff}\n\u{a0}"] {
+            for lane in [Lane::Interactive, Lane::Bulk] {
+                let texts = ["abc", nothing, "def"].map(str::to_owned).to_vec();
+                let results = engine.score_all(texts, lane).await;
+                let error = results[1].as_ref().unwrap_err();
+                assert!(results[0].is_ok() && results[2].is_ok(), "{nothing:?} must fail alone");
+                assert_eq!((error.kind(), error.retryable()), (ErrorKind::InvalidInput, false), "{nothing:?}");
+                assert!(error.to_string().contains("text is empty"), "{error}");
+                assert!(error.mend().is_some_and(|help| help.contains("send a text")), "{error:?}");
+            }
+            assert_eq!(engine.score(Request::new(nothing)).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
+        // Not empty, but the tokeniser drops it (a character for private use, an accent on nothing).
+        for unread in ["\u{f8ff}", "\u{301}"] {
+            let error = engine.score(Request::new(unread)).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{unread:?}");
+            assert!(error.to_string().contains("nothing that the model reads"), "{error}");
+        }
+        // An unknown token is something to read.
+        assert!(engine.score(Request::new("哈")).await.is_ok());
+    }
+}
+
+/// 32 tokens look at 32 KiB: what lies beyond costs nothing and changes nothing but `truncated`.
+#[tokio::test]
+async fn the_beginning_of_a_long_text_is_looked_at() {
+    let folder = Tiny::new().write();
+    let engine = start(folder.path()).unwrap();
+    let score = async |text: String| engine.score(Request::new(text)).await.unwrap();
+    let spaces = |bytes: usize| "abc".to_owned() + &" ".repeat(bytes - 3);
+    let bound = 32 * 1024;
+    let seen = score(spaces(bound - 1) + "z").await;
+    assert_eq!((seen.clean_text.as_str(), seen.truncated), ("abc z", false));
+    let unseen = score(spaces(bound) + "z").await;
+    assert_eq!((unseen.clean_text.as_str(), unseen.truncated), ("abc", true));
+    let between = score(spaces(bound - 1) + "é").await;
+    assert_eq!((between.clean_text.as_str(), between.truncated), ("abc", true), "no character is cut in two");
+    assert_eq!(between.embedding, unseen.embedding);
+    for costly in ["&".to_owned() + &"amp;".repeat(250_000), "👩\u{200d}".repeat(140_000)] {
+        let scored = score(costly).await;
+        assert!(scored.truncated && !scored.clean_text.is_empty());
     }
 }
 

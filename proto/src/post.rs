@@ -51,8 +51,8 @@ impl Post {
     pub fn parse(payload: &[u8], ingested_at_us: EventTime) -> Result<Self> {
         let text = std::str::from_utf8(payload)
             .map_err(|e| bad("post is not UTF-8").with("valid_up_to", e.valid_up_to()).help("send JSON in UTF-8"))?;
-        let value: Value =
-            serde_json::from_str(text).map_err(|e| bad("post is not JSON").source(e).help("send one JSON object a post"))?;
+        let value: Value = serde_json::from_str(text)
+            .map_err(|e| bad("post is not JSON").source(e).help("send one JSON object a post"))?;
         let Value::Object(mut fields) = value else {
             return Err(bad("post is not a JSON object").help("send {\"text\": …, \"source\": …, …}"));
         };
@@ -65,7 +65,9 @@ impl Post {
         let text = match take_string(&mut fields, "text")? {
             Some(text) if deleted || !text.trim().is_empty() => text,
             None if deleted => String::new(),
-            _ => return Err(bad("post has no text").with("field", "text").help("send the text of the post as a string")),
+            _ => {
+                return Err(bad("post has no text").with("field", "text").help("send the text of the post as a string"));
+            }
         };
         let source = take_string(&mut fields, "source")?.unwrap_or_else(|| "unknown".to_owned());
         let created_at_us = match take_time(&mut fields, "created_at")? {
@@ -146,7 +148,11 @@ fn take_id(fields: &mut Map<String, Value>) -> Result<Option<String>> {
 fn take_time(fields: &mut Map<String, Value>, name: &str) -> Result<Option<EventTime>> {
     let Some(text) = take_string(fields, name)? else { return Ok(None) };
     let time: Timestamp = text.parse().map_err(|e: jiff::Error| {
-        bad("field is not a time").with("field", name).with("value", &text).source(e).help("write RFC 3339, like 2026-05-01T12:00:00Z")
+        bad("field is not a time")
+            .with("field", name)
+            .with("value", &text)
+            .source(e)
+            .help("write RFC 3339, like 2026-05-01T12:00:00Z")
     })?;
     Ok(Some(time.as_microsecond()))
 }
@@ -227,7 +233,8 @@ mod tests {
     #[test]
     fn late_is_outside_thirty_days_back_and_five_minutes_ahead() {
         let at = |created_at_us| Post { created_at_us, ..Post::parse(br#"{"text":"a"}"#, NOW).expect("a good post") };
-        let cases = [(NOW, false), (NOW - MAX_PAST_US, false), (NOW - MAX_PAST_US - 1, true), (NOW + MAX_FUTURE_US + 1, true)];
+        let cases =
+            [(NOW, false), (NOW - MAX_PAST_US, false), (NOW - MAX_PAST_US - 1, true), (NOW + MAX_FUTURE_US + 1, true)];
         for (time, late) in cases {
             assert_eq!(at(time).is_late(NOW), late, "{time}");
         }

@@ -6,7 +6,10 @@ use crate::v1::ScoredPost;
 /// A post counts under at most this many topics, so that a wall of tags cannot flood the per-tag tables.
 pub const MAX_TOPICS: usize = 16;
 
-/// The post's topics: lowercase, without '#', each once, in order of first appearance, at most [`MAX_TOPICS`].
+/// A longer tag is no topic.
+pub const MAX_TOPIC_CHARS: usize = 100;
+
+/// The post's topics: lowercase, without '#', with single spaces, each once, in order of first appearance, at most [`MAX_TOPICS`].
 pub fn topics(post: &ScoredPost) -> Vec<String> {
     let hashtags = post.entities.as_ref().map(|entities| entities.hashtags.as_slice()).unwrap_or_default();
     let mut topics: Vec<String> = Vec::new();
@@ -14,8 +17,9 @@ pub fn topics(post: &ScoredPost) -> Vec<String> {
         if topics.len() == MAX_TOPICS {
             break;
         }
-        let topic = tag.trim().trim_start_matches('#').to_lowercase();
-        if !topic.is_empty() && !topics.contains(&topic) {
+        let topic = tag.trim().trim_start_matches(['#', '＃']).to_lowercase();
+        let topic = topic.split_whitespace().collect::<Vec<_>>().join(" ");
+        if !topic.is_empty() && topic.chars().count() <= MAX_TOPIC_CHARS && !topics.contains(&topic) {
             topics.push(topic);
         }
     }
@@ -35,7 +39,10 @@ mod tests {
 
     #[test]
     fn tags_come_before_hashtags_and_each_topic_once() {
-        assert_eq!(topics(&post(&["Tea", " #Brewing ", ""], &["tea", "GONGFU", "#"])), ["tea", "brewing", "gongfu"]);
+        assert_eq!(
+            topics(&post(&["Tea", " #Brewing ", "", "Green  tea"], &["tea", "GONGFU", "#"])),
+            ["tea", "brewing", "green tea", "gongfu"]
+        );
     }
 
     #[test]

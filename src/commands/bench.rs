@@ -79,7 +79,14 @@ fn print_table(output: &mut Output, report: &Report<'_>) -> Result<()> {
         output.line(
             format!(
                 "{:>9} {:>9.1} {:>10.0} {:>13.1} {:>8.1} {:>8.1} {:>8.1} {:>8.1}",
-                run.in_flight, run.texts_per_s, run.tokens_per_s, tokens, run.p50_ms, run.p90_ms, run.p99_ms, run.max_ms
+                run.in_flight,
+                run.texts_per_s,
+                run.tokens_per_s,
+                tokens,
+                run.p50_ms,
+                run.p90_ms,
+                run.p99_ms,
+                run.max_ms
             )
             .as_bytes(),
         )?;

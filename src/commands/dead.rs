@@ -44,7 +44,9 @@ fn show(root: &Path, wanted: i64) -> Result<Outcome> {
 
 fn letters(root: &Path) -> Result<impl Iterator<Item = Result<DeadLetter>>> {
     if !root.is_dir() {
-        return Err(Error::new(ErrorKind::NotFound, "no such data folder").with("data", root.display()).help("give --data DIR"));
+        return Err(Error::new(ErrorKind::NotFound, "no such data folder")
+            .with("data", root.display())
+            .help("give --data DIR"));
     }
     dead::read(&data::dead_letters(root))
 }

@@ -5,5 +5,5 @@ pub(crate) mod check;
 pub(crate) mod dead;
 pub(crate) mod generate;
 pub(crate) mod model;
-pub(crate) mod score;
 mod output;
+pub(crate) mod score;

@@ -42,6 +42,9 @@ pub(crate) async fn start_engine(dir: &Path, config: EngineConfig) -> Result<Eng
     let dir = dir.to_owned();
     match tokio::task::spawn_blocking(move || Engine::start(&dir, config)).await {
         Ok(engine) => engine,
-        Err(panic) => Err(undertone_error::Error::new(undertone_error::ErrorKind::Internal, "loading the model panicked").source(panic)),
+        Err(panic) => {
+            Err(undertone_error::Error::new(undertone_error::ErrorKind::Internal, "loading the model panicked")
+                .source(panic))
+        }
     }
 }

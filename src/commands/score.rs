@@ -29,7 +29,8 @@ const CHUNK: usize = 256;
 const IN_FLIGHT: usize = 4;
 
 pub(crate) async fn score(args: ScoreArgs) -> Result<Outcome> {
-    let options = ReadOptions { format: args.format.map(Format::from), header: !args.no_header, ..ReadOptions::default() };
+    let options =
+        ReadOptions { format: args.format.map(Format::from), header: !args.no_header, ..ReadOptions::default() };
     let fields = Fields { text: args.text_field.clone(), id: args.id_field.clone() };
     let input = args.input.as_deref().filter(|input| *input != "-");
     let mut records = match input {
@@ -58,7 +59,9 @@ pub(crate) async fn score(args: ScoreArgs) -> Result<Outcome> {
         let Some(chunk) = in_flight.pop_front() else { break };
         let results = chunk.await;
         if results.is_empty() {
-            return Err(Error::new(ErrorKind::Internal, "a chunk of texts was lost").help("this is a bug; please report it"));
+            return Err(
+                Error::new(ErrorKind::Internal, "a chunk of texts was lost").help("this is a bug; please report it")
+            );
         }
         for result in &results {
             failed += u64::from(!result.is_scored());
@@ -117,17 +120,22 @@ async fn score_chunk(engine: Engine, chunk: Vec<Line>, selection: Selection) -> 
     let texts = chunk.iter().filter_map(|line| line.as_ref().ok()).map(|item| item.text.clone()).collect();
     let mut scored = engine.score_all(texts, Lane::Bulk).await.into_iter();
     let mut result = |line: Line| match line {
-        Err((id, error)) => ScoreResult::failed(id, Problem::from(&error)),
+        Err((id, error)) => ScoreResult::failed(id, local_problem(&error)),
         Ok(item) => match scored.next() {
             Some(Ok(scored)) => ScoreResult::new(item.id, scored, engine.model(), &selection),
-            Some(Err(error)) => ScoreResult::failed(item.id, Problem::from(&error)),
+            Some(Err(error)) => ScoreResult::failed(item.id, local_problem(&error)),
             None => {
                 let error = Error::new(ErrorKind::Internal, "the engine answered too few texts");
-                ScoreResult::failed(item.id, Problem::from(&error))
+                ScoreResult::failed(item.id, local_problem(&error))
             }
         },
     };
     chunk.into_iter().map(&mut result).collect()
+}
+
+/// Remote callers are told the message alone; whoever reads a local file may see everything, the line first of all.
+fn local_problem(error: &Error) -> Problem {
+    Problem { detail: error.to_string(), ..Problem::from(error) }
 }
 
 fn check_heads(model: &ModelInfo, wanted: &[String]) -> Result<()> {
@@ -151,7 +159,10 @@ fn progress_bar(into_file: bool) -> ProgressBar {
 
 #[allow(clippy::print_stderr, reason = "the count that goes with exit status 1")]
 fn report_failed(failed: u64) -> Outcome {
-    eprintln!("undertone: {failed} {} could not be scored; see the error in each", if failed == 1 { "line" } else { "lines" });
+    eprintln!(
+        "undertone: {failed} {} could not be scored; see the error in each",
+        if failed == 1 { "line" } else { "lines" }
+    );
     Outcome::SomeFailed
 }
 

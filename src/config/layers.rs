@@ -9,18 +9,18 @@ use undertone_error::{Error, ErrorKind, Result};
 
 /// Values from several places, later ones over earlier ones.
 #[derive(Debug, Default)]
-pub struct Layers {
+pub(crate) struct Layers {
     merged: Table,
     origins: Origins,
 }
 
 /// Where each key's value came from.
 #[derive(Debug, Default)]
-pub struct Origins(BTreeMap<String, String>);
+pub(crate) struct Origins(BTreeMap<String, String>);
 
 impl Origins {
     /// The place that `key` (dotted) got its value from.
-    pub fn of(&self, key: &str) -> String {
+    pub(crate) fn of(&self, key: &str) -> String {
         self.0.get(key).cloned().unwrap_or_else(|| "the default".to_owned())
     }
 }
@@ -30,17 +30,18 @@ impl Layers {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] with the path, and line and column where the file is not TOML.
-    pub fn file(mut self, path: &Path) -> Result<Self> {
+    pub(crate) fn file(mut self, path: &Path) -> Result<Self> {
         let fail = |message: &str| Error::new(ErrorKind::InvalidConfig, message).with("path", path.display());
         let text = std::fs::read_to_string(path)
             .map_err(|e| fail("cannot read configuration file").source(e).help("check the path given with --config"))?;
-        let table: Table = text.parse().map_err(|e: toml::de::Error| fail("configuration file is not TOML").source(e))?;
+        let table: Table =
+            text.parse().map_err(|e: toml::de::Error| fail("configuration file is not TOML").source(e))?;
         self.overlay(table, &path.display().to_string());
         Ok(self)
     }
 
     /// Adds `UNDERTONE_SECTION__KEY=value` variables. A value is read as TOML where it is TOML, else as a string.
-    pub fn environment(mut self, variables: impl Iterator<Item = (String, String)>) -> Self {
+    pub(crate) fn environment(mut self, variables: impl Iterator<Item = (String, String)>) -> Self {
         let mut variables: Vec<_> = variables.collect();
         variables.sort();
         for (name, value) in variables {
@@ -52,7 +53,7 @@ impl Layers {
     }
 
     /// Adds one flag's value, if it was given.
-    pub fn flag(mut self, flag: &str, key: &str, value: Option<impl Into<Value>>) -> Self {
+    pub(crate) fn flag(mut self, flag: &str, key: &str, value: Option<impl Into<Value>>) -> Self {
         if let Some(value) = value {
             let keys: Vec<String> = key.split('.').map(str::to_owned).collect();
             self.overlay(nested(&keys, value.into()), flag);
@@ -68,7 +69,7 @@ impl Layers {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`], naming the key, the value and where it came from.
-    pub fn read<T: DeserializeOwned>(self) -> Result<(T, Origins)> {
+    pub(crate) fn read<T: DeserializeOwned>(self) -> Result<(T, Origins)> {
         let Self { merged, origins } = self;
         let shown = Value::Table(merged.clone());
         match serde_path_to_error::deserialize(merged) {
@@ -159,7 +160,8 @@ mod tests {
         let path = dir.path().join("u.toml");
         std::fs::write(&path, "[kafka]\nbrokers = 'file:1'\nretries = 1\n").expect("a file");
         let layers = Layers::default().file(&path).expect("readable");
-        let layers = layers.environment(variables(&[("UNDERTONE_KAFKA__BROKERS", "env:1"), ("UNDERTONE_KAFKA__RETRIES", "2")]));
+        let layers =
+            layers.environment(variables(&[("UNDERTONE_KAFKA__BROKERS", "env:1"), ("UNDERTONE_KAFKA__RETRIES", "2")]));
         let (sample, origins) = layers.flag("--retries", "kafka.retries", Some(3)).read::<Sample>().expect("valid");
         assert_eq!((sample.kafka.brokers.as_str(), sample.kafka.retries), ("env:1", 3));
         assert_eq!(origins.of("kafka.brokers"), "UNDERTONE_KAFKA__BROKERS");
@@ -168,10 +170,8 @@ mod tests {
 
     #[test]
     fn errors_name_key_value_and_origin() {
-        let layers = Layers::default().environment(variables(&[
-            ("UNDERTONE_KAFKA__BROKERS", "b:1"),
-            ("UNDERTONE_KAFKA__RETRIES", "many"),
-        ]));
+        let layers = Layers::default()
+            .environment(variables(&[("UNDERTONE_KAFKA__BROKERS", "b:1"), ("UNDERTONE_KAFKA__RETRIES", "many")]));
         let message = layers.read::<Sample>().expect_err("a wrong type").to_string();
         for part in ["kafka.retries", "many", "UNDERTONE_KAFKA__RETRIES"] {
             assert!(message.contains(part), "{message} should name {part}");

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use layers::Layers;
+pub(crate) use layers::Layers;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::Limits;
 use undertone_inference::EngineConfig;
@@ -19,7 +19,7 @@ use self::raw::RawConfig;
 
 /// What one process does. Any set of roles can share a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Role {
+pub(crate) enum Role {
     /// REST, gRPC and the live page.
     Gateway,
     /// Reads posts, scores them, writes the scored log.
@@ -34,7 +34,7 @@ pub enum Role {
 
 impl Role {
     /// Every role there is, in the order of the data flow.
-    pub const ALL: [Self; 5] = [Self::Gateway, Self::Score, Self::Bronze, Self::Silver, Self::Gold];
+    pub(crate) const ALL: [Self; 5] = [Self::Gateway, Self::Score, Self::Bronze, Self::Silver, Self::Gold];
 
     fn parse(name: &str) -> Option<Self> {
         Some(match name {
@@ -48,14 +48,14 @@ impl Role {
     }
 
     /// Whether the role needs the data folder.
-    pub fn streams(self) -> bool {
+    pub(crate) fn streams(self) -> bool {
         self != Self::Gateway
     }
 }
 
 /// Where the embedded stream's posts come from.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub(crate) enum Source {
     /// Synthetic posts.
     Generator(GeneratorSource),
     /// A file; its format is known by its name.
@@ -66,51 +66,51 @@ pub enum Source {
 
 /// How the generator is used as a source.
 #[derive(Clone, Debug)]
-pub struct GeneratorSource {
+pub(crate) struct GeneratorSource {
     /// The same seed gives the same posts.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Posts a second.
-    pub rate: f64,
+    pub(crate) rate: f64,
     /// How much history is generated before the first start, so that the page has something to show.
-    pub backfill: Duration,
+    pub(crate) backfill: Duration,
     /// Posts a second of the history.
-    pub backfill_rate: f64,
+    pub(crate) backfill_rate: f64,
     /// Stop after this many posts; `None` goes on for ever.
-    pub count: Option<u64>,
+    pub(crate) count: Option<u64>,
 }
 
 /// Everything that `undertone run` needs to know.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// What this process does.
-    pub roles: Vec<Role>,
+    pub(crate) roles: Vec<Role>,
     /// The model folder.
-    pub model: PathBuf,
+    pub(crate) model: PathBuf,
     /// How the core is sized.
-    pub engine: EngineConfig,
+    pub(crate) engine: EngineConfig,
     /// The data folder of the embedded mode.
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
     /// Where posts come from.
-    pub source: Source,
+    pub(crate) source: Source,
     /// End when the source is used up and everything is committed.
-    pub once: bool,
+    pub(crate) once: bool,
     /// Where REST and the page listen.
-    pub http: SocketAddr,
+    pub(crate) http: SocketAddr,
     /// Where gRPC listens.
-    pub grpc: SocketAddr,
+    pub(crate) grpc: SocketAddr,
     /// What the gateway accepts.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// How an epoch becomes a commit.
-    pub commit: CommitConfig,
+    pub(crate) commit: CommitConfig,
 }
 
 /// When a table commits.
 #[derive(Clone, Copy, Debug)]
-pub struct CommitConfig {
+pub(crate) struct CommitConfig {
     /// The oldest row waits at most this long.
-    pub interval: Duration,
+    pub(crate) interval: Duration,
     /// An epoch of this many rows is committed at once.
-    pub max_rows: usize,
+    pub(crate) max_rows: usize,
 }
 
 impl Config {
@@ -118,7 +118,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`], naming the key, the value, where it came from, and what would be right.
-    pub fn load(layers: Layers) -> Result<Self> {
+    pub(crate) fn load(layers: Layers) -> Result<Self> {
         let (raw, origins): (RawConfig, _) = layers.read()?;
         let fail = |key: &str, value: &dyn std::fmt::Display, help: &str| {
             let error = Error::new(ErrorKind::InvalidConfig, "configuration value is wrong").with("key", key);
@@ -212,12 +212,12 @@ impl Config {
     }
 
     /// Whether this process plays the embedded stream.
-    pub fn streams(&self) -> bool {
+    pub(crate) fn streams(&self) -> bool {
         self.roles.iter().any(|role| role.streams())
     }
 
     /// Whether this process serves.
-    pub fn serves(&self) -> bool {
+    pub(crate) fn serves(&self) -> bool {
         self.roles.contains(&Role::Gateway)
     }
 }
@@ -227,7 +227,7 @@ impl Config {
 ///
 /// # Errors
 /// [`ErrorKind::InvalidConfig`] with every place that was tried.
-pub fn model_folder(configured: Option<&str>) -> Result<PathBuf> {
+pub(crate) fn model_folder(configured: Option<&str>) -> Result<PathBuf> {
     if let Some(dir) = configured {
         return Ok(PathBuf::from(dir));
     }
@@ -241,6 +241,7 @@ pub fn model_folder(configured: Option<&str>) -> Result<PathBuf> {
         return Ok(found.clone());
     }
     let tried = places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ");
-    let error = Error::new(ErrorKind::InvalidConfig, "no model folder found").with("key", "model.dir").with("tried", tried);
+    let error =
+        Error::new(ErrorKind::InvalidConfig, "no model folder found").with("key", "model.dir").with("tried", tried);
     Err(error.help("give --model DIR, or run `make build` in the checkout, which fetches the shipped model"))
 }

@@ -107,7 +107,11 @@ impl EpochSource for ScoredPosts {
                 Some(outcome::Kind::Dead(letter)) => {
                     batch.oldest_us = batch.oldest_us.or(Some(letter.ingested_at_us));
                 }
-                None => return Err(Error::new(ErrorKind::Corrupt, "scored log holds an empty outcome").with("after", offset)),
+                None => {
+                    return Err(
+                        Error::new(ErrorKind::Corrupt, "scored log holds an empty outcome").with("after", offset)
+                    );
+                }
             }
         }
         batch.epoch = Epoch::of(self.partition.clone(), offset..reader.next_offset(), posts);

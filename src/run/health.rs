@@ -1,7 +1,23 @@
 //! What `/readyz` says about each part, decided from what the part reports.
 
 use undertone_gateway::{Part, PartState};
+use undertone_inference::EngineStats;
 use undertone_sinks::pump::SinkSnapshot;
+
+/// A forward pass takes milliseconds; one that takes this long will not end.
+const STUCK_SECONDS: f64 = 30.0;
+
+/// The core is ready while a worker is alive and none has been at one batch for too long.
+pub(super) fn engine_part(stats: &EngineStats) -> Part {
+    if stats.workers == 0 {
+        return Part::not_ready("engine", PartState::Failed, "no worker is alive; restart the process");
+    }
+    if stats.oldest_batch_seconds > STUCK_SECONDS {
+        let reason = format!("a batch has been running for {:.0} s", stats.oldest_batch_seconds);
+        return Part::not_ready("engine", PartState::Failed, reason);
+    }
+    Part::ready("engine")
+}
 
 /// A sink that waits is degraded, not unready: taking the gateway out of a load balancer would not make a store well.
 /// One that has given up needs a person, and says so by failing.
@@ -29,6 +45,16 @@ mod tests {
             last_commit: None,
             stopped: stopped.map(str::to_owned),
             finished: false,
+        }
+    }
+
+    #[test]
+    fn a_dead_or_stuck_engine_is_not_ready() {
+        let stats =
+            |workers, oldest_batch_seconds| EngineStats { workers, oldest_batch_seconds, ..EngineStats::default() };
+        let cases = [(stats(2, 0.1), true), (stats(0, 0.0), false), (stats(2, 31.0), false)];
+        for (stats, ready) in cases {
+            assert_eq!(engine_part(&stats).state.is_ready(), ready, "{stats:?}");
         }
     }
 

@@ -52,7 +52,8 @@ impl Feed {
         self.live.seed_topics(rows);
 
         let labels = reader.label_counts().await?;
-        let label = |name: &str| labels.get(&Some(name.to_owned())).map_or(0, |count| u64::try_from(*count).unwrap_or(0));
+        let label =
+            |name: &str| labels.get(&Some(name.to_owned())).map_or(0, |count| u64::try_from(*count).unwrap_or(0));
         // Letters from `position` on come again with the log.
         let (again, shown): (Vec<_>, Vec<_>) = dead
             .latest(SHOWN_LETTERS)
@@ -94,7 +95,11 @@ impl Feed {
                 match outcome.kind {
                     Some(outcome::Kind::Scored(post)) => self.live.observe_scored(&post),
                     Some(outcome::Kind::Dead(letter)) => self.live.observe_dead(&letter),
-                    None => return Err(Error::new(ErrorKind::Corrupt, "scored log holds an empty outcome").with("offset", offset)),
+                    None => {
+                        return Err(
+                            Error::new(ErrorKind::Corrupt, "scored log holds an empty outcome").with("offset", offset)
+                        );
+                    }
                 }
             }
         }

@@ -23,6 +23,7 @@ use undertone_gateway::{Gateway, Live};
 use undertone_inference::Engine;
 use undertone_stream::data::DataFolder;
 
+use self::health::engine_part;
 use self::stream::{Ended, Stream};
 use crate::Outcome;
 use crate::cli::RunArgs;
@@ -75,7 +76,8 @@ impl Listeners {
     async fn bind(config: &Config) -> Result<Self> {
         let bind = async |key: &'static str, address| {
             TcpListener::bind(address).await.map_err(|e| {
-                let error = Error::new(ErrorKind::Unavailable, "cannot listen").with("key", key).with("address", address);
+                let error =
+                    Error::new(ErrorKind::Unavailable, "cannot listen").with("key", key).with("address", address);
                 error.source(e).help(format!("free the port, or set {key} to another"))
             })
         };
@@ -95,7 +97,8 @@ impl Serving {
         self.shutdown.cancel();
         let mut outcome = Ok(());
         while let Some(ended) = self.doors.join_next().await {
-            let ended = ended.unwrap_or_else(|panic| Err(Error::new(ErrorKind::Internal, "gateway panicked").source(panic)));
+            let ended =
+                ended.unwrap_or_else(|panic| Err(Error::new(ErrorKind::Internal, "gateway panicked").source(panic)));
             outcome = outcome.and(ended);
         }
         outcome
@@ -112,11 +115,15 @@ fn serve(
 ) -> Serving {
     let shutdown = CancellationToken::new();
     let health = stream.map(Stream::health);
+    let core = engine.clone();
     let gateway = Gateway::builder(engine.clone())
         .limits(config.limits.clone())
         .live(live)
         .metrics(prometheus)
-        .readiness(move || health.as_ref().map(|health| health.parts()).unwrap_or_default())
+        .readiness(move || {
+            let stream = health.as_ref().map(stream::Health::parts).unwrap_or_default();
+            std::iter::once(engine_part(&core.stats())).chain(stream).collect()
+        })
         .shutdown(shutdown.clone())
         .build();
 
@@ -133,6 +140,10 @@ fn announce(config: &Config) {
         eprintln!("undertone: live page on http://{}, gRPC on {}", config.http, config.grpc);
     }
     if config.streams() {
-        eprintln!("undertone: tables in {}, a commit every {:?}; Ctrl-C drains", config.data.display(), config.commit.interval);
+        eprintln!(
+            "undertone: tables in {}, a commit every {:?}; Ctrl-C drains",
+            config.data.display(),
+            config.commit.interval
+        );
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::live::StageLag;
-use undertone_gateway::{Live, Part, PartState};
+use undertone_gateway::{Live, Part};
 use undertone_inference::Engine;
 use undertone_sinks::iceberg::IcebergStore;
 use undertone_stream::data::DataFolder;
@@ -78,7 +78,8 @@ impl Stream {
     /// Those of the logs and of the catalog.
     pub(super) async fn start(config: &Config, data: DataFolder, engine: &Engine, live: &Live) -> Result<Self> {
         let opened = tokio::task::spawn_blocking(move || open_logs(&data).map(|logs| (data, logs))).await;
-        let (data, logs) = opened.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, "opening the logs panicked").source(e)))?;
+        let (data, logs) =
+            opened.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, "opening the logs panicked").source(e)))?;
         let store = IcebergStore::open(data.root()).await?;
 
         let feed = Feed { live: live.clone(), input: logs.input.clone(), scored: logs.scored.clone() };
@@ -90,7 +91,9 @@ impl Stream {
             || Events::new(logs.input.clone()),
             || ScoredPosts::new(logs.scored.clone(), partition.clone()),
         );
-        Ok(Self { data, logs, engine: engine.clone(), live: live.clone(), live_position, tables })
+        let stream = Self { data, logs, engine: engine.clone(), live: live.clone(), live_position, tables };
+        live.set_lag(stream.health().lags().await?);
+        Ok(stream)
     }
 
     /// How the stream is doing.
@@ -113,7 +116,12 @@ impl Stream {
         let hurry = if failure.is_some() { cancelled() } else { drain.clone() };
         let committed = self.tables.finish(&hurry).await;
         halt.cancel();
-        while background.join_next().await.is_some() {}
+        while let Some(ended) = background.join_next().await {
+            // Only the page suffers; the promise of the stream does not hang on it.
+            if let Ok(Err(error)) = ended {
+                tracing::warn!(%error, "live view stopped");
+            }
+        }
 
         match failure {
             Some(error) => Err(error),
@@ -132,7 +140,10 @@ impl Stream {
         let intake = Intake { input: input.clone(), scored: scored.clone(), stop: stop.clone() };
         let source = source.clone();
         tasks.spawn(async move { intake.take_in(&source).await.map(|()| Task::Source) });
-        let stage = ScoreStage::new(input.clone(), scored.clone(), Arc::new(self.engine.clone()), ScoreConfig::default());
+        // About a second of work on two cores is under way at any time: more would not score faster, but callers of
+        // the gateway with many texts, who share the bulk lane, would wait behind it.
+        let config = ScoreConfig { chunk_events: 64, chunks_in_flight: 4, ..ScoreConfig::default() };
+        let stage = ScoreStage::new(input.clone(), scored.clone(), Arc::new(self.engine.clone()), config);
         let stage = stage.count_attempts(&self.data.attempts());
         let until = scored_all.clone();
         tasks.spawn(async move { stage.run(until).await.map(|()| Task::Scoring) });
@@ -181,31 +192,39 @@ fn cancel_at(mut position: watch::Receiver<i64>, end: i64, token: CancellationTo
 /// Reports lag and trims the logs below what everybody has, until `halt`.
 async fn housekeeping(health: Health, live: Live, halt: CancellationToken) -> Result<()> {
     while tokio::time::timeout(HOUSEKEEPING, halt.cancelled()).await.is_err() {
-        live.set_lag(health.lags());
+        live.set_lag(health.lags().await?);
         if let Err(error) = health.trim().await {
             tracing::warn!(%error, "cannot trim logs; they grow until this is mended");
         }
     }
+    // The process may go on serving: what the page shows last must be what is so.
+    live.set_lag(health.lags().await?);
     Ok(())
 }
 
 impl Health {
     /// What `/readyz` says about the stream.
     pub(super) fn parts(&self) -> Vec<Part> {
-        let mut parts = vec![Part::ready("engine"), Part::ready("score")];
-        parts.extend(self.statuses.parts());
-        parts
+        self.statuses.parts()
     }
 
     /// What the page says about how far everything is behind.
-    fn lags(&self) -> Vec<StageLag> {
+    ///
+    /// # Errors
+    /// Those of the input log.
+    async fn lags(&self) -> Result<Vec<StageLag>> {
         let behind = |end: i64, position: i64| u64::try_from(end - position).unwrap_or(0);
         let Logs { input, scored, dead } = &self.logs;
-        let stage = |stage: &str, posts| StageLag { stage: stage.to_owned(), posts, seconds: 0.0, waiting: None };
-        let mut lags = vec![stage("score", behind(input.end(), scored.end()))];
+        let position = scored.end();
+        let oldest = input.reader(position).read_available(1, 0).await?;
+        let age = |us: i64| jiff::Timestamp::now().as_microsecond().saturating_sub(us).max(0) as f64 / 1e6;
+        let seconds = oldest.first().map_or(0.0, |(_, event)| age(event.ingested_at_us));
+        let stage = |stage: &str, posts, seconds| StageLag { stage: stage.to_owned(), posts, seconds, waiting: None };
+
+        let mut lags = vec![stage("score", behind(input.end(), position), Some(seconds))];
         lags.extend(self.statuses.lags());
-        lags.push(stage("dead-letters", behind(scored.end(), dead.position())));
-        lags
+        lags.push(stage("dead-letters", behind(scored.end(), dead.position()), None));
+        Ok(lags)
     }
 
     /// Lets the logs forget what every follower has made durable.

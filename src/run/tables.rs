@@ -106,7 +106,7 @@ impl Statuses {
         let lag = |status: &SinkStatus| {
             let snapshot = status.snapshot();
             let waiting = snapshot.stopped.or(snapshot.waiting.map(|waiting| waiting.reason));
-            StageLag { stage: snapshot.sink, posts: snapshot.lag_posts, seconds: snapshot.lag_seconds, waiting }
+            StageLag { stage: snapshot.sink, posts: snapshot.lag_posts, seconds: Some(snapshot.lag_seconds), waiting }
         };
         self.all().map(lag).collect()
     }

@@ -15,5 +15,6 @@ pub(super) fn install() -> Result<PrometheusHandle> {
     let handle = builder.install_recorder().context(ErrorKind::Internal, "cannot install the metrics recorder")?;
     undertone_gateway::telemetry::describe();
     undertone_sinks::pump::describe_metrics();
+    undertone_stream::telemetry::describe();
     Ok(handle)
 }

@@ -1,17 +1,15 @@
-//! What a text says besides its mood: hashtags, mentions, URLs, emoji, and the topics that follow from them.
+//! What a text says besides its mood: hashtags, mentions, URLs, emoji.
 //!
 //! The guarantee: every list is in order of first appearance, without repeats, and bounded, however long or hostile the
 //! text; what lies inside a URL is not found a second time as a hashtag or a mention. Unicode is read by grapheme
 //! cluster, so that a flag or a family is one emoji, and a Hindi hashtag is not cut at its vowel signs.
 
-use undertone_proto::v1::{Entities, ScoredPost};
+use undertone_proto::v1::Entities;
 use unicode_segmentation::UnicodeSegmentation;
 
 /// The most entities of one kind that are kept.
 pub const MAX_ENTITIES: usize = 32;
-/// The most topics of one post.
-pub const MAX_TOPICS: usize = 16;
-/// Longer hashtags, mentions and topics (in characters) are noise, and left out.
+/// Longer hashtags and mentions (in characters) are noise, and left out.
 const MAX_NAME_CHARS: usize = 100;
 /// Longer URLs (in bytes) are left out.
 const MAX_URL_BYTES: usize = 2048;
@@ -146,24 +144,6 @@ fn is_emoji(cluster: &str) -> bool {
     !plain_sign && emojis::get(cluster).is_some()
 }
 
-/// The topics of a post: its source's tags, then its hashtags, lowercase, without `#`, with single spaces, without
-/// repeats, at most [`MAX_TOPICS`].
-pub fn topics(post: &ScoredPost) -> Vec<String> {
-    let hashtags = post.entities.iter().flat_map(|entities| &entities.hashtags);
-    let mut topics: Vec<String> = Vec::new();
-    for tag in post.tags.iter().chain(hashtags) {
-        let tag = tag.trim().trim_start_matches(['#', '＃']).to_lowercase();
-        let tag = tag.split_whitespace().collect::<Vec<_>>().join(" ");
-        if !tag.is_empty() && is_short(&tag) && !topics.contains(&tag) {
-            topics.push(tag);
-        }
-        if topics.len() == MAX_TOPICS {
-            break;
-        }
-    }
-    topics
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -213,18 +193,6 @@ mod tests {
             assert_eq!(found.urls.join(" "), urls, "{text}");
             assert_eq!(found.emoji.join(" "), emoji, "{text}");
         }
-    }
-
-    #[test]
-    fn topics_are_tags_then_hashtags_normalised_once() {
-        let post = ScoredPost {
-            tags: ["Tea", "#Green  tea", " ", "tea"].map(String::from).into(),
-            entities: Some(entities("#tea #oolong")),
-            ..Default::default()
-        };
-        assert_eq!(topics(&post), ["tea", "green tea", "oolong"]);
-        let many = ScoredPost { tags: (0..99).map(|n| format!("t{n}")).collect(), ..Default::default() };
-        assert_eq!(topics(&many).len(), MAX_TOPICS);
     }
 
     proptest! {

@@ -63,7 +63,7 @@ impl Backend for Fake {
         if text == "unreadable" {
             return Err(Error::new(ErrorKind::InvalidInput, "unreadable"));
         }
-        let tokens = Tokens { ids: vec![7; text.len().max(1)], truncated: false };
+        let tokens = Tokens { ids: vec![7; text.len().max(1)], truncated: false, empty: text.is_empty() };
         Ok(Prepared { clean_text: text.to_owned(), language: None, tokens })
     }
 

@@ -1,7 +1,10 @@
 //! Worker threads: they take work from the queue until it is closed and empty. A worker survives a panic of the model;
 //! if a worker thread ends all the same and is the last one, the queue is abandoned so that no caller waits for ever.
 
+mod progress;
+
 use std::any::Any;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +14,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 use undertone_error::{Context, Error, ErrorKind, Result};
 
+use self::progress::Progress;
 use super::queue::{Queue, Queued, Work};
 use crate::model::Outcome;
 use crate::tokenize::Tokens;
@@ -49,32 +53,55 @@ pub(crate) struct Counters {
     pub(crate) tokens: AtomicU64,
 }
 
+/// What a worker thread does.
+type Body = Box<dyn FnOnce() + Send>;
+
 /// The worker threads of a queue.
 #[derive(Debug)]
 pub(crate) struct Workers {
     handles: Mutex<Vec<JoinHandle<()>>>,
     alive: watch::Receiver<usize>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) progress: Arc<Progress>,
 }
 
 impl Workers {
-    /// Starts one thread for each backend.
+    /// Starts one thread for each backend, or none: if one cannot be started, those before it have ended when the error
+    /// is returned, and the queue is closed.
     ///
     /// # Errors
     /// `Exhausted` if the system gives no thread.
     pub(crate) fn start<B: Backend>(queue: &Arc<Queue>, backends: Vec<B>) -> Result<Self> {
+        Self::start_with(queue, backends, |name, body| thread::Builder::new().name(name).spawn(body))
+    }
+
+    /// The same, with the threads from `spawn`, which is given a thread's name and body.
+    fn start_with<B: Backend>(
+        queue: &Arc<Queue>,
+        backends: Vec<B>,
+        mut spawn: impl FnMut(String, Body) -> io::Result<JoinHandle<()>>,
+    ) -> Result<Self> {
         let (alive, watch) = watch::channel(0);
         let counters = Arc::new(Counters::default());
+        let progress = Arc::new(Progress::new(backends.len()));
         let mut handles = Vec::new();
         for (i, backend) in backends.into_iter().enumerate() {
             alive.send_modify(|n| *n += 1);
             let guard = Alive { alive: alive.clone(), queue: Arc::clone(queue) };
-            let counters = Arc::clone(&counters);
-            let body = move || work(&guard.queue, &backend, &counters);
-            let handle = thread::Builder::new().name(format!("undertone-{i}")).spawn(body);
-            handles.push(handle.context(ErrorKind::Exhausted, "cannot start a worker thread")?);
+            let (counters, progress) = (Arc::clone(&counters), Arc::clone(&progress));
+            let body = move || work(&guard.queue, &Worker { number: i, backend, counters, progress });
+            match spawn(format!("undertone-{i}"), Box::new(body)) {
+                Ok(handle) => handles.push(handle),
+                Err(error) => {
+                    queue.close();
+                    for handle in handles {
+                        let _ = handle.join();
+                    }
+                    return Err(error).context(ErrorKind::Exhausted, "cannot start a worker thread");
+                }
+            }
         }
-        Ok(Self { handles: Mutex::new(handles), alive: watch, counters })
+        Ok(Self { handles: Mutex::new(handles), alive: watch, counters, progress })
     }
 
     /// How many threads run.
@@ -113,28 +140,39 @@ impl Drop for Alive {
     }
 }
 
-fn work<B: Backend>(queue: &Queue, backend: &B, counters: &Counters) {
-    backend.enter();
+/// A worker's backend, and where it reports what it does.
+struct Worker<B> {
+    number: usize,
+    backend: B,
+    counters: Arc<Counters>,
+    progress: Arc<Progress>,
+}
+
+fn work<B: Backend>(queue: &Queue, worker: &Worker<B>) {
+    worker.backend.enter();
     loop {
         match queue.next() {
             Work::Prepare(items) => {
-                queue.ready(items.into_iter().filter_map(|item| prepare(backend, item, counters)).collect())
+                let busy = worker.progress.begin(worker.number);
+                let ready = items.into_iter().filter_map(|item| prepare(worker, item)).collect();
+                drop(busy);
+                queue.ready(ready);
             }
-            Work::Run(items) => run(backend, items, counters),
+            Work::Run(items) => run(worker, items),
             Work::Stop => return,
         }
     }
 }
 
 /// Prepares one text; a text that cannot be prepared is answered here.
-fn prepare<B: Backend>(backend: &B, item: Queued<String>, counters: &Counters) -> Option<Queued<Prepared>> {
+fn prepare<B: Backend>(worker: &Worker<B>, item: Queued<String>) -> Option<Queued<Prepared>> {
     let started = Instant::now();
-    let result = surviving(|| backend.prepare(&item.payload));
+    let result = surviving(|| worker.backend.prepare(&item.payload));
     telemetry::stage("tokenize", started.elapsed());
     match result {
         Ok(prepared) => Some(item.with(prepared)),
         Err(error) => {
-            counters.failed.fetch_add(1, Ordering::Relaxed);
+            worker.counters.failed.fetch_add(1, Ordering::Relaxed);
             telemetry::items("failed", 1);
             item.ticket.answer(Err(error));
             None
@@ -142,13 +180,17 @@ fn prepare<B: Backend>(backend: &B, item: Queued<String>, counters: &Counters) -
     }
 }
 
-fn run<B: Backend>(backend: &B, items: Vec<Queued<Prepared>>, counters: &Counters) {
+fn run<B: Backend>(worker: &Worker<B>, items: Vec<Queued<Prepared>>) {
+    let counters = &worker.counters;
     let (batch, tickets): (Vec<_>, Vec<_>) = items.into_iter().map(|item| (item.payload, item.ticket)).unzip();
     let now = Instant::now();
     for ticket in &tickets {
         telemetry::stage("queue", now.saturating_duration_since(ticket.submitted));
     }
-    let results = run_halving(backend, &batch, counters);
+    let busy = worker.progress.begin(worker.number);
+    let results = run_halving(&worker.backend, &batch, counters);
+    // Over before the callers can know, so that an answered engine is seen to be idle.
+    drop(busy);
     for ((prepared, ticket), result) in batch.into_iter().zip(tickets).zip(results) {
         let (counter, outcome) =
             if result.is_ok() { (&counters.scored, "scored") } else { (&counters.failed, "failed") };
@@ -207,5 +249,38 @@ fn assemble(prepared: Prepared, outcome: Outcome) -> Scored {
         language: prepared.language,
         tokens: u32::try_from(prepared.tokens.ids.len()).unwrap_or(u32::MAX),
         truncated: prepared.tokens.truncated,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::super::Rules;
+    use super::super::fake::Fake;
+    use super::*;
+
+    #[test]
+    fn a_start_that_fails_leaves_no_thread_behind() {
+        let queue = Arc::new(Queue::new(Rules { token_budget: 8, bulk_ageing: Duration::from_secs(1) }));
+        let fake = Fake::default();
+        let (done, result) = mpsc::channel();
+        let (theirs, backends) = (Arc::clone(&queue), vec![fake.clone(); 4]);
+        thread::spawn(move || {
+            let mut started = 0;
+            let spawn = |name: String, body: Body| match started {
+                2 => Err(io::Error::from(io::ErrorKind::WouldBlock)),
+                _ => {
+                    started += 1;
+                    thread::Builder::new().name(name).spawn(body)
+                }
+            };
+            let _ = done.send(Workers::start_with(&theirs, backends, spawn).map(drop));
+        });
+        let result = result.recv_timeout(Duration::from_secs(10)).expect("the threads that were started must end");
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Exhausted);
+        assert_eq!(Arc::strong_count(&fake.batches), 1, "a thread still has its backend");
+        assert!(matches!(queue.next(), Work::Stop), "nothing would work off what is put in");
     }
 }

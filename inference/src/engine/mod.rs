@@ -16,7 +16,7 @@ use undertone_error::{Error, ErrorKind, Result};
 
 use crate::batcher::{Backend, Prepared, Queue, Rules, Ticket, Workers, closed, expired};
 use crate::model::{ModelFolder, Network, Outcome, revision};
-use crate::normalize::Normalizer;
+use crate::normalize::{Normalizer, is_blank};
 use crate::tokenize::TextTokenizer;
 use crate::{HeadInfo, Lane, ModelInfo, Scored, language, telemetry};
 
@@ -31,7 +31,9 @@ pub struct EngineConfig {
     pub queue_tokens: usize,
     /// A bulk text that has waited this long gets a turn of its own even if interactive texts never run out.
     pub bulk_ageing: Duration,
-    /// The longest text that is accepted, in bytes of UTF-8.
+    /// The longest text that is accepted, in bytes of UTF-8. Of an accepted text the engine looks at the first 1,024 bytes
+    /// for each token that the model reads, so that no text costs more than a bounded time; the rest only makes it
+    /// [`Scored::truncated`].
     pub max_text_bytes: usize,
 }
 
@@ -75,10 +77,13 @@ pub struct LaneStats {
 }
 
 /// What waits, and counts since the engine started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct EngineStats {
     /// Worker threads that are alive.
     pub workers: usize,
+    /// For how many seconds the oldest work in progress (a forward pass, or the preparing of some texts) has been going
+    /// on; 0 when all workers are idle. Work takes well under a second, so one that lasts for many means a stuck worker.
+    pub oldest_batch_seconds: f64,
     /// The interactive lane.
     pub interactive: LaneStats,
     /// The bulk lane.
@@ -133,10 +138,22 @@ impl Backend for Core {
     }
 
     fn prepare(&self, text: &str) -> Result<Prepared> {
-        let clean_text = self.normalizer.apply(text);
-        let tokens = self.tokenizer.encode(&clean_text)?;
+        let readable = self.tokenizer.readable(text);
+        let clean_text = self.normalizer.apply(readable);
+        if is_blank(&clean_text) {
+            return Err(Error::new(ErrorKind::InvalidInput, "text is empty")
+                .with("bytes", text.len())
+                .help("send a text that shows something"));
+        }
+        let mut tokens = self.tokenizer.encode(&clean_text)?;
+        if tokens.empty {
+            return Err(Error::new(ErrorKind::InvalidInput, "text has nothing that the model reads")
+                .with("bytes", text.len())
+                .help("send a text with words, numbers, punctuation or emoji"));
+        }
+        tokens.truncated |= readable.len() < text.len();
         // The language is told from the text as it came: names of emoji are English in every language.
-        Ok(Prepared { language: language::detect(text), tokens, clean_text })
+        Ok(Prepared { language: language::detect(readable), tokens, clean_text })
     }
 
     fn run(&self, batch: &[Prepared]) -> Result<Vec<Result<Outcome>>> {
@@ -199,8 +216,9 @@ impl Engine {
     /// Scores one text. Dropping the future withdraws the text. A deadline needs a Tokio runtime with its timer enabled.
     ///
     /// # Errors
-    /// `Busy` if the interactive lane is full (the bulk lane waits for room instead), `DeadlineExceeded`, `TooLarge`,
-    /// `Unavailable` while shutting down, `Internal` if the model failed on this text.
+    /// `InvalidInput` for a text that is empty, shows nothing, or has nothing that the model reads; `TooLarge`; `Busy` if
+    /// the interactive lane is full (the bulk lane waits for room instead); `DeadlineExceeded`; `Unavailable` while
+    /// shutting down; `Internal` if the model failed on this text.
     pub async fn score(&self, request: Request) -> Result<Scored> {
         let Request { text, lane, deadline } = request;
         let scoring = async { answer(self.submit(text, lane, deadline).await?).await };
@@ -271,6 +289,7 @@ impl Engine {
         };
         EngineStats {
             workers: inner.workers.alive(),
+            oldest_batch_seconds: inner.workers.progress.oldest(Instant::now()).as_secs_f64(),
             interactive: lane(counts.interactive, &inner.interactive),
             bulk: lane(counts.bulk, &inner.bulk),
             batches: counters.batches.load(Ordering::Relaxed),

@@ -188,6 +188,18 @@ async fn nobody_waits_for_workers_that_died() {
 }
 
 #[tokio::test]
+async fn work_in_progress_has_an_age_and_idleness_has_none() {
+    let (fake, engine, first) = held(EngineConfig::default()).await;
+    let early = engine.stats().oldest_batch_seconds;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let late = engine.stats().oldest_batch_seconds;
+    assert!(late >= early + 0.02, "held for {early}, then {late} seconds");
+    fake.gate.set_closed(false);
+    first.await.unwrap().unwrap();
+    assert_eq!(engine.stats().oldest_batch_seconds, 0.0, "the batch was over before its texts were answered");
+}
+
+#[tokio::test]
 async fn a_text_over_the_limit_is_refused() {
     let engine = engine(&Fake::default(), 1, EngineConfig { max_text_bytes: 10, ..EngineConfig::default() });
     assert_eq!(engine.score(Request::new("x".repeat(11))).await.unwrap_err().kind(), ErrorKind::TooLarge);

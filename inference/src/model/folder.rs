@@ -36,7 +36,7 @@ impl ModelFolder {
         if !path.is_dir() {
             return Err(Error::new(ErrorKind::NotFound, "model folder does not exist")
                 .with("path", path.display())
-                .help("name a folder with config.json, tokenizer.json and model.safetensors; scripts/setup fetches the shipped one"));
+                .help("name a folder with config.json, tokenizer.json and model.safetensors; `scripts/setup.py run` fetches the shipped one"));
         }
         let shape = in_folder(path, EncoderShape::parse(&read(path, CONFIG)?))?;
         let manifest = match path.join(manifest::FILE).exists() {
@@ -94,7 +94,7 @@ impl ModelFolder {
         self.manifest.max_tokens.unwrap_or(self.shape.positions)
     }
 
-    /// The file that holds a head's tensors.
+    /// The file that holds a head's tensors; without a name, also that of the embedding's projection.
     pub(crate) fn head_file(&self, named: Option<&str>) -> String {
         let fallback = || if self.path.join(HEADS).exists() { HEADS } else { WEIGHTS }.to_owned();
         named.map_or_else(fallback, str::to_owned)
@@ -106,8 +106,9 @@ impl ModelFolder {
         if self.path.join(manifest::FILE).exists() {
             files.push(manifest::FILE.to_owned());
         }
-        for head in &self.manifest.heads {
-            let file = self.head_file(head.file.as_deref());
+        let heads = self.manifest.heads.iter().map(|head| self.head_file(head.file.as_deref()));
+        let projection = self.manifest.embedding.projection.iter().map(|_| self.head_file(None));
+        for file in heads.chain(projection) {
             if !files.contains(&file) {
                 files.push(file);
             }
@@ -148,6 +149,6 @@ pub(crate) fn parse_json<T: DeserializeOwned>(file: &'static str, json: &[u8]) -
             .with("file", file)
             .with("key", key)
             .source(error.into_inner())
-            .help("see the description of the model folder in the documentation of undertone-inference")
+            .help("see models/README.md for what the files of a model folder say")
     })
 }

@@ -178,7 +178,7 @@ impl Head {
                 Error::new(ErrorKind::Internal, "head gave a value that is not finite")
                     .with("head", &self.name)
                     .with("logits", format!("{logits:?}"))
-                    .help("check the model's weights with `undertone model verify`")
+                    .help("compare the revision that `undertone model show` prints with that of where the model comes from")
             })?;
         let label = largest(&probabilities);
         Ok(HeadScores {

@@ -114,7 +114,7 @@ impl Network {
                 let embedding = rows.row(i).to_vec();
                 if embedding.len() != self.dimensions || embedding.iter().any(|value| !value.is_finite()) {
                     return Err(Error::new(ErrorKind::Internal, "embedding has a value that is not finite")
-                        .help("check the model's weights with `undertone model verify`"));
+                        .help("compare the revision that `undertone model show` prints with that of where the model comes from"));
                 }
                 Ok(Outcome { embedding, verdict: self.heads.verdict(&logits, i)? })
             };

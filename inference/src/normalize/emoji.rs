@@ -1,8 +1,17 @@
 //! Emoji as words: a vocabulary of words knows "tears of joy", not the picture.
 
+use std::sync::LazyLock;
+
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::entities::straighten;
+
+/// The bytes of the longest emoji that has a name. A grapheme cluster may be as long as its text, so this is how far is
+/// looked ahead at each of its characters.
+static LONGEST: LazyLock<usize> = LazyLock::new(|| {
+    let toned = emojis::iter().filter_map(emojis::Emoji::skin_tones).flatten();
+    emojis::iter().chain(toned).map(|emoji| emoji.as_str().len()).max().unwrap_or_default()
+});
 
 /// More of the same add tokens, not meaning.
 const MOST_IN_A_ROW: usize = 2;
@@ -30,9 +39,7 @@ fn name_cluster(cluster: &str, run: &mut Run, out: &mut String) {
     let mut rest = cluster;
     let mut after_emoji = false;
     while let Some(c) = rest.chars().next() {
-        let ends = rest.char_indices().map(|(at, c)| at + c.len_utf8());
-        let longest = ends.rev().find_map(|end| emojis::get(&rest[..end]).map(|emoji| (emoji, end)));
-        let len = match longest {
+        let len = match longest_emoji(rest) {
             Some((emoji, end)) => {
                 run.push(emoji, out);
                 after_emoji = true;
@@ -46,6 +53,18 @@ fn name_cluster(cluster: &str, run: &mut Run, out: &mut String) {
         };
         rest = &rest[len..];
     }
+}
+
+/// The longest emoji that `text` starts with, and its length in bytes.
+fn longest_emoji(text: &str) -> Option<(&'static emojis::Emoji, usize)> {
+    let first = text.chars().next()?;
+    // A keycap is an emoji that starts with an ordinary character.
+    if !may_be_emoji(first) && !matches!(first, '0'..='9' | '#' | '*') {
+        return None;
+    }
+    let near = &text[..text.floor_char_boundary(*LONGEST)];
+    let ends = near.char_indices().map(|(at, c)| at + c.len_utf8());
+    ends.rev().find_map(|end| emojis::get(&near[..end]).map(|emoji| (emoji, end)))
 }
 
 /// The emoji that was seen last, and how often in a row.
@@ -103,6 +122,7 @@ fn short_name(name: &'static str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::normalize::MAX_GROWTH;
 
     fn words(text: &str) -> String {
         name_emoji(text).split_whitespace().collect::<Vec<_>>().join(" ")
@@ -118,6 +138,39 @@ mod tests {
     fn unknown_sequences_are_read_part_by_part() {
         assert_eq!(words("😀\u{200d}🔥"), "grinning face fire");
         assert_eq!(words("😀\u{301}"), "grinning face \u{301}");
+    }
+
+    #[test]
+    fn every_emoji_is_found_whole() {
+        let toned = emojis::iter().filter_map(emojis::Emoji::skin_tones).flatten();
+        for emoji in emojis::iter().chain(toned) {
+            let text = emoji.as_str();
+            assert_eq!(longest_emoji(text), Some((emoji, text.len())), "{text:?}");
+            // What follows does not change that.
+            assert_eq!(longest_emoji(&format!("{text}\u{301}\u{301}")), Some((emoji, text.len())), "{text:?}");
+        }
+    }
+
+    /// A cluster of a mebibyte, of which a quadratic reading would not live to see the end.
+    #[test]
+    fn the_time_for_a_cluster_grows_with_its_length_only() {
+        const SIZE: usize = 1 << 20;
+        for (first, rest, first_name, rest_name) in [
+            ("😀", "\u{301}", "grinning face ", "\u{301}"),
+            ("😀", "\u{20d0}", "grinning face ", "\u{20d0}"),
+            ("", "👩\u{200d}", "", ""),
+            ("😀", "\u{200d}", "grinning face ", ""),
+            ("😀", "\u{1f3fb}", "", ""),
+        ] {
+            let text = first.to_owned() + &rest.repeat(SIZE / rest.len());
+            assert_eq!(text.graphemes(true).count(), 1, "{rest:?} must extend the cluster");
+            let named = words(&text);
+            match rest {
+                "👩\u{200d}" => assert_eq!(named, "woman woman"),
+                "\u{1f3fb}" => assert!(named.len() <= MAX_GROWTH * text.len(), "{}", named.len()),
+                _ => assert_eq!(named, format!("{first_name}{}", rest_name.repeat(SIZE / rest.len())).trim_end()),
+            }
+        }
     }
 
     #[test]

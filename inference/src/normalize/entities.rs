@@ -4,15 +4,26 @@ use std::borrow::Cow;
 
 use super::social::shorten_runs;
 
-/// Decodes entities, drops invisible characters, straightens quotes and turns control characters into spaces, again and
-/// again until nothing changes: exports of posts are often escaped twice, and dropping a character can complete an
-/// entity. Each round that decodes something shortens the text, so the loop ends.
+/// The most bytes of an entity, `&` and `;` included.
+const LONGEST: usize = 32;
+
+/// Decodes entities, drops invisible characters, straightens quotes and turns control characters into spaces, until
+/// nothing of that is left to do: exports of posts are often escaped twice, and dropping a character can complete an
+/// entity.
+///
+/// One pass suffices. Only a `;` completes an entity, so it is enough to look back at each `;` that is written; what an
+/// entity stands for is then read like any other character. Entities cannot overlap, so the order in which they are
+/// decoded does not matter.
 pub(super) fn reveal(text: &str) -> String {
-    let mut text = plain_characters(text);
-    while let Some(decoded) = decode_once(&text) {
-        text = plain_characters(&decoded);
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let mut next = Some(c);
+        while let Some(c) = next {
+            push_plain(c, &mut out);
+            next = (c == ';').then(|| take_entity(&mut out)).flatten();
+        }
     }
-    text
+    out
 }
 
 /// Whether a character shows nothing and separates nothing: variation selectors, zero-width space, word joiner, byte
@@ -30,45 +41,30 @@ pub(super) fn straighten(c: char) -> char {
     }
 }
 
-fn plain_characters(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars().filter(|&c| !is_invisible(c)) {
-        match straighten(c) {
-            '\u{2026}' => out.push_str("..."),
-            c if c.is_control() => out.push(' '),
-            c => out.push(c),
-        }
+fn push_plain(c: char, out: &mut String) {
+    if is_invisible(c) {
+        return;
     }
-    out
+    match straighten(c) {
+        '\u{2026}' => out.push_str("..."),
+        c if c.is_control() => out.push(' '),
+        c => out.push(c),
+    }
 }
 
-/// Decodes every entity once; `None` if there is none.
-fn decode_once(text: &str) -> Option<String> {
-    let mut out: Option<String> = None;
-    let mut rest = text;
-    let mut copied = 0;
-    while let Some(start) = rest.find('&') {
-        let at = text.len() - rest.len() + start;
-        match entity_at(&text[at..]) {
-            Some((c, len)) => {
-                let out = out.get_or_insert_with(String::new);
-                out.push_str(&text[copied..at]);
-                out.push(c);
-                copied = at + len;
-                rest = &text[copied..];
-            }
-            None => rest = &text[at + 1..],
-        }
-    }
-    out.map(|mut out| {
-        out.push_str(&text[copied..]);
-        out
+/// Takes the entity that `out` ends with off its end, and answers the character that it stands for.
+fn take_entity(out: &mut String) -> Option<char> {
+    let window = out.len().saturating_sub(LONGEST);
+    let at = window + out.as_bytes()[window..].iter().rposition(|&b| b == b'&')?;
+    let (c, len) = entity_at(&out[at..])?;
+    (at + len == out.len()).then(|| {
+        out.truncate(at);
+        c
     })
 }
 
 /// The character of the entity that `text` starts with, and the entity's length in bytes.
 fn entity_at(text: &str) -> Option<(char, usize)> {
-    const LONGEST: usize = 32;
     let end = text.bytes().take(LONGEST).position(|b| b == b';')?;
     let name = &text[1..end];
     let c = match name.strip_prefix('#') {
@@ -176,7 +172,51 @@ fn named(name: &str) -> Option<char> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// The definition that [`reveal`] carries out in one pass: decode every entity, and again, until there is none.
+    fn reveal_in_rounds(text: &str) -> String {
+        let plain = |text: &str| {
+            let mut out = String::new();
+            text.chars().for_each(|c| push_plain(c, &mut out));
+            out
+        };
+        let mut text = plain(text);
+        while let Some((at, c, len)) =
+            text.match_indices('&').find_map(|(at, _)| entity_at(&text[at..]).map(|(c, len)| (at, c, len)))
+        {
+            text = plain(&format!("{}{c}{}", &text[..at], &text[at + len..]));
+        }
+        text
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn one_pass_decodes_what_rounds_decode(parts in prop::collection::vec(prop::sample::select(vec![
+            "&", ";", "#", "x", "amp", "am", "p", "&amp;", "&#38;", "&#x26;", "&#59;", "&#35;", "&#112;", "&#49;", "38", "1",
+            "&helllip;", "&shy;", "&nbsp;", "lt", "\u{ad}", "\u{fe0f}", "\u{2026}", "\u{0}", "é", "a", "0000000000", " ",
+        ]), 0..40)) {
+            let text = parts.concat();
+            let once = reveal(&text);
+            prop_assert_eq!(&once, &reveal_in_rounds(&text), "{:?}", text);
+            prop_assert_eq!(reveal(&once), once);
+        }
+    }
+
+    /// A mebibyte of escapes, of which decoding layer by layer would not live to see the end.
+    #[test]
+    fn the_time_for_layers_grows_with_their_number_only() {
+        const LAYERS: usize = (1 << 20) / 4;
+        assert_eq!(reveal(&format!("&{}lt;", "amp;".repeat(LAYERS))), "<");
+        assert_eq!(reveal(&format!("&{}", "#38;".repeat(LAYERS))), "&");
+        assert_eq!(reveal(&format!("&am{}p;", "&shy;".repeat(LAYERS))), "&");
+        assert_eq!(reveal(&"&".repeat(LAYERS)), "&".repeat(LAYERS));
+        assert_eq!(reveal(&"&x;".repeat(LAYERS)), "&x;".repeat(LAYERS));
+    }
 
     #[test]
     fn entities_decode_to_the_last_layer() {
@@ -188,6 +228,10 @@ mod tests {
             ("&AMP; &eacute;t&eacute;", "&AMP; été"),
             ("no entity & none", "no entity & none"),
             ("&am\u{fe0f}p;", "&"),
+            ("&am&#112;;", "&"),
+            ("&amp&#59;", "&"),
+            ("&amp&semi;", "&amp&semi;"),
+            ("&amp;#65;&amp;#38;lt;", "A<"),
             ("a&&amp;b", "a&&b"),
         ];
         for (input, expected) in table {

@@ -82,6 +82,13 @@ pub fn social_1(text: &str) -> String {
     social::join_words(&text)
 }
 
+/// Whether a text shows nothing: it has no character but whitespace, control characters and those that join or separate
+/// others without being seen.
+pub fn is_blank(text: &str) -> bool {
+    let joins = |c| matches!(c, '\u{200c}' | '\u{200d}');
+    text.chars().all(|c| c.is_whitespace() || c.is_control() || entities::is_invisible(c) || joins(c))
+}
+
 /// Whether a character is part of a word: of a handle, a hashtag, or next to an emoticon that is none.
 fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
@@ -153,6 +160,16 @@ mod tests {
         ];
         for (input, expected) in table {
             assert_eq!(social_1(input), expected, "input {input:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_of_nothing_is_blank() {
+        for text in ["", " ", "\u{0}", "\u{200b}\u{200d}", "\u{200d}\u{200c}", "\u{feff}\n\u{a0}", "&nbsp;&#8205;"] {
+            assert!(is_blank(&social_1(text)), "{text:?}");
+        }
+        for text in ["a", ".", "😀", "\u{301}", "\u{200d}ж\u{200d}", "哈"] {
+            assert!(!is_blank(&social_1(text)), "{text:?}");
         }
     }
 

@@ -130,7 +130,7 @@ pub fn real_model() -> PathBuf {
     for file in ["config.json", "tokenizer.json", "model.safetensors"] {
         assert!(
             folder.join(file).is_file(),
-            "{} is missing: `scripts/setup` fetches the model, or set UNDERTONE_TEST_MODEL to a folder that has it",
+            "{} is missing: `scripts/setup.py run` fetches the model, or set UNDERTONE_TEST_MODEL to a folder that has it",
             folder.join(file).display()
         );
     }

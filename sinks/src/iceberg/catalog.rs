@@ -97,4 +97,19 @@ mod tests {
         let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut connection).await.expect("a mode");
         assert_eq!(mode, "wal");
     }
+
+    #[tokio::test]
+    async fn tables_write_through_the_durable_storage() {
+        let data = tempfile::tempdir().expect("a folder");
+        let catalog = open_embedded(data.path()).await.expect("opened");
+        let table = crate::iceberg::tables::bronze::posts();
+        catalog.create_namespace(&table.namespace_ident(), HashMap::new()).await.expect("a namespace");
+        let creation = table.creation().expect("a definition");
+        let made = catalog.create_table(&table.namespace_ident(), creation).await.expect("a table");
+        let loaded = catalog.load_table(&table.ident()).await.expect("the table");
+        for table in [made, loaded] {
+            let files = format!("{:?}", table.file_io());
+            assert!(files.contains("factory: DurableFsStorage"), "{files}");
+        }
+    }
 }

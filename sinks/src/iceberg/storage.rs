@@ -47,11 +47,10 @@ impl DurableFsStorage {
     }
 
     async fn create(&self, path: &Path) -> io::Result<File> {
-        if let Some(folder) = path.parent()
-            && !fs::try_exists(folder).await?
-        {
-            // It is new, or was removed behind our back, perhaps together with folders above it.
-            self.durable().clear();
+        let missing = path.ancestors().skip(1).take_while(|folder| !folder.exists());
+        if let (Some(gone), Some(folder)) = (missing.last(), path.parent()) {
+            // Never made yet, or removed behind our back with all that was in it.
+            self.durable().retain(|folder| !folder.starts_with(gone));
             fs::create_dir_all(folder).await?;
         }
         File::create(path).await
@@ -265,9 +264,12 @@ mod tests {
         open.close().await.unwrap();
         assert_eq!(*storage.clone().durable(), HashSet::from([at("t"), at("t/data")]));
 
+        write("u/2").await;
         std::fs::remove_dir_all(at("t")).unwrap();
-        write("t/metadata/1").await;
-        assert_eq!(*storage.durable(), HashSet::from([at("t"), at("t/metadata")]));
+        let mut open = storage.writer(at("t/metadata/1").to_str().unwrap()).await.unwrap();
+        assert_eq!(*storage.durable(), HashSet::from([at("u")]), "what is beneath a removed folder is forgotten");
+        open.close().await.unwrap();
+        assert_eq!(*storage.durable(), HashSet::from([at("t"), at("t/metadata"), at("u")]));
     }
 
     #[tokio::test]
