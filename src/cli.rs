@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use undertone_error::{Error, Result};
+use undertone_error::{Error, ErrorKind, Result};
 
 use crate::config::{Config, Layers};
 
@@ -87,7 +87,7 @@ impl RunArgs {
             None => Layers::default(),
         };
         let layers = layers
-            .environment(std::env::vars())
+            .environment(environment()?)
             .flag("--roles", "run.roles", self.roles)
             .flag("--input", "source.input", self.input)
             .flag("--once", "run.once", self.once.then_some(true))
@@ -218,6 +218,20 @@ pub(crate) enum ModelCommand {
         /// Model folder [default: models/sentiment]
         dir: Option<String>,
     },
+}
+
+/// Our own variables. Others may hold what they like, even what is not UTF-8.
+fn environment() -> Result<impl Iterator<Item = (String, String)>> {
+    let mut ours = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with("UNDERTONE_")) else { continue };
+        let value = value.into_string().map_err(|value| {
+            let error = Error::new(ErrorKind::InvalidConfig, "environment variable is not UTF-8").with("name", name);
+            error.with("value", value.display())
+        })?;
+        ours.push((name.to_owned(), value));
+    }
+    Ok(ours.into_iter())
 }
 
 /// Prints an error as a person reads it: what failed, what was looked at, and what mends it.

@@ -136,6 +136,20 @@ def test_an_output_file_is_whole_or_absent(tmp_path: Path):
     assert not [path.name for path in tmp_path.iterdir() if str(process.pid) in path.name], "no partial file stays behind"
 
 
+def test_an_output_that_is_no_plain_file_is_written_to_and_not_replaced(tmp_path: Path):
+    """A pipe here; what `--output /dev/null` must do as well, above all for root."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        done = undertone("score", "--output", pipe, cwd=tmp_path, stdin=jsonl([post(1), post(2)]))
+        assert done.returncode == 0, done.stderr.decode()
+        assert pipe.is_fifo(), "the pipe was replaced by a file"
+        assert os.read(reader, 1 << 16).count(b"\n") == 2
+    finally:
+        os.close(reader)
+
+
 def test_an_interrupted_command_leaves_what_was_there(tmp_path: Path):
     out = tmp_path / "scores.jsonl"
     out.write_text("what was there before")
@@ -164,7 +178,7 @@ def test_results_flow_while_the_input_is_still_open(tmp_path: Path):
         process.stdin.write(jsonl(post(n) for n in range(3)))
         process.stdin.flush()
         os.set_blocking(process.stdout.fileno(), False)
-        got, deadline = b"", time.monotonic() + 30
+        got, deadline = b"", time.monotonic() + 15
         while got.count(b"\n") < 3 and time.monotonic() < deadline:
             got += process.stdout.read() or b""
             time.sleep(0.05)

@@ -45,7 +45,7 @@ pub struct ScoreRequest {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScoreItem {
-    /// A string of at most 256 bytes, or a number; comes back with the result.
+    /// A string of at most 256 bytes, or an integer of 64 bits; comes back with the result, exactly as it was sent.
     #[schema(schema_with = id_schema)]
     pub id: Option<Value>,
     /// The text.
@@ -241,11 +241,11 @@ impl ScoreResult {
     }
 }
 
-/// Ids are strings or numbers, and come back as they were sent.
+/// Ids are strings or integers that 64 bits hold, signed or not: what every parser gives back as it was sent.
 fn id_schema() -> Schema {
     ObjectBuilder::new()
-        .schema_type(SchemaType::from_iter([Type::String, Type::Number]))
-        .description(Some("a string of at most 256 bytes, or a number"))
+        .schema_type(SchemaType::from_iter([Type::String, Type::Integer]))
+        .description(Some("a string of at most 256 bytes, or an integer of 64 bits"))
         .into()
 }
 

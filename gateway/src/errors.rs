@@ -1,8 +1,12 @@
 //! One table of everything that can go wrong for a caller, for REST and gRPC alike.
 //!
-//! The guarantee: an error has the same code and the same meaning whichever door it leaves by. [`ProblemCode::row`] gives
-//! its HTTP status, its gRPC code and its title; [`ProblemCode::from`] an [`ErrorKind`] is exhaustive, so that a new kind
-//! does not compile until it has a row here.
+//! The guarantee: an error that we raise has the same code and the same meaning whichever door it leaves by.
+//! [`ProblemCode::row`] gives its HTTP status, its gRPC code and its title; [`ProblemCode::from`] an [`ErrorKind`] is
+//! exhaustive, so that a new kind does not compile until it has a row here.
+//!
+//! What the gRPC transport refuses before a call reaches us has a status of the transport's making and no problem code:
+//! a message over the limit is `OUT_OF_RANGE`, as [`ProblemCode::BodyTooLarge`] has it here, an unknown service or method
+//! `UNIMPLEMENTED`.
 
 use axum::http::StatusCode;
 use tonic::Code;
@@ -27,7 +31,7 @@ pub enum ProblemCode {
     TooManyTexts,
     /// One text is over the limit.
     TextTooLong,
-    /// The body is over the limit.
+    /// The body is over the limit. Over gRPC the transport says so, with the same status but without this code.
     BodyTooLarge,
     /// Something else is over its limit.
     TooLarge,
@@ -151,7 +155,7 @@ impl ProblemCode {
                 row("text-too-long", "the text is too long", S::PAYLOAD_TOO_LARGE, Code::InvalidArgument, None)
             }
             P::BodyTooLarge => {
-                row("body-too-large", "the body is too large", S::PAYLOAD_TOO_LARGE, Code::InvalidArgument, None)
+                row("body-too-large", "the body is too large", S::PAYLOAD_TOO_LARGE, Code::OutOfRange, None)
             }
             P::TooLarge => {
                 row("too-large", "the input is over a limit", S::PAYLOAD_TOO_LARGE, Code::InvalidArgument, None)

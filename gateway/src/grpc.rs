@@ -1,7 +1,8 @@
 //! gRPC: `undertone.v1.Scoring` with the same meaning, limits and codes as REST, plus health and reflection.
 //!
 //! A call's status is that of the table in [`crate::errors`], with the problem's code in the trailer `problem-code` and, for
-//! what passes by itself, `retry-after` in seconds. `grpc-timeout` is the call's deadline. Health follows readiness.
+//! what passes by itself, `retry-after` in seconds. A message over the limit never becomes a call: the transport answers
+//! it with `OUT_OF_RANGE` and neither trailer. `grpc-timeout` is the call's deadline. Health follows readiness.
 
 use std::{convert::Infallible, panic::AssertUnwindSafe, time::Duration};
 
@@ -29,7 +30,14 @@ use undertone_proto::v1::{
 };
 use uuid::Uuid;
 
-use crate::{Gateway, api::Selection, errors::ProblemCode, problem::Problem, scoring::select, telemetry};
+use crate::{
+    Gateway,
+    api::Selection,
+    errors::ProblemCode,
+    problem::Problem,
+    scoring::{check_id, select},
+    telemetry,
+};
 
 /// The service whose health is reported, as its `.proto` names it.
 const SERVICE: &str = "undertone.v1.Scoring";
@@ -137,6 +145,9 @@ async fn answer(
     let admission = gateway.admit()?;
     let deadline = arrived + deadline(gateway.limits.granted(asked_timeout(metadata)));
     let model = gateway.scorer.model();
+    for (index, item) in message.items.iter().enumerate() {
+        check_id(&item.id, index)?;
+    }
     let selection = select(message.heads, message.embedding, model, "/heads")?;
     let (ids, texts): (Vec<_>, Vec<_>) = message.items.into_iter().map(|item| (item.id, item.text)).unzip();
     let count = texts.len();

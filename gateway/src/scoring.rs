@@ -13,6 +13,9 @@ use undertone_inference::{Lane, ModelInfo, Request, Scored};
 
 use crate::{Gateway, Limits, api::Selection, errors::ProblemCode, problem::Problem};
 
+/// The longest id of an item, in bytes of UTF-8.
+const ID_BYTES: usize = 256;
+
 /// The room that one call takes, given back when it is dropped.
 pub(crate) struct Admission {
     _permit: OwnedSemaphorePermit,
@@ -103,6 +106,19 @@ pub(crate) fn select(
         }
     }
     Ok(selection)
+}
+
+/// Whether an id can come back with its result: it is at most [`ID_BYTES`] long.
+///
+/// # Errors
+/// `invalid-input`, naming the item by its place in the call.
+pub(crate) fn check_id(id: &str, index: usize) -> Result<(), Problem> {
+    if id.len() <= ID_BYTES {
+        return Ok(());
+    }
+    let detail = format!("the id has {} bytes, at most {ID_BYTES} are allowed; send a shorter one", id.len());
+    Err(Problem::new(ProblemCode::InvalidInput, format!("item {index}: {detail}"))
+        .field(format!("/items/{index}/id"), detail))
 }
 
 #[cfg(test)]

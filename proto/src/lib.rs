@@ -11,7 +11,7 @@ mod topics;
 
 pub use event::{Event, EventTime, Partition};
 pub use post::{MAX_FUTURE_US, MAX_PAST_US, Post};
-pub use topics::{MAX_TOPICS, topics};
+pub use topics::{MAX_TOPIC_CHARS, MAX_TOPICS, topics};
 
 /// Generated from `undertone/v1/*.proto`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]

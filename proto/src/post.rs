@@ -66,7 +66,9 @@ impl Post {
             Some(text) if deleted || !text.trim().is_empty() => text,
             None if deleted => String::new(),
             _ => {
-                return Err(bad("post has no text").with("field", "text").help("send the text of the post as a string"));
+                return Err(bad("post has no text")
+                    .with("field", "text")
+                    .help("send the text of the post as a string"));
             }
         };
         let source = take_string(&mut fields, "source")?.unwrap_or_else(|| "unknown".to_owned());

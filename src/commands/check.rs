@@ -1,7 +1,7 @@
 //! `undertone check`: would `undertone run` with the same flags work?
 //!
-//! Everything is tried for real: the model is loaded, the addresses are bound, the data folder is locked and its tables
-//! are opened. One line a part, each with what would mend it.
+//! Everything is tried for real: the model is loaded, the addresses are bound, the data folder is locked and its logs and
+//! tables are opened (and made, if the folder is there and they are not). One line a part, each with what would mend it.
 
 use std::net::SocketAddr;
 
@@ -17,6 +17,7 @@ use super::output::Output;
 use crate::Outcome;
 use crate::cli::RunArgs;
 use crate::config::{Config, Source};
+use crate::run::stream::check_logs;
 
 pub(crate) async fn check(args: RunArgs) -> Result<Outcome> {
     let config = args.config()?;
@@ -82,14 +83,18 @@ fn source(source: &Source) -> Result<String> {
         Source::Generator(generator) => Ok(format!("generator, {} posts a second", generator.rate)),
         Source::Stdin => Ok("standard input".to_owned()),
         Source::File(path) => {
-            undertone_stream::source::open(path, &ReadOptions::default())?;
+            undertone_stream::source::check(path, &ReadOptions::default())?;
             Ok(path.display().to_string())
         }
     }
 }
 
 async fn data(config: &Config) -> Result<String> {
+    if !config.data.exists() {
+        return Ok(format!("{} will be made", config.data.display()));
+    }
     let folder = DataFolder::open(&config.data)?;
+    check_logs(&folder)?;
     IcebergStore::open(folder.root()).await?;
     Ok(format!("{} is writable, free, and its tables are as they should be", folder.root().display()))
 }

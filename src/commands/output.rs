@@ -9,34 +9,56 @@ use undertone_error::{Context, Error, ErrorKind, Result};
 /// Standard output, or a file that is still being written beside its final place.
 pub(super) enum Output {
     Stdout(BufWriter<Stdout>),
-    File { writer: BufWriter<File>, partial: PathBuf, path: PathBuf, finished: bool },
+    /// A pipe or a device, which has a place of its own already.
+    Special(BufWriter<File>),
+    File {
+        writer: BufWriter<File>,
+        partial: PathBuf,
+        path: PathBuf,
+        finished: bool,
+    },
 }
 
 impl Output {
-    /// Opens the output; `None` and "-" are standard output.
+    /// Opens the output; `None` and "-" are standard output. A link is followed.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] if the file cannot be made.
+    /// [`ErrorKind::InvalidInput`] for a folder; [`ErrorKind::Unavailable`] if the file cannot be made.
     pub(super) fn create(path: Option<&Path>) -> Result<Self> {
         let Some(path) = path.filter(|path| path.as_os_str() != "-") else {
             return Ok(Self::Stdout(BufWriter::new(std::io::stdout())));
         };
+        let failed = |e| {
+            let error =
+                Error::new(ErrorKind::Unavailable, "cannot write output").with("path", path.display()).source(e);
+            error.help("is its folder there, and writable?")
+        };
+        let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => {
+                let error = Error::new(ErrorKind::InvalidInput, "output is a folder").with("path", path.display());
+                return Err(error.help("name a file in it"));
+            }
+            Ok(found) if !found.is_file() => {
+                let file = File::options().write(true).open(path).map_err(failed)?;
+                return Ok(Self::Special(BufWriter::new(file)));
+            }
+            _ => {}
+        }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let partial = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
-        let file = File::create(&partial).map_err(|e| {
-            Error::new(ErrorKind::Unavailable, "cannot write output").with("path", path.display()).source(e)
-        })?;
+        let file = File::create(&partial).map_err(failed)?;
         Ok(Self::File { writer: BufWriter::new(file), partial, path: path.to_owned(), finished: false })
     }
 
     /// Writes one line.
     ///
     /// # Errors
-    /// [`ErrorKind::Cancelled`] if the reader of standard output went away, else [`ErrorKind::Unavailable`].
+    /// [`ErrorKind::Unavailable`]. If the reader of standard output went away, the process ends instead.
     pub(super) fn line(&mut self, line: &[u8]) -> Result<()> {
         let writer: &mut dyn Write = match self {
             Self::Stdout(writer) => writer,
-            Self::File { writer, .. } => writer,
+            Self::Special(writer) | Self::File { writer, .. } => writer,
         };
         writer.write_all(line).and_then(|()| writer.write_all(b"\n")).map_err(write_error)
     }
@@ -48,6 +70,7 @@ impl Output {
     pub(super) fn flush(&mut self) -> Result<()> {
         match self {
             Self::Stdout(writer) => writer.flush().map_err(write_error),
+            Self::Special(writer) => writer.flush().map_err(write_error),
             Self::File { .. } => Ok(()),
         }
     }
@@ -59,6 +82,7 @@ impl Output {
     pub(super) fn finish(mut self) -> Result<()> {
         match &mut self {
             Self::Stdout(writer) => writer.flush().map_err(write_error),
+            Self::Special(writer) => writer.flush().map_err(write_error),
             Self::File { writer, partial, path, finished } => {
                 writer.flush().map_err(write_error)?;
                 writer.get_ref().sync_all().map_err(write_error)?;
@@ -79,8 +103,9 @@ impl Drop for Output {
 }
 
 fn write_error(error: std::io::Error) -> Error {
-    match error.kind() {
-        IoErrorKind::BrokenPipe => Error::new(ErrorKind::Cancelled, "the reader of the output went away"),
-        _ => Error::new(ErrorKind::Unavailable, "cannot write output").source(error),
+    if error.kind() == IoErrorKind::BrokenPipe {
+        // `undertone generate | head` has given all that was wanted: end as other tools do, without a word.
+        std::process::exit(0);
     }
+    Error::new(ErrorKind::Unavailable, "cannot write output").source(error).help("is the disk full?")
 }

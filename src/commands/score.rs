@@ -135,7 +135,9 @@ async fn score_chunk(engine: Engine, chunk: Vec<Line>, selection: Selection) -> 
 
 /// Remote callers are told the message alone; whoever reads a local file may see everything, the line first of all.
 fn local_problem(error: &Error) -> Problem {
-    Problem { detail: error.to_string(), ..Problem::from(error) }
+    let mut problem = Problem::from(error);
+    problem.detail = error.to_string();
+    problem
 }
 
 fn check_heads(model: &ModelInfo, wanted: &[String]) -> Result<()> {

@@ -171,6 +171,14 @@ impl Config {
             interval: duration("sinks.commit_interval", &raw.sinks.commit_interval)?,
             max_rows: raw.sinks.commit_rows,
         };
+        if commit.interval < Duration::from_millis(100) {
+            // Each commit adds files and a snapshot to six tables.
+            return Err(fail(
+                "sinks.commit_interval",
+                &raw.sinks.commit_interval,
+                "at least 100ms; 30s is the default",
+            ));
+        }
         if commit.max_rows == 0 {
             return Err(fail("sinks.commit_rows", &0, "at least 1"));
         }

@@ -4,6 +4,7 @@
 //! pump stops with the offset that is missing: skipping what is gone would be a silent loss.
 
 use async_trait::async_trait;
+use prost::Message;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::v1::{ScoredPost, outcome};
 use undertone_proto::{Event, Partition};
@@ -43,12 +44,16 @@ impl EpochSource for Events {
             Some(reader) if reader.next_offset() == offset => reader,
             _ => self.input.reader(offset),
         };
-        let read = tokio::time::timeout(limit.wait, reader.read(limit.events, limit.bytes)).await;
-        let Ok(events) = read else {
+        // Only the waiting is bounded: what is there is read, however slow the disk.
+        if let Ok(waited) = tokio::time::timeout(limit.wait, reader.wait()).await {
+            waited?;
+        }
+        let events = reader.read_available(limit.events, limit.bytes).await?;
+        if events.is_empty() {
             self.reader = Some(reader);
             return Ok(Batch::default());
-        };
-        let events: Vec<Event> = events?.into_iter().map(|(_, event)| event).collect();
+        }
+        let events: Vec<Event> = events.into_iter().map(|(_, event)| event).collect();
         let end = reader.next_offset();
         self.reader = Some(reader);
         Ok(Batch {
@@ -90,18 +95,22 @@ impl EpochSource for ScoredPosts {
             Some(reader) if reader.next_offset() == offset => reader,
             _ => self.scored.reader(offset),
         };
-        let read = tokio::time::timeout(limit.wait, reader.read(limit.events, limit.bytes)).await;
-        let Ok(outcomes) = read else {
+        if let Ok(waited) = tokio::time::timeout(limit.wait, reader.wait()).await {
+            waited?;
+        }
+        let outcomes = reader.read_available(limit.events, limit.bytes).await?;
+        if outcomes.is_empty() {
             self.reader = Some(reader);
             return Ok(Batch::default());
-        };
+        }
         let mut batch = Batch::default();
         let mut posts = Vec::new();
-        for (_, outcome) in outcomes? {
+        for (_, outcome) in outcomes {
+            // What a post carries beside its text (unknown fields, tags) is as large as its sender likes.
+            batch.bytes += outcome.encoded_len();
             match outcome.kind {
                 Some(outcome::Kind::Scored(post)) => {
                     batch.oldest_us = batch.oldest_us.or(Some(post.ingested_at_us));
-                    batch.bytes += post.text.len() + post.clean_text.len() + 4 * post.embedding.len();
                     posts.push(post);
                 }
                 Some(outcome::Kind::Dead(letter)) => {

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::Live;
 use undertone_gateway::live::{TopicRow, Totals};
-use undertone_proto::v1::outcome;
+use undertone_proto::v1::{DeadLetter, outcome};
 use undertone_sinks::Sink;
 use undertone_sinks::iceberg::{Grain, IcebergStore};
 use undertone_stream::dead::DeadLetterFile;
@@ -34,7 +34,7 @@ pub(super) struct Feed {
 
 impl Feed {
     /// Fills the view with what the tables hold, and answers the offset at which to go on. The plot is exact; the shares
-    /// of labels may miss the seconds between two tables' last commits if the process was killed.
+    /// of labels are those of the last day, and may miss the seconds between two tables' last commits after a kill.
     ///
     /// # Errors
     /// Those of the catalog.
@@ -51,16 +51,16 @@ impl Feed {
         });
         self.live.seed_topics(rows);
 
-        let labels = reader.label_counts().await?;
+        // Only a day: at a commit every 30 s the whole table would be thousands of files.
+        let day_ago = jiff::Timestamp::now().as_microsecond() - 24 * WINDOW.as_micros() as i64;
+        let labels = reader.label_counts_since(day_ago).await?;
         let label =
             |name: &str| labels.get(&Some(name.to_owned())).map_or(0, |count| u64::try_from(*count).unwrap_or(0));
         // Letters from `position` on come again with the log.
-        let (again, shown): (Vec<_>, Vec<_>) = dead
-            .latest(SHOWN_LETTERS)
-            .into_iter()
-            .partition(|letter| letter.origin.as_ref().is_some_and(|origin| origin.offset >= position));
-        shown.iter().rev().for_each(|letter| self.live.observe_dead(letter));
-        let dead = dead.total().saturating_sub(again.len() as u64);
+        let shown = dead.latest(SHOWN_LETTERS);
+        let before = |letter: &&DeadLetter| letter.origin.as_ref().is_some_and(|origin| origin.offset < position);
+        shown.iter().rev().filter(before).for_each(|letter| self.live.observe_dead(letter));
+        let dead = dead.below(position);
         let below = u64::try_from(position).unwrap_or(0);
         self.live.seed_totals(Totals {
             events: u64::try_from(self.input.end()).unwrap_or(0),

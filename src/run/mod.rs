@@ -2,15 +2,15 @@
 //!
 //! The order of things is what keeps the promise of the stream. Starting: addresses and the data folder first, so that a
 //! process that cannot work says so before it reads 90 MB of weights; then model, logs, tables, and only then sources.
-//! Ending: the source stops, what is in flight is scored and made durable, the tables commit what they have read, and
-//! the gateway lets running calls finish.
+//! Ending: the source stops, what is scored is made durable, the tables commit what the logs hold for them, and the
+//! gateway lets running calls finish. What is in the input log and not yet scored waits there for the next start.
 
 mod feed;
 mod health;
 mod live;
 mod signals;
 mod source;
-mod stream;
+pub(crate) mod stream;
 mod tables;
 mod telemetry;
 
@@ -22,19 +22,25 @@ use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::{Gateway, Live};
 use undertone_inference::Engine;
 use undertone_stream::data::DataFolder;
+use undertone_stream::source::ReadOptions;
 
 use self::health::engine_part;
 use self::stream::{Ended, Stream};
 use crate::Outcome;
 use crate::cli::RunArgs;
 use crate::commands::model::start_engine;
-use crate::config::Config;
+use crate::config::{Config, Source};
 
 pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
     let config = args.config()?;
     let prometheus = telemetry::install()?;
     let drain = signals::drain_on_signal()?;
 
+    if config.streams()
+        && let Source::File(path) = &config.source
+    {
+        undertone_stream::source::check(path, &ReadOptions::default())?;
+    }
     let listeners = if config.serves() { Some(Listeners::bind(&config).await?) } else { None };
     let data = if config.streams() { Some(DataFolder::open(&config.data)?) } else { None };
     let engine = start_engine(&config.model, config.engine.clone()).await?;
@@ -61,9 +67,14 @@ pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
         None => Ok(()),
     };
     engine.shutdown().await;
-    outcome.and(served)?;
-    tracing::info!("ended");
-    Ok(Outcome::Done)
+    served?;
+    match outcome? {
+        Ended::Stopped if config.once => {
+            let error = Error::new(ErrorKind::Cancelled, "stopped before the input was used up");
+            Err(error.help("run it again: it goes on where it stopped"))
+        }
+        _ => Ok(Outcome::Done),
+    }
 }
 
 /// Both doors, bound before anything slow begins.

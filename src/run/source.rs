@@ -63,8 +63,8 @@ impl Intake {
             () = self.stop.cancelled() => return Ok(false),
             near = ahead.wait(self.input.end()) => near?,
         }
-        self.input.append(batch).await?;
-        Ok(true)
+        // A full disk is waited out.
+        Ok(self.input.append_patiently(batch, &self.stop).await?.is_some())
     }
 
     /// Plays the generator: first an hour or so of history, if this folder has none yet, then the present.
@@ -109,7 +109,8 @@ impl Intake {
         let key = format!("generator:{}", source.seed);
         let cursor = self.input.cursor(&key);
         let count = source.count.unwrap_or(u64::MAX);
-        if cursor.finished || cursor.next_seq >= count {
+        if cursor.next_seq >= count {
+            tracing::info!(count, "generator has played all of its posts");
             return Ok(());
         }
         let config = GeneratorConfig { seed: source.seed, rate: source.rate, ..Default::default() };
@@ -127,7 +128,8 @@ impl Intake {
             let Some((first, last)) = due.first().zip(due.last()) else { continue };
             let (first_seq, done) = (first.index, last.index + 1 == count);
             let payloads = due.into_iter().map(|post| post.payload.into()).collect();
-            let batch = SourceBatch { source_key: key.clone(), first_seq, payloads, last: done };
+            // Never the last for ever: another run may ask for more.
+            let batch = SourceBatch { source_key: key.clone(), first_seq, payloads, last: false };
             if !self.append(batch).await? || done {
                 return Ok(());
             }

@@ -12,6 +12,7 @@ use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::live::StageLag;
 use undertone_gateway::{Live, Part};
 use undertone_inference::Engine;
+use undertone_sinks::Positions;
 use undertone_sinks::iceberg::IcebergStore;
 use undertone_stream::data::DataFolder;
 use undertone_stream::dead::DeadLetterFile;
@@ -109,19 +110,18 @@ impl Stream {
         let halt = CancellationToken::new();
         let mut background = JoinSet::new();
         let feed = Feed { live: self.live.clone(), input: self.logs.input.clone(), scored: self.logs.scored.clone() };
-        background.spawn(feed.follow(self.live_position, halt.clone()));
+        let followed = feed.follow(self.live_position, halt.clone());
+        background.spawn(async move {
+            // Only the page suffers; the promise of the stream does not hang on it.
+            followed.await.inspect_err(|error| tracing::error!(%error, "live view stopped"))
+        });
         background.spawn(housekeeping(self.health(), self.live.clone(), halt.clone()));
 
         let failure = self.score_all(source, drain).await.err();
         let hurry = if failure.is_some() { cancelled() } else { drain.clone() };
         let committed = self.tables.finish(&hurry).await;
         halt.cancel();
-        while let Some(ended) = background.join_next().await {
-            // Only the page suffers; the promise of the stream does not hang on it.
-            if let Ok(Err(error)) = ended {
-                tracing::warn!(%error, "live view stopped");
-            }
-        }
+        while background.join_next().await.is_some() {}
 
         match failure {
             Some(error) => Err(error),
@@ -166,6 +166,14 @@ impl Stream {
     }
 }
 
+/// Opens the logs and reads what must be read of them, to see whether a stream could start on this folder.
+///
+/// # Errors
+/// Those that [`Stream::start`] would give.
+pub(crate) fn check_logs(data: &DataFolder) -> Result<()> {
+    open_logs(data).map(|_| ())
+}
+
 fn open_logs(data: &DataFolder) -> Result<Logs> {
     let input = InputLog::open(&data.input(), &data.id())?;
     let scored = ScoredLog::open(&data.scored(), &input)?;
@@ -192,7 +200,10 @@ fn cancel_at(mut position: watch::Receiver<i64>, end: i64, token: CancellationTo
 /// Reports lag and trims the logs below what everybody has, until `halt`.
 async fn housekeeping(health: Health, live: Live, halt: CancellationToken) -> Result<()> {
     while tokio::time::timeout(HOUSEKEEPING, halt.cancelled()).await.is_err() {
-        live.set_lag(health.lags().await?);
+        match health.lags().await {
+            Ok(lags) => live.set_lag(lags),
+            Err(error) => tracing::warn!(%error, "cannot tell the lag"),
+        }
         if let Err(error) = health.trim().await {
             tracing::warn!(%error, "cannot trim logs; they grow until this is mended");
         }
@@ -222,7 +233,8 @@ impl Health {
         let stage = |stage: &str, posts, seconds| StageLag { stage: stage.to_owned(), posts, seconds, waiting: None };
 
         let mut lags = vec![stage("score", behind(input.end(), position), Some(seconds))];
-        lags.extend(self.statuses.lags());
+        let ends = |end| Positions::from([(input.partition().clone(), end)]);
+        lags.extend(self.statuses.lags(&ends(input.end()), &ends(scored.end())));
         lags.push(stage("dead-letters", behind(scored.end(), dead.position()), None));
         Ok(lags)
     }

@@ -9,6 +9,7 @@ use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::{Part, live::StageLag};
 use undertone_proto::Event;
 use undertone_proto::v1::ScoredPost;
+use undertone_sinks::Positions;
 use undertone_sinks::iceberg::{Grain, IcebergSink, IcebergStore};
 use undertone_sinks::pump::{EpochSource, Policy, Pump, Shutdown, SinkStatus};
 
@@ -102,13 +103,15 @@ impl Statuses {
     }
 
     /// What the page says about the tables.
-    pub(super) fn lags(&self) -> Vec<StageLag> {
-        let lag = |status: &SinkStatus| {
+    /// `events` and `scored` are the ends of the two logs now: a table that has stopped reads them no more.
+    pub(super) fn lags(&self, events: &Positions, scored: &Positions) -> Vec<StageLag> {
+        let lag = |status: &SinkStatus, ends: &Positions| {
             let snapshot = status.snapshot();
+            let seconds = if snapshot.stopped.is_some() { None } else { Some(snapshot.lag_seconds) };
             let waiting = snapshot.stopped.or(snapshot.waiting.map(|waiting| waiting.reason));
-            StageLag { stage: snapshot.sink, posts: snapshot.lag_posts, seconds: Some(snapshot.lag_seconds), waiting }
+            StageLag { stage: snapshot.sink, posts: status.lag_to(ends), seconds, waiting }
         };
-        self.all().map(lag).collect()
+        std::iter::once(lag(&self.bronze, events)).chain(self.scored.iter().map(|status| lag(status, scored))).collect()
     }
 
     /// The offset below which no table needs the input log.

@@ -126,6 +126,14 @@ impl OutcomeReader {
         self.reader.next_offset()
     }
 
+    /// Waits until there is something to read. May be cancelled without loss.
+    ///
+    /// # Errors
+    /// As [`LogReader::wait`].
+    pub async fn wait(&mut self) -> Result<()> {
+        self.reader.wait().await
+    }
+
     /// Waits for outcomes and takes at most `max_outcomes`, about `max_bytes`. May be cancelled without loss.
     ///
     /// # Errors

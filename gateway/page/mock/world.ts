@@ -139,10 +139,11 @@ export class World {
       ["gold.tags_1m", since(60) + 1, null],
       ["dead-letters.jsonl", 0, null],
     ];
+    // The scoring stage counts what is left, but cannot know how old it is.
     return stages.map(([stage, seconds, waiting]) => {
       const stuck = this.scenario === "waiting" && stage === "silver.posts";
       const s = empty ? 0 : stuck ? 412 : seconds;
-      return { stage, posts: Math.round(s * 47), seconds: s, waiting: stuck ? "the catalog is locked by another process; trying again every 5 s" : waiting };
+      return { stage, posts: Math.round(s * 47), seconds: stage === "score" ? null : s, waiting: stuck ? "the catalog is locked by another process; trying again every 5 s" : waiting };
     });
   }
 

@@ -12,7 +12,7 @@ test("numbers", () => {
 });
 
 test("durations", () => {
-  const cases: [number, string][] = [[0, "0 s"], [0.42, "0.4 s"], [9.97, "10 s"], [59.6, "1 min"], [185, "3 min 5 s"], [7800, "2 h 10 min"], [349_200, "4 d 1 h"], [-3, "0 s"]];
+  const cases: [number | null, string][] = [[null, "–"], [0, "0 s"], [0.42, "0.4 s"], [9.97, "10 s"], [59.6, "1 min"], [185, "3 min 5 s"], [7800, "2 h 10 min"], [349_200, "4 d 1 h"], [-3, "0 s"]];
   for (const [seconds, words] of cases) assert.equal(duration(seconds), words);
 });
 

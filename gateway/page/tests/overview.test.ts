@@ -31,6 +31,11 @@ test("series are brought to the number of buckets, polarity into [-1, 1], gaps s
   assert.deepEqual(overview?.topics.series, [{ topic: "tea", count: [1, 0, 3, 0], polarity: [0.5, null, 1, -1] }]);
 });
 
+test("a lag that is not known is told from none", () => {
+  const lag = [{ stage: "a", seconds: null }, { stage: "b" }, { stage: "c", seconds: 0 }, { stage: "d", seconds: -2 }, { stage: "e", seconds: 1.5 }];
+  assert.deepEqual(decodeOverview({ now_ms: 1, lag })?.lag.map((l) => l.seconds), [null, null, 0, 0, 1.5]);
+});
+
 test("what would repeat a key of a list is dropped", () => {
   const overview = decodeOverview({
     now_ms: 1,

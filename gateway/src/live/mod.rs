@@ -1,7 +1,8 @@
 //! The live view: what the page shows, kept in bounded memory and rendered on demand.
 //!
-//! [`Live`] is a cheap handle that any stage may hold. Observing never blocks on a reader: state stands behind a short
-//! lock, and the overview is rendered at most once a second however many pages are open, and not at all while none is.
+//! [`Live`] is a cheap handle that any stage may hold. Observing never waits for a reader: state stands behind a short
+//! lock, and the overview is rendered at most once a second, however many readers `/v1/live` and `/v1/overview` have
+//! together, and not at all while nobody asks.
 
 mod broadcast;
 mod overview;
@@ -85,8 +86,8 @@ impl Live {
         self.state().seed_totals(totals);
     }
 
-    /// Everything the page shows, now.
-    pub fn overview(&self) -> Overview {
+    /// Everything the page shows, now. Only [`Broadcast`] asks, which bounds how often.
+    pub(crate) fn overview(&self) -> Overview {
         let now_ms = (self.clock)();
         self.state().overview(now_ms)
     }

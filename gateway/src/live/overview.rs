@@ -19,7 +19,7 @@ pub struct Overview {
     pub rate: Rate,
     /// Counts since this process started, or since its tables began if it was told theirs.
     pub totals: Totals,
-    /// How far each stage is behind.
+    /// How far each stage is behind; empty before the first report, and where no stream runs.
     pub lag: Vec<StageLag>,
     /// Mood over event time by topic.
     pub topics: Topics,
@@ -64,8 +64,9 @@ pub struct StageLag {
     pub stage: String,
     /// Events that it has not yet committed.
     pub posts: u64,
-    /// The age of the oldest of them.
-    pub seconds: f64,
+    /// The age of the oldest of them; null if it is not known.
+    #[schema(required = true)]
+    pub seconds: Option<f64>,
     /// Why it does not go on, if it waits for something.
     #[schema(required = true)]
     pub waiting: Option<String>,
@@ -107,7 +108,7 @@ pub struct LatestPost {
     /// Who posted it.
     #[schema(required = true)]
     pub author: Option<String>,
-    /// What was said, cut after 500 characters.
+    /// What was said; after 500 characters it is cut, and ends with `…`.
     pub text: String,
     /// `negative`, `neutral` or `positive`.
     #[schema(required = true)]

@@ -233,6 +233,22 @@ mod tests {
     }
 
     #[test]
+    fn a_text_of_500_characters_is_shown_whole() {
+        let mut state = state();
+        state.scored(&ScoredPost { text: "é".repeat(500), ..post(1, "neutral", 0.0) }, NOW);
+        assert_eq!(state.overview(NOW).latest[0].text, "é".repeat(500));
+    }
+
+    #[test]
+    fn a_lag_that_is_not_known_is_null() {
+        let mut state = state();
+        state.lag(vec![StageLag { stage: "score".into(), posts: 3, seconds: None, waiting: None }]);
+        let json = serde_json::to_value(state.overview(NOW)).expect("serialises");
+        let wanted = serde_json::json!([{"stage": "score", "posts": 3, "seconds": null, "waiting": null}]);
+        assert_eq!(json["lag"], wanted);
+    }
+
+    #[test]
     fn huge_fields_are_cut() {
         let mut state = state();
         let long = "é".repeat(100_000);
@@ -245,7 +261,7 @@ mod tests {
         state.scored(&huge, NOW);
         state.dead(&DeadLetter { reason: long.clone(), payload: long.into_bytes(), ..DeadLetter::default() }, NOW);
         let overview = state.overview(NOW);
-        assert_eq!(overview.latest[0].text.chars().count(), TEXT_CHARS + 1);
+        assert_eq!(overview.latest[0].text, format!("{}…", "é".repeat(500)), "it shows that it was cut");
         assert_eq!(overview.dead.latest[0].preview.chars().count(), PREVIEW_CHARS);
         assert!(serde_json::to_string(&overview).expect("serialises").len() < 12_000);
     }

@@ -21,11 +21,11 @@ use crate::{
     api::{Object, ScoreItem, ScoreRequest},
     errors::ProblemCode,
     problem::Problem,
+    scoring::check_id,
 };
 
 /// The caller's wish for a deadline, in milliseconds.
 pub(super) const TIMEOUT_HEADER: &str = "x-timeout-ms";
-const LONGEST_ID: usize = 256;
 
 /// What a valid body asks for.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ fn decide(request: ScoreRequest) -> Result<Asked, Problem> {
         (None, Some(texts), None) => Ok(Asked { ids: vec![None; texts.len()], texts, single: false, heads, embedding }),
         (None, None, Some(items)) => {
             for (index, item) in items.iter().enumerate() {
-                check_id(item, index)?;
+                check_item(item, index)?;
             }
             let (ids, texts) = items.into_iter().map(|item| (item.id, item.text)).unzip();
             Ok(Asked { ids, texts, single: false, heads, embedding })
@@ -126,15 +126,17 @@ fn decide(request: ScoreRequest) -> Result<Asked, Problem> {
     }
 }
 
-fn check_id(item: &ScoreItem, index: usize) -> Result<(), Problem> {
-    match &item.id {
-        None | Some(Value::Number(_)) => Ok(()),
-        Some(Value::String(id)) if id.len() <= LONGEST_ID => Ok(()),
-        Some(_) => {
-            let detail = format!("an id is a string of at most {LONGEST_ID} bytes, or a number");
-            Err(Problem::new(ProblemCode::InvalidInput, detail.clone()).field(format!("/items/{index}/id"), detail))
-        }
-    }
+/// Ids come back exactly as they were sent, so a number that a JSON parser may round or rewrite is no id.
+fn check_item(item: &ScoreItem, index: usize) -> Result<(), Problem> {
+    let reason = match &item.id {
+        None => return Ok(()),
+        Some(Value::String(id)) => return check_id(id, index),
+        Some(Value::Number(number)) if number.is_i64() || number.is_u64() => return Ok(()),
+        Some(Value::Number(_)) => "the id is a number, but not an integer of 64 bits; send it as a string",
+        Some(_) => "an id is a string or an integer; send it as a string",
+    };
+    let problem = Problem::new(ProblemCode::InvalidInput, format!("item {index}: {reason}"));
+    Err(problem.field(format!("/items/{index}/id"), reason))
 }
 
 /// A JSON pointer (RFC 6901) to where parsing stopped.
@@ -159,6 +161,11 @@ fn invalid(error: &serde_json::Error, pointer: Option<String>) -> Problem {
     match (error.classify(), pointer) {
         (Category::Data, Some(pointer)) => {
             let reason = without_values(&error.to_string());
+            Problem::new(ProblemCode::InvalidInput, format!("{reason} ({place})")).field(pointer, reason)
+        }
+        // JSON knows no such limit, so it is the number that is refused, not the body.
+        (Category::Syntax, Some(pointer)) if error.to_string().starts_with("number out of range") => {
+            let reason = "a number is out of range; send an integer of 64 bits, or a string";
             Problem::new(ProblemCode::InvalidInput, format!("{reason} ({place})")).field(pointer, reason)
         }
         (Category::Eof, _) => Problem::new(ProblemCode::InvalidJson, format!("the JSON ends too early ({place})")),
@@ -218,11 +225,39 @@ mod tests {
             (r#"{"text":"a","head":[]}"#, P::InvalidInput, "unknown field `head`", Some("/head")),
             (r#"{"text":"a","embedding":"yes"}"#, P::InvalidInput, "expected a boolean", Some("/embedding")),
             (r#"{"items":[{"id":{},"text":"a"}]}"#, P::InvalidInput, "an id is a string", Some("/items/0/id")),
+            (r#"{"items":[{"id":1e400,"text":"a"}]}"#, P::InvalidInput, "out of range", Some("/items/0/id")),
         ] {
             let problem = problem(body);
             assert_eq!(problem.code(), code, "{body}");
             assert!(problem.detail.contains(detail), "{body}: {}", problem.detail);
             assert_eq!(problem.errors.first().map(|error| error.pointer.as_str()), pointer, "{body}");
+        }
+    }
+
+    #[test]
+    fn ids_come_back_as_they_were_sent_or_are_refused() {
+        let items = |id: &str| format!(r#"{{"items":[{{"text":"a"}},{{"id":{id},"text":"b"}}]}}"#);
+        let longest = format!("{:?}", "x".repeat(256));
+        for id in ["0", "-9223372036854775808", "18446744073709551615", r#""1.10""#, r#""é""#, &longest] {
+            let asked = parse(items(id).as_bytes()).expect(id);
+            assert_eq!(asked.ids[1].as_ref().expect("an id").to_string(), id);
+        }
+        let too_long = format!("{:?}", "x".repeat(257));
+        for (id, mend) in [
+            ("1.10", "send it as a string"),
+            ("1.0", "send it as a string"),
+            ("1e3", "send it as a string"),
+            ("-0", "send it as a string"),
+            ("18446744073709551616", "send it as a string"),
+            ("-9223372036854775809", "send it as a string"),
+            ("true", "send it as a string"),
+            ("[1]", "send it as a string"),
+            (&too_long, "send a shorter one"),
+        ] {
+            let problem = problem(&items(id));
+            assert_eq!((problem.status, problem.code()), (422, ProblemCode::InvalidInput), "{id}");
+            assert_eq!(problem.errors[0].pointer, "/items/1/id");
+            assert!(problem.detail.contains("item 1: ") && problem.detail.ends_with(mend), "{id}: {}", problem.detail);
         }
     }
 

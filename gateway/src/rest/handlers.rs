@@ -72,6 +72,9 @@ pub(super) async fn metrics(State(gateway): State<Gateway>) -> Result<Response, 
 }
 
 /// What the stream is doing, now
+///
+/// The same object as the events of `/v1/live`, at most a second old: `now_ms` is its moment. Asking more often than once
+/// a second answers the same again.
 #[utoipa::path(
     get,
     path = "/v1/overview",
@@ -81,7 +84,8 @@ pub(super) async fn metrics(State(gateway): State<Gateway>) -> Result<Response, 
                body = Overview))
 )]
 pub(super) async fn overview(State(gateway): State<Gateway>) -> Response {
-    ([(header::CACHE_CONTROL, "no-store")], Json(gateway.live.overview())).into_response()
+    let headers = [(header::CACHE_CONTROL, "no-store"), (header::CONTENT_TYPE, "application/json")];
+    (headers, gateway.broadcast.latest().to_string()).into_response()
 }
 
 /// What the stream is doing, once a second

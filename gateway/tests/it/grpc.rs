@@ -67,10 +67,15 @@ async fn each_item_has_its_scores_or_its_error() {
 async fn a_call_that_fails_as_a_whole_has_the_status_of_the_table() {
     let served = serve(|builder| builder).await;
     let heads = ScoreRequest { heads: vec!["mood".into()], ..message(&["a"]) };
+    let with_id = |bytes: usize| ScoreRequest {
+        items: vec![ScoreItem { id: "x".repeat(bytes), text: "good".into() }],
+        ..ScoreRequest::default()
+    };
     for (request, wanted) in [
         (message(&[]), (Code::InvalidArgument, "empty-list")),
         (message(&["a"; 41]), (Code::InvalidArgument, "too-many-texts")),
         (heads, (Code::InvalidArgument, "unknown-head")),
+        (with_id(257), (Code::InvalidArgument, "invalid-input")),
         (message(&["busy", "busy"]), (Code::ResourceExhausted, "queue-full")),
         (message(&["broken"]), (Code::Internal, "internal")),
         (message(&["panic"]), (Code::Internal, "internal")),
@@ -81,7 +86,12 @@ async fn a_call_that_fails_as_a_whole_has_the_status_of_the_table() {
         assert!(status.metadata().contains_key("x-request-id"));
     }
     let huge = message(&[&"x".repeat(20_000)]);
-    assert_eq!(score(&served, huge).await.expect_err("a status").code(), Code::OutOfRange);
+    let status = score(&served, huge).await.expect_err("a status");
+    assert_eq!(code(&status), (Code::OutOfRange, ""), "the transport refuses it, so it has no problem code");
+    let row = undertone_gateway::errors::ProblemCode::BodyTooLarge.row();
+    assert_eq!(row.grpc, status.code(), "the table says what happens");
+    let response = score(&served, with_id(256)).await.expect("an answer");
+    assert_eq!(response.results[0].id.len(), 256);
 }
 
 #[tokio::test]

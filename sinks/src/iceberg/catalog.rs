@@ -18,7 +18,7 @@ use iceberg_catalog_sql::{
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
-use undertone_error::{Context, Error, ErrorKind, Result};
+use undertone_error::{Error, ErrorKind, Result};
 
 use super::failure::Doing;
 use super::storage::{DurableFsStorage, create_dir_durably};
@@ -40,15 +40,17 @@ pub async fn open_embedded(data: &Path) -> Result<Arc<dyn Catalog>> {
     let data = data.canonicalize().map_err(|e| unusable("cannot resolve the data folder").source(e))?;
     let path = uri_path(&data)?;
 
+    let file = data.join("catalog.db");
+    let located = |error: Error| error.with("path", file.display()).help("is it a SQLite file, and is the disk full?");
     let options = SqliteConnectOptions::new()
-        .filename(data.join("catalog.db"))
+        .filename(&file)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT);
     // The mode is kept by the file itself, so the pool that the catalog opens below finds it.
-    let connection = options.connect().await.context(ErrorKind::Unavailable, "cannot open the catalog database")?;
-    connection.close().await.context(ErrorKind::Unavailable, "cannot close the catalog database")?;
+    let connection = options.connect().await.map_err(|e| located(failed("cannot open the catalog database", &e)))?;
+    connection.close().await.map_err(|e| located(failed("cannot close the catalog database", &e)))?;
 
     let properties = HashMap::from([
         (SQL_CATALOG_PROP_URI.to_owned(), format!("sqlite://{path}/catalog.db")),
@@ -57,8 +59,13 @@ pub async fn open_embedded(data: &Path) -> Result<Arc<dyn Catalog>> {
     ]);
     let storage = DurableFsStorage::under(&data);
     let builder = SqlCatalogBuilder::default().with_storage_factory(Arc::new(storage));
-    let catalog = builder.load(CATALOG_NAME, properties).await.doing("cannot open the catalog")?;
+    let catalog = builder.load(CATALOG_NAME, properties).await.doing("cannot open the catalog").map_err(located)?;
     Ok(Arc::new(catalog))
+}
+
+/// The error's text holds the texts of its causes, which would be printed again if they were kept as causes.
+fn failed(doing: &str, error: &sqlx::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, doing).source(error.to_string())
 }
 
 /// The path as it stands in `sqlite://` and `file://` URIs. Readers disagree on what is escaped in them, so a path that
@@ -96,6 +103,18 @@ mod tests {
         let mut connection = SqliteConnectOptions::new().filename(file).connect().await.expect("it is SQLite");
         let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut connection).await.expect("a mode");
         assert_eq!(mode, "wal");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_database_is_named_with_its_cause_once() {
+        let data = tempfile::tempdir().expect("a folder");
+        let file = data.path().canonicalize().expect("a path").join("catalog.db");
+        std::fs::write(&file, "not a database, ".repeat(100)).expect("written");
+        let error = open_embedded(data.path()).await.expect_err("it is no database");
+        let text = error.to_string();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(text.contains(&file.display().to_string()) && text.contains("is it a SQLite file"), "{text}");
+        assert_eq!(text.matches("file is not a database").count(), 1, "{text}");
     }
 
     #[tokio::test]

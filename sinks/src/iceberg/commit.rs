@@ -115,7 +115,9 @@ impl Committer {
             let verdict = decide(self.safeguards, answer, seen);
             if answer != Answer::Done || verdict != Verdict::Committed {
                 let (table, commit_id) = (table.identifier(), advance.commit_id);
-                tracing::warn!(%table, %commit_id, attempt, ?answer, ?verdict, error = ?error, "commit was not plain");
+                // Not with Debug, which prints backtraces.
+                let error = error.as_ref().map(tracing::field::display);
+                tracing::warn!(%table, %commit_id, attempt, ?answer, ?verdict, error, "commit was not plain");
             }
             match verdict {
                 Verdict::Committed => {

@@ -48,11 +48,7 @@ impl Reader {
     /// # Errors
     /// [`ErrorKind::NotFound`] if the table was never made, [`ErrorKind::Unavailable`] if it cannot be read.
     pub async fn tag_mood(&self, since: EventTime) -> Result<Vec<TagMood>> {
-        let day = i32::try_from(since.div_euclid(86_400_000_000)).unwrap_or(i32::MIN);
-        let filter = Reference::new("window_start")
-            .greater_than_or_equal_to(Datum::timestamptz_micros(since))
-            .and(Reference::new("event_day").greater_than_or_equal_to(Datum::date(day)))
-            .and(live());
+        let filter = starting(since).and(live());
         let columns = ["window_start", "tag", "posts", "polarity_posts", "polarity_sum"];
         let mut moods = BTreeMap::<(EventTime, String), TagMood>::new();
         for batch in self.scan("gold", "tags_1m", filter, &columns).await? {
@@ -86,13 +82,27 @@ impl Reader {
         Ok(moods.into_values().collect())
     }
 
-    /// Live posts by sentiment label, over all time; posts without a label stand under none.
+    /// Live posts by sentiment label, over all time and with late ones; posts without a label stand under none. Opens
+    /// every file of the table: [`Reader::label_counts_since`] is the one to ask at a start.
     ///
     /// # Errors
     /// As [`Reader::tag_mood`].
     pub async fn label_counts(&self) -> Result<BTreeMap<Option<String>, i64>> {
+        self.count_labels(live()).await
+    }
+
+    /// Live posts by sentiment label in hours that start at `since` or later, late posts left out; posts without a
+    /// label stand under none. Opens no file of an earlier day.
+    ///
+    /// # Errors
+    /// As [`Reader::tag_mood`].
+    pub async fn label_counts_since(&self, since: EventTime) -> Result<BTreeMap<Option<String>, i64>> {
+        self.count_labels(starting(since).and(live())).await
+    }
+
+    async fn count_labels(&self, filter: Predicate) -> Result<BTreeMap<Option<String>, i64>> {
         let mut counts = BTreeMap::new();
-        for batch in self.scan("gold", "sentiment_1h", live(), &["label", "posts"]).await? {
+        for batch in self.scan("gold", "sentiment_1h", filter, &["label", "posts"]).await? {
             let [labels, posts] = columns_of(&batch)?;
             let (Some(labels), Some(posts)) = (labels.as_string_opt::<i32>(), posts.as_primitive_opt::<Int64Type>())
             else {
@@ -135,6 +145,14 @@ impl Reader {
         let batches = scan.to_arrow().await.doing("cannot begin a scan")?;
         batches.try_collect().await.doing("cannot scan a table")
     }
+}
+
+/// Windows that start at `since` or later. The day lets a scan skip whole partitions; it is null for late posts.
+fn starting(since: EventTime) -> Predicate {
+    let day = i32::try_from(since.div_euclid(86_400_000_000)).unwrap_or(i32::MIN);
+    Reference::new("window_start")
+        .greater_than_or_equal_to(Datum::timestamptz_micros(since))
+        .and(Reference::new("event_day").greater_than_or_equal_to(Datum::date(day)))
 }
 
 fn live() -> Predicate {

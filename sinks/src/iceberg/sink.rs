@@ -2,7 +2,12 @@
 //!
 //! The table's own properties say where it stands, and every move rides on the commit of its rows, so what this keeps
 //! between epochs is only what it last read or wrote: the fence compares it with the table at each commit.
+//!
+//! An epoch whose commit failed keeps its closed files and its commit id for the next try, so a catalog that stays ill
+//! does not fill the disk with copies. The same id also proves a commit that landed after all.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,6 +16,7 @@ use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::spec::DataFile;
 use iceberg::table::Table;
 use undertone_error::{Error, ErrorKind, Result, failpoint};
+use undertone_proto::Partition;
 use uuid::Uuid;
 
 use super::columns::ToBatch;
@@ -29,12 +35,32 @@ pub struct IcebergSink<R> {
     committer: Committer,
     /// The table and its positions as this writer last read or wrote them.
     stands: Option<(Table, StoredPositions)>,
+    /// The last epoch whose commit has not succeeded and may be tried again.
+    prepared: Option<Prepared>,
+}
+
+/// An epoch in files, which nothing but its commit may refer to. They are never removed here: once a commit was tried
+/// the table may hold them.
+struct Prepared {
+    ranges: BTreeMap<Partition, Range<i64>>,
+    records: usize,
+    rows: u64,
+    files: Vec<DataFile>,
+    /// From when the files were begun, so that the fence still refuses them once they are too old.
+    advance: Advance,
+}
+
+impl Prepared {
+    /// Whether it is this epoch. Offsets name the records: what the log holds at an offset never changes.
+    fn is<R>(&self, epoch: &Epoch<R>) -> bool {
+        self.ranges == epoch.ranges && self.records == epoch.records.len()
+    }
 }
 
 impl<R> IcebergSink<R> {
     pub(super) fn new(ident: TableIdent, rows: impl ToBatch<R> + 'static, committer: Committer) -> Self {
         let name = format!("{}.{}", ident.namespace().to_url_string(), ident.name());
-        Self { name, ident, rows: Box::new(rows), committer, stands: None }
+        Self { name, ident, rows: Box::new(rows), committer, stands: None, prepared: None }
     }
 
     async fn load(&self) -> Result<(Table, StoredPositions)> {
@@ -59,6 +85,7 @@ impl<R: Send + Sync + 'static> Sink for IcebergSink<R> {
 
     async fn positions(&mut self) -> Result<Positions> {
         self.stands = None;
+        self.prepared = None;
         let (table, positions) = self.load().await?;
         let nexts = positions.iter().map(|(partition, position)| (partition.clone(), position.next)).collect();
         self.stands = Some((table, positions));
@@ -71,21 +98,46 @@ impl<R: Send + Sync + 'static> Sink for IcebergSink<R> {
             None => self.load().await?,
         };
         let (table, positions) = self.stands.insert((table, positions));
-        let advance = advance(epoch, positions)?;
-
-        let schema =
-            Arc::new(schema_to_arrow_schema(table.metadata().current_schema()).doing("cannot read table schema")?);
-        let rows = self.rows.batch(&schema, &epoch.records)?;
-        let files: Vec<DataFile> = if rows.num_rows() == 0 { Vec::new() } else { write_files(table, &rows).await? };
-        failpoint::hit("sink.files-closed");
-        *table = self.committer.commit(table, &files, &advance).await?;
+        let prepared = match self.prepared.take().filter(|prepared| prepared.is(epoch)) {
+            Some(prepared) => prepared,
+            None => prepare(epoch, self.rows.as_ref(), table, positions).await?,
+        };
+        // Kept before the commit begins, since its outcome is unknown to a caller that does not wait for it.
+        let prepared = self.prepared.insert(prepared);
+        let committed = self.committer.commit(table, &prepared.files, &prepared.advance).await;
+        let (rows, commit_id, to) = (prepared.rows, prepared.advance.commit_id, prepared.advance.to.clone());
+        if committed.as_ref().err().is_none_or(|error| !error.retryable()) {
+            self.prepared = None;
+        }
+        *table = committed?;
         failpoint::hit("sink.committed");
 
-        for (partition, &next) in &advance.to {
-            positions.insert(partition.clone(), StoredPosition { next, commit_id: advance.commit_id });
+        for (partition, &next) in &to {
+            positions.insert(partition.clone(), StoredPosition { next, commit_id });
         }
-        Ok(Written { rows: rows.num_rows() as u64, positions: advance.to })
+        Ok(Written { rows, positions: to })
     }
+}
+
+/// Writes the epoch's rows to files.
+async fn prepare<R>(
+    epoch: &Epoch<R>,
+    columns: &dyn ToBatch<R>,
+    table: &Table,
+    positions: &StoredPositions,
+) -> Result<Prepared> {
+    let advance = advance(epoch, positions)?;
+    let schema = Arc::new(schema_to_arrow_schema(table.metadata().current_schema()).doing("cannot read table schema")?);
+    let rows = columns.batch(&schema, &epoch.records)?;
+    let files = if rows.num_rows() == 0 { Vec::new() } else { write_files(table, &rows).await? };
+    failpoint::hit("sink.files-closed");
+    Ok(Prepared {
+        ranges: epoch.ranges.clone(),
+        records: epoch.records.len(),
+        rows: rows.num_rows() as u64,
+        files,
+        advance,
+    })
 }
 
 /// What the epoch does to the positions, if it begins where this writer stands.

@@ -6,16 +6,20 @@
 //! pointer never leads to a file that is empty or not there. Removals are not synced: a file that comes back is an
 //! orphan, which costs only its space.
 //!
+//! Nothing outside that root is ever written or removed, whatever a table's metadata says: locations are absolute, so
+//! those in a copied folder still name the original's files. Reading is not restricted.
+//!
 //! `iceberg`'s own local storage syncs what it writes piece by piece, but neither metadata files nor folders. It still
 //! does the reading and removing here.
 
 use std::collections::HashSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use iceberg::io::{
     FileMetadata, FileRead, FileWrite, InputFile, LocalFsStorage, OutputFile, Storage, StorageConfig, StorageFactory,
@@ -44,6 +48,18 @@ impl DurableFsStorage {
 
     fn durable(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The path of a location that may be written or removed.
+    fn own(&self, location: &str) -> Result<PathBuf> {
+        let path = local(location);
+        if path != self.root && is_within(&path, &self.root) {
+            return Ok(path);
+        }
+        // A kind that is not waited for: no time mends it.
+        Err(Error::new(ErrorKind::FeatureUnsupported, "cannot write or remove what is outside the data folder")
+            .with_context("path", path.display().to_string())
+            .with_context("data", self.root.display().to_string()))
     }
 
     async fn create(&self, path: &Path) -> io::Result<File> {
@@ -90,8 +106,13 @@ pub(super) fn create_dir_durably(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a path is `root` or below it as it is written, without looking at the disk. One with `..` in it never is.
+pub(super) fn is_within(path: &Path, root: &Path) -> bool {
+    path.starts_with(root) && !path.components().any(|component| component == Component::ParentDir)
+}
+
 /// The path in a location, read as [`LocalFsStorage`] reads it: `file:///a`, `file:/a` and `/a` are all `/a`.
-fn local(location: &str) -> PathBuf {
+pub(super) fn local(location: &str) -> PathBuf {
     match location.strip_prefix("file:") {
         Some(path) => Path::new("/").join(path.trim_start_matches('/')),
         None => PathBuf::from(location),
@@ -112,7 +133,7 @@ impl Storage for DurableFsStorage {
     }
 
     async fn writer(&self, path: &str) -> Result<Box<dyn FileWrite>> {
-        let path = local(path);
+        let path = self.own(path)?;
         let file = self.create(&path).await.map_err(|e| failed("cannot create file", &path, e))?;
         Ok(Box::new(DurableFileWrite { storage: self.clone(), path, file: Some(file) }))
     }
@@ -142,15 +163,20 @@ impl Storage for DurableFsStorage {
     }
 
     async fn delete(&self, path: &str) -> Result<()> {
+        self.own(path)?;
         LocalFsStorage.delete(path).await
     }
 
     async fn delete_prefix(&self, path: &str) -> Result<()> {
+        self.own(path)?;
         LocalFsStorage.delete_prefix(path).await
     }
 
-    async fn delete_stream(&self, paths: BoxStream<'static, String>) -> Result<()> {
-        LocalFsStorage.delete_stream(paths).await
+    async fn delete_stream(&self, mut paths: BoxStream<'static, String>) -> Result<()> {
+        while let Some(path) = paths.next().await {
+            self.delete(&path).await?;
+        }
+        Ok(())
     }
 }
 
@@ -287,6 +313,31 @@ mod tests {
         let error = storage.write(full.to_str().unwrap(), Bytes::from("x")).await.unwrap_err();
         assert!(error.to_string().contains("cannot write file"), "{error}");
         assert!(storage.durable().is_empty());
+    }
+
+    #[tokio::test]
+    async fn nothing_outside_the_root_is_written_or_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |path: &str| format!("file://{}/{path}", home.path().display());
+        for folder in ["d0", "d1"] {
+            std::fs::create_dir(home.path().join(folder)).unwrap();
+            std::fs::write(home.path().join(folder).join("file"), "kept").unwrap();
+        }
+        let storage = DurableFsStorage::under(&home.path().join("d1"));
+        for outside in [at("d0/file"), at("d1/../d0/file"), at("d10/file"), at("d1"), "d1/file".to_owned()] {
+            let streamed = futures::stream::iter([outside.clone()]).boxed();
+            for refused in [
+                storage.write(&outside, Bytes::from("x")).await,
+                storage.delete(&outside).await,
+                storage.delete_prefix(&outside).await,
+                storage.delete_stream(streamed).await,
+            ] {
+                assert_eq!(refused.unwrap_err().kind(), ErrorKind::FeatureUnsupported, "{outside}");
+            }
+        }
+        assert_eq!(storage.read(&at("d0/file")).await.unwrap(), "kept");
+        storage.delete(&at("d1/file")).await.unwrap();
+        assert!(!home.path().join("d10").exists() && !home.path().join("d1/file").exists());
     }
 
     #[test]

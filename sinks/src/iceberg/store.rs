@@ -1,11 +1,12 @@
 //! The tables of one catalog, and who writes them.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use iceberg::table::Table;
 use iceberg::{Catalog, NamespaceIdent, TableIdent};
-use undertone_error::{Error, ErrorKind, Result};
+use undertone_error::{Context, Error, ErrorKind, Result};
 use undertone_proto::Event;
 use undertone_proto::v1::ScoredPost;
 
@@ -16,30 +17,41 @@ use super::fence::Safeguards;
 use super::read::Reader;
 use super::schema::TableDefinition;
 use super::sink::IcebergSink;
+use super::storage::{is_within, local};
 use super::tables::aggregate::Grain;
 use super::tables::{bronze, gold, silver};
+
+/// The mend for a catalog whose tables' files are missing: they are looked for where the folder once was.
+const MOVED: &str = "if the data folder was moved, move it back";
 
 /// An Iceberg catalog with our tables in it.
 #[derive(Clone, Debug)]
 pub struct IcebergStore {
     committer: Committer,
+    /// The folder that every table must lie in, if the catalog's tables are this data folder's own.
+    warehouse: Option<PathBuf>,
 }
 
 impl IcebergStore {
-    /// The embedded store under a data folder (see [`open_embedded`]), with all tables made.
+    /// The embedded store under a data folder (see [`open_embedded`]), with all tables made. Tables that lie elsewhere
+    /// are refused: locations are absolute, so a copied folder's catalog names the original's files, and a commit would
+    /// write among them.
     ///
     /// # Errors
-    /// As [`open_embedded`] and [`IcebergStore::create_tables`].
+    /// As [`open_embedded`] and [`IcebergStore::create_tables`]; [`ErrorKind::InvalidConfig`] if the folder is a copy.
     pub async fn open(data: &Path) -> Result<Self> {
-        let store = Self::over(open_embedded(data).await?);
+        let catalog = open_embedded(data).await?;
+        let folder = data.canonicalize().context(ErrorKind::Unavailable, "cannot resolve the data folder")?;
+        let store = Self { warehouse: Some(folder.join("warehouse")), ..Self::over(catalog) };
         store.create_tables().await?;
         Ok(store)
     }
 
-    /// The store over any catalog, whose tables are not looked at yet.
+    /// The store over any catalog, whose tables are not looked at yet and may lie anywhere.
     pub fn over(catalog: Arc<dyn Catalog>) -> Self {
         Self {
             committer: Committer { catalog, safeguards: Safeguards::of_this_process(), patience: Patience::default() },
+            warehouse: None,
         }
     }
 
@@ -90,7 +102,7 @@ impl IcebergStore {
     /// The store with its safeguards and patience chosen, for tests that show what each is for.
     #[cfg(test)]
     pub(super) fn with(catalog: Arc<dyn Catalog>, safeguards: Safeguards, patience: Patience) -> Self {
-        Self { committer: Committer { catalog, safeguards, patience } }
+        Self { committer: Committer { catalog, safeguards, patience }, warehouse: None }
     }
 
     async fn ensure<R>(&self, wanted: &TableDefinition<R>) -> Result<()> {
@@ -114,7 +126,11 @@ impl IcebergStore {
                 Err(error) => return Err(named(error)),
             }
         }
-        let table = catalog.load_table(&ident).await.doing("cannot load table").map_err(named)?;
+        let table = catalog.load_table(&ident).await.doing("cannot load table").map_err(named);
+        let table = match &self.warehouse {
+            Some(warehouse) => own(table.map_err(|error| error.help(MOVED))?, warehouse).map_err(named)?,
+            None => table?,
+        };
         let differences = wanted.differences(table.metadata())?;
         if differences.is_empty() {
             return Ok(());
@@ -130,4 +146,16 @@ impl IcebergStore {
     async fn has_table(&self, table: &TableIdent) -> Result<bool> {
         self.committer.catalog.table_exists(table).await.doing("cannot look for a table")
     }
+}
+
+/// The table, if it lies in this warehouse.
+fn own(table: Table, warehouse: &Path) -> Result<Table> {
+    let location = local(table.metadata().location());
+    if is_within(&location, warehouse) {
+        return Ok(table);
+    }
+    Err(Error::new(ErrorKind::InvalidConfig, "table lies outside this data folder")
+        .with("location", location.display())
+        .with("warehouse", warehouse.display())
+        .help("the folder was copied or moved; move it back, or start with an empty one and read its input again"))
 }

@@ -114,6 +114,13 @@ impl SinkStatus {
         }
     }
 
+    /// The posts below `ends` that are not stored, for a caller that knows the log's ends itself: unlike the snapshot's
+    /// lag it grows on while the sink waits or has stopped. Nothing is known to be stored before the pump has asked the
+    /// store, so everything below `ends` counts until then.
+    pub fn lag_to(&self, ends: &Positions) -> u64 {
+        behind(&self.state().committed, ends)
+    }
+
     pub(super) fn resumed(&self, positions: &Positions) {
         let mut state = self.state();
         state.committed.clone_from(positions);
@@ -181,10 +188,14 @@ impl SinkStatus {
 
 impl State {
     fn lag(&self) -> u64 {
-        let behind =
-            |(partition, &end): (_, &i64)| end.saturating_sub(self.committed.get(partition).copied().unwrap_or(end));
-        self.ends.iter().map(behind).map(|lag| u64::try_from(lag).unwrap_or(0)).sum()
+        behind(&self.committed, &self.ends)
     }
+}
+
+/// The offsets from `committed` to `ends`. Of a partition that was never committed, everything is missing.
+fn behind(committed: &Positions, ends: &Positions) -> u64 {
+    let missing = |(partition, &end): (_, &i64)| end.saturating_sub(committed.get(partition).copied().unwrap_or(0));
+    ends.iter().map(missing).map(|lag| u64::try_from(lag).unwrap_or(0)).sum()
 }
 
 #[cfg(test)]
@@ -210,6 +221,17 @@ mod tests {
         let level = status.snapshot();
         assert_eq!((level.position, level.lag_posts, level.lag_seconds), (25, 0, 0.0));
         assert_eq!(level.last_commit.map(|commit| commit.rows), Some(14));
+    }
+
+    #[test]
+    fn lag_to_the_logs_end_is_told_before_the_sink_began_and_after_it_stopped() {
+        let status = SinkStatus::new("silver.posts");
+        assert_eq!(status.lag_to(&positions(25)), 25);
+        status.resumed(&positions(10));
+        status.observed(positions(25), None);
+        status.ended(Some(&Error::new(ErrorKind::Corrupt, "table was rolled back")));
+        assert_eq!((status.snapshot().lag_posts, status.lag_to(&positions(40))), (15, 30));
+        assert_eq!(status.lag_to(&positions(9)), 0, "an end that was read before the commit");
     }
 
     #[test]

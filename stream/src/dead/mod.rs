@@ -50,6 +50,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Known {
     total: u64,
+    /// Offsets of the letters of this partition, ascending.
+    offsets: Vec<i64>,
     recent: VecDeque<DeadLetter>,
 }
 
@@ -73,7 +75,7 @@ impl DeadLetterFile {
             if let Some(origin) = letter.origin.as_ref().filter(|origin| origin.topic == partition.topic) {
                 next = next.max(origin.offset + 1);
             }
-            known.add(&letter);
+            known.add(&letter, partition);
         }
         let shared = Shared {
             path: path.to_owned(),
@@ -99,6 +101,11 @@ impl DeadLetterFile {
         self.shared.known().total
     }
 
+    /// How many dead letters of this partition come from below `offset`.
+    pub fn below(&self, offset: i64) -> u64 {
+        self.shared.known().offsets.partition_point(|&letter| letter < offset) as u64
+    }
+
     /// The newest dead letters, newest first, at most 100, their payloads cut to 1 KiB.
     pub fn latest(&self, count: usize) -> Vec<DeadLetter> {
         self.shared.known().recent.iter().rev().take(count).cloned().collect()
@@ -109,7 +116,8 @@ impl DeadLetterFile {
     /// # Errors
     /// As [`crate::log::LogReader::read`], and errors of the file system that do not pass by themselves.
     pub async fn run(&self, scored: &ScoredLog, shutdown: CancellationToken) -> Result<()> {
-        let mut reader = scored.reader(self.position());
+        // The log is trimmed only below a position that was durable: without the hint that said so, nothing is missed.
+        let mut reader = scored.reader(self.position().max(scored.start()));
         let mut hint_due = Instant::now() + HINT_EVERY;
         loop {
             let behind = reader.next_offset() > self.position();
@@ -131,12 +139,12 @@ impl DeadLetterFile {
                 }
             }
             if next > self.position() && hint_due <= Instant::now() {
-                self.hint(next).await?;
+                self.hint_patiently(next, &shutdown).await?;
                 hint_due = Instant::now() + HINT_EVERY;
             }
         }
         let next = reader.next_offset();
-        if next > self.position() { self.hint(next).await } else { Ok(()) }
+        if next > self.position() { self.hint_patiently(next, &shutdown).await } else { Ok(()) }
     }
 
     /// Makes letters durable with one sync, and moves the position past the last.
@@ -146,13 +154,18 @@ impl DeadLetterFile {
             let lines = letters.iter().map(line::encode).collect::<Result<String>>()?;
             append(&shared.path, lines.as_bytes())?;
             let mut known = shared.known();
-            letters.iter().for_each(|letter| known.add(letter));
+            letters.iter().for_each(|letter| known.add(letter, &shared.partition));
             if let Some(origin) = letters.last().and_then(|letter| letter.origin.as_ref()) {
                 shared.position.send_replace(origin.offset + 1);
             }
             Ok(())
         })
         .await
+    }
+
+    /// Waits out a full disk; after a shutdown it is tried once, since a missing hint only means looking again.
+    async fn hint_patiently(&self, next: i64, shutdown: &CancellationToken) -> Result<()> {
+        persist("writing the position of the dead letters", shutdown, || self.hint(next)).await.map(|_| ())
     }
 
     /// Makes the position durable where no letter does. All letters before it are in the file.
@@ -178,14 +191,33 @@ impl Shared {
 }
 
 impl Known {
-    fn add(&mut self, letter: &DeadLetter) {
+    fn add(&mut self, letter: &DeadLetter, partition: &Partition) {
         self.total += 1;
-        let mut shown = letter.clone();
-        shown.payload.truncate(RECENT_PAYLOAD_BYTES);
-        self.recent.push_back(shown);
-        if self.recent.len() > RECENT {
+        if let Some(origin) = letter.origin.as_ref().filter(|origin| origin.topic == partition.topic) {
+            // At the end, unless somebody has put files together.
+            let place = self.offsets.partition_point(|&offset| offset <= origin.offset);
+            self.offsets.insert(place, origin.offset);
+        }
+        if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
+        self.recent.push_back(shown(letter));
+    }
+}
+
+/// The letter with the beginning of its payload, without ever copying all of it: payloads may be large.
+fn shown(letter: &DeadLetter) -> DeadLetter {
+    let payload = letter.payload.get(..RECENT_PAYLOAD_BYTES).unwrap_or(&letter.payload).to_vec();
+    DeadLetter {
+        origin: letter.origin.clone(),
+        stage: letter.stage.clone(),
+        reason: letter.reason.clone(),
+        payload,
+        payload_sha256: letter.payload_sha256.clone(),
+        payload_bytes: letter.payload_bytes,
+        attempts: letter.attempts,
+        ingested_at_us: letter.ingested_at_us,
+        dead_at_us: letter.dead_at_us,
     }
 }
 
@@ -292,7 +324,8 @@ fn hint_path(path: &Path) -> PathBuf {
     path.with_extension("position.json")
 }
 
-/// The position that the hint says, or 0: without a hint the letters are looked for again, which changes nothing.
+/// The position that the hint says, or 0: without a hint the letters are looked for again from wherever the scored log
+/// still begins, which changes nothing.
 fn read_hint(path: &Path, partition: &Partition) -> i64 {
     let hint = std::fs::read(hint_path(path)).ok().and_then(|bytes| serde_json::from_slice::<Hint>(&bytes).ok());
     hint.filter(|hint| hint.topic == partition.topic).map_or(0, |hint| hint.next)

@@ -4,6 +4,7 @@ use undertone_proto::v1::ScoredPost;
 
 use super::*;
 use crate::input::{InputLog, SourceBatch};
+use crate::log::LogOptions;
 
 /// An input log and a scored log in which the outcomes at the given places are dead.
 async fn logs(dir: &Path, dead: &[bool]) -> (InputLog, ScoredLog) {
@@ -70,6 +71,57 @@ async fn a_new_input_log_starts_at_its_own_beginning() {
     assert_eq!(file.position(), 0);
     follow(&file, &scored).await;
     assert_eq!(offsets(&path), [0, 0]);
+}
+
+#[tokio::test]
+async fn a_lost_or_torn_hint_does_not_stop_a_trimmed_stream() {
+    let dir = crate::testing::dir();
+    let path = dir.path().join("dead-letters.jsonl");
+    let (input, scored) = logs(dir.path(), &[false, true]).await;
+    drop(scored);
+    // A log of small segments in the place of the other, so that there is something to trim.
+    std::fs::remove_dir_all(dir.path().join("scored")).unwrap();
+    let options = LogOptions { segment_bytes: 200, ..LogOptions::new("scored") };
+    let payloads = (2..40).map(|_| Bytes::from_static(b"x")).collect();
+    input.append(SourceBatch { source_key: "t".into(), first_seq: 0, payloads, last: true }).await.unwrap();
+    let scored = ScoredLog::open_with(&dir.path().join("scored"), &input, options).unwrap();
+    for offset in 0..40 {
+        scored.append(&[outcome(&input, offset, offset == 1)]).await.unwrap();
+    }
+    follow(&DeadLetterFile::open(&path, input.partition()).unwrap(), &scored).await;
+    scored.trim_below(40).await.unwrap();
+    assert!(scored.start() > 2, "{}", scored.start());
+    for hint in [None, Some(""), Some(r#"{"topic":"#)] {
+        let _ = std::fs::remove_file(hint_path(&path));
+        if let Some(torn) = hint {
+            std::fs::write(hint_path(&path), torn).unwrap();
+        }
+        let file = DeadLetterFile::open(&path, input.partition()).unwrap();
+        assert_eq!(file.position(), 2);
+        follow(&file, &scored).await;
+        assert_eq!((file.position(), offsets(&path)), (40, vec![1]));
+    }
+}
+
+#[test]
+fn letters_below_an_offset_are_counted_and_only_this_partitions() {
+    let partition = Partition { cluster: "c".into(), topic: "t".into(), partition: 0 };
+    let other = Partition { topic: "u".into(), ..partition.clone() };
+    let mut known = Known::default();
+    let letter = |partition: &Partition, offset| DeadLetter {
+        origin: Some(partition.origin(offset)),
+        payload: vec![7; 1 << 16],
+        ..Default::default()
+    };
+    for offset in [3, 9, 5] {
+        known.add(&letter(&partition, offset), &partition);
+        known.add(&letter(&other, offset), &partition);
+    }
+    assert!(known.recent.iter().all(|letter| letter.payload.capacity() == RECENT_PAYLOAD_BYTES));
+    let shared = Shared { path: PathBuf::new(), partition, position: watch::Sender::new(0), known: Mutex::new(known) };
+    let file = DeadLetterFile { shared: Arc::new(shared) };
+    let counts = [0, 3, 4, 6, 9, 10].map(|offset| file.below(offset));
+    assert_eq!((counts, file.total()), ([0, 0, 1, 2, 2, 3], 6));
 }
 
 #[test]

@@ -14,10 +14,12 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use prost::Message;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::{Event, EventTime, Partition};
 
 use self::cursors::Cursors;
+use crate::backoff::persist;
 use crate::durable::blocking;
 use crate::log::{Log, LogOptions, LogReader};
 use crate::telemetry;
@@ -132,6 +134,20 @@ impl InputLog {
         blocking(move || input.append_at(batch, Timestamp::now().as_microsecond())).await
     }
 
+    /// [`InputLog::append`], repeated while its error is one that passes, such as a full disk. `None` if the shutdown came
+    /// first: then nothing was appended. It is tried once even after a shutdown.
+    ///
+    /// # Errors
+    /// Those of [`InputLog::append`] that do not pass by themselves.
+    pub async fn append_patiently(
+        &self,
+        batch: SourceBatch,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<Range<i64>>> {
+        // Payloads are shared, not copied.
+        persist("appending to the input log", shutdown, || self.append(batch.clone())).await
+    }
+
     fn append_at(&self, batch: SourceBatch, ingested_at_us: EventTime) -> Result<Range<i64>> {
         if batch.payloads.is_empty() {
             return Ok(self.end()..self.end());
@@ -190,6 +206,14 @@ impl EventReader {
     /// The offset that is read next.
     pub fn next_offset(&self) -> i64 {
         self.reader.next_offset()
+    }
+
+    /// Waits until there is something to read. May be cancelled without loss.
+    ///
+    /// # Errors
+    /// As [`LogReader::wait`].
+    pub async fn wait(&mut self) -> Result<()> {
+        self.reader.wait().await
     }
 
     /// Waits for events and takes at most `max_events`, about `max_bytes`. May be cancelled without loss.
@@ -278,6 +302,8 @@ mod tests {
         input.append(batch("s", 0, &["a", "b"], false)).await.unwrap();
         for seq in [0, 1, 3] {
             assert_eq!(input.append(batch("s", seq, &["x"], false)).await.unwrap_err().kind(), ErrorKind::Conflict);
+            let patiently = input.append_patiently(batch("s", seq, &["x"], false), &CancellationToken::new()).await;
+            assert_eq!(patiently.unwrap_err().kind(), ErrorKind::Conflict, "does not pass by waiting");
         }
         assert_eq!(input.end(), 2);
     }

@@ -2,6 +2,10 @@
 //!
 //! The guarantee: only a post during whose scoring, alone, the process died three times is given up; every other post
 //! around it is scored. Starts are counted on disk before scoring begins; any end that is not a crash forgets them.
+//!
+//! A post that is scored alone is acquitted once the model has answered, before its outcome is appended: a process that
+//! dies while it writes, or is killed while it waits for disk space, says nothing about the post. Among many posts such
+//! a death does count, because another of them may be the killer; all it can lead to is that they are scored one by one.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +19,7 @@ pub(super) const CRASHES: u32 = 3;
 
 /// What is on disk while scoring goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
+pub(super) struct Record {
     /// The first offset without an outcome.
     start: i64,
     /// How often scoring was begun there.
@@ -66,30 +70,57 @@ impl Attempts {
         Self { path: path.to_owned() }
     }
 
-    /// Decides how to go on at `start` and remembers that scoring begins there. Blocks.
-    pub(super) fn begin(&self, start: i64, in_flight: i64) -> Result<Plan> {
-        let before = match std::fs::read(&self.path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .inspect_err(|error| tracing::warn!(path = %self.path.display(), %error, "ignored unreadable attempts"))
-                .ok(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => return Err(io_error("cannot read attempts", &self.path, e)),
+    /// How to go on at `start`, and what [`Attempts::remember`] must be told before scoring begins there. Blocks.
+    pub(super) fn decide(&self, start: i64, in_flight: i64) -> Result<(Plan, Record)> {
+        let before = match read(&self.path)? {
+            Some(record) => Some(record),
+            None => read(&self.acquitted())?.map(|record| Record { starts: 0, ..record }),
         };
-        let (plan, record) = plan(before, start, in_flight);
-        let json = serde_json::to_vec(&record)
+        Ok(plan(before, start, in_flight))
+    }
+
+    /// Makes a decision durable. May be repeated. Blocks.
+    pub(super) fn remember(&self, record: &Record) -> Result<()> {
+        let json = serde_json::to_vec(record)
             .map_err(|e| Error::new(ErrorKind::Internal, "attempts cannot be written as JSON").source(e))?;
-        replace(&self.path, &json)?;
-        Ok(plan)
+        replace(&self.path, &json)
+    }
+
+    /// The model has answered for the post that was remembered: what happens from here on is not its fault. A rename,
+    /// because that needs no space on a full disk. May be repeated. Blocks.
+    pub(super) fn acquit(&self) -> Result<()> {
+        match std::fs::rename(&self.path, self.acquitted()) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io_error("cannot move attempts", &self.path, e)),
+            _ => self.path.parent().map_or(Ok(()), sync_dir),
+        }
     }
 
     /// Forgets: this end is no crash. Blocks.
     pub(super) fn end(&self) -> Result<()> {
-        match std::fs::remove_file(&self.path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(io_error("cannot remove attempts", &self.path, e))
+        for path in [&self.path, &self.acquitted()] {
+            match std::fs::remove_file(path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(io_error("cannot remove attempts", path, e));
+                }
+                _ => {}
             }
-            _ => self.path.parent().map_or(Ok(()), sync_dir),
         }
+        self.path.parent().map_or(Ok(()), sync_dir)
+    }
+
+    /// Where the record stands once its post is acquitted. Older than the one at `path` if both are there.
+    fn acquitted(&self) -> PathBuf {
+        self.path.with_extension("acquitted.json")
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Record>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes)
+            .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "ignored unreadable attempts"))
+            .ok()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(io_error("cannot read attempts", path, e)),
     }
 }
 
@@ -99,11 +130,46 @@ mod tests {
 
     use super::*;
 
+    fn begin_at(attempts: &Attempts, start: i64, in_flight: i64) -> Plan {
+        let (plan, record) = attempts.decide(start, in_flight).unwrap();
+        attempts.remember(&record).unwrap();
+        plan
+    }
+
+    #[test]
+    fn crashes_after_the_model_has_answered_do_not_count_against_the_post() {
+        let dir = crate::testing::dir();
+        let attempts = Attempts::new(&dir.path().join("attempts.json"));
+        let begin = |start| begin_at(&attempts, start, 10);
+        assert_eq!([begin(5), begin(5), begin(5)], [Plan::Together; 3]);
+        for _ in 0..10 {
+            assert_eq!(begin(5), Plan::Alone, "the process dies while it appends, again and again");
+            attempts.acquit().unwrap();
+            attempts.acquit().unwrap();
+        }
+        // What was acquitted before does not help against what kills now.
+        assert_eq!([begin(5), begin(5), begin(5)], [Plan::Alone; 3]);
+        assert_eq!(begin(5), Plan::GiveUp);
+        assert_eq!(begin(6), Plan::Alone);
+        attempts.acquit().unwrap();
+        attempts.end().unwrap();
+        assert_eq!(begin(7), Plan::Together);
+    }
+
+    #[test]
+    fn deciding_again_without_remembering_counts_nothing() {
+        let dir = crate::testing::dir();
+        let attempts = Attempts::new(&dir.path().join("attempts.json"));
+        begin_at(&attempts, 5, 10);
+        let first = attempts.decide(5, 10).unwrap();
+        assert!((0..9).all(|_| attempts.decide(5, 10).unwrap() == first));
+    }
+
     #[test]
     fn crashes_at_one_place_lead_from_together_to_alone_to_giving_up() {
         let dir = crate::testing::dir();
         let attempts = Attempts::new(&dir.path().join("attempts.json"));
-        let begin = |start| attempts.begin(start, 10).unwrap();
+        let begin = |start| begin_at(&attempts, start, 10);
         assert_eq!([begin(5), begin(5), begin(5)], [Plan::Together; 3]);
         // Three crashes at 5: one of 5..15 kills. One by one, 5 and 6 pass; 7 is begun three times, and given up.
         assert_eq!([begin(5), begin(6), begin(7), begin(7), begin(7)], [Plan::Alone; 5]);
@@ -124,7 +190,7 @@ mod tests {
             while position < 40 {
                 prop_assert!(crashes < 10);
                 // Each turn of this loop is either one post alone, or many until the process dies or all are done.
-                match attempts.begin(position, in_flight).unwrap() {
+                match begin_at(&attempts, position, in_flight) {
                     Plan::Together => {
                         let alive = given_up.contains(&killer) || killer < position;
                         // Any part of what is in flight may have become durable before the crash.
@@ -132,7 +198,10 @@ mod tests {
                         crashes += i32::from(!alive);
                     }
                     Plan::Alone if position == killer => crashes += 1,
-                    Plan::Alone => position += 1,
+                    Plan::Alone => {
+                        attempts.acquit().unwrap();
+                        position += 1;
+                    }
                     Plan::GiveUp => {
                         given_up.push(position);
                         position += 1;

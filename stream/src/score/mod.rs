@@ -86,7 +86,8 @@ impl<S: Scorer> ScoreStage<S> {
         Self { input, scored, scorer, model, config: Arc::new(config), attempts: None }
     }
 
-    /// Counts starts in the file at `path`, so that a post that kills the process is found and given up.
+    /// Counts starts in the file at `path`, so that a post that kills the process while it is scored is found and given
+    /// up. Only deaths during scoring lead to that, never those while outcomes are written.
     #[must_use]
     pub fn count_attempts(mut self, path: &Path) -> Self {
         self.attempts = Some(Attempts::new(path));
@@ -106,8 +107,10 @@ impl<S: Scorer> ScoreStage<S> {
             tokio::try_join!(self.read(send, &shutdown), self.append(chunks, &shutdown)).map(|_| ())
         };
         let result = result.await;
-        if let Some(attempts) = self.attempts.clone() {
-            blocking(move || attempts.end()).await?;
+        if let Some(attempts) = self.attempts.clone()
+            && let Err(error) = blocking(move || attempts.end()).await
+        {
+            tracing::warn!(%error, "could not forget the attempts at scoring: this end may count as a crash");
         }
         result
     }
@@ -125,12 +128,17 @@ impl<S: Scorer> ScoreStage<S> {
                 events = reader.read(1, 0) => events?,
             };
             let Some((offset, event)) = events.first() else { continue };
-            let (attempts, start) = (attempts.clone(), *offset);
-            let outcomes = match blocking(move || attempts.begin(start, in_flight)).await? {
+            let Some(plan) = begin(attempts, *offset, in_flight, shutdown).await? else { return Ok(()) };
+            let outcomes = match plan {
                 Plan::Together => return Ok(()),
                 Plan::Alone => {
                     tracing::warn!(offset, "scoring a post alone, because the process died near it before");
-                    self.chunk(events, shutdown).await.map_err(panicked)??
+                    let outcomes = self.chunk(events, shutdown).await.map_err(panicked)??;
+                    // Before the append: a crash in storage is not the post's.
+                    if outcomes.is_some() && !acquit(attempts, shutdown).await? {
+                        return Ok(());
+                    }
+                    outcomes
                 }
                 Plan::GiveUp => {
                     tracing::error!(offset, "gave up a post: the process died each time it was scored alone");
@@ -213,6 +221,32 @@ impl<S: Scorer> ScoreStage<S> {
         metrics::gauge!(telemetry::LAG, "stage" => "score").set((self.input.end() - self.scored.end()) as f64);
         Ok(true)
     }
+}
+
+/// Decides how to go on at `start` and makes that durable; `None` if the shutdown came first. The decision is made once,
+/// however often the writing is tried: it counts a start.
+async fn begin(attempts: &Attempts, start: i64, in_flight: i64, shutdown: &CancellationToken) -> Result<Option<Plan>> {
+    let decide = || {
+        let attempts = attempts.clone();
+        blocking(move || attempts.decide(start, in_flight))
+    };
+    let Some((plan, record)) = persist("reading the attempts at scoring", shutdown, decide).await? else {
+        return Ok(None);
+    };
+    let remember = || {
+        let attempts = attempts.clone();
+        blocking(move || attempts.remember(&record))
+    };
+    Ok(persist("counting an attempt at scoring", shutdown, remember).await?.map(|()| plan))
+}
+
+/// Takes the count from a post that was scored; false if the shutdown came first.
+async fn acquit(attempts: &Attempts, shutdown: &CancellationToken) -> Result<bool> {
+    let acquit = || {
+        let attempts = attempts.clone();
+        blocking(move || attempts.acquit())
+    };
+    Ok(persist("clearing an attempt at scoring", shutdown, acquit).await?.is_some())
 }
 
 async fn score_chunk(

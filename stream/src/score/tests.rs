@@ -141,6 +141,32 @@ async fn a_post_that_kills_the_process_is_found_and_given_up_alone() {
     assert!(!seen.contains(&"p0".into()) && seen.contains(&"p8".into()), "{seen:?}");
 }
 
+#[tokio::test]
+async fn a_post_alone_is_acquitted_when_it_is_scored() {
+    let rig = Rig::new();
+    let input = rig.input();
+    ingest(&input, [post("a"), post("always unavailable")]).await;
+    let path = rig.dir.path().join("attempts.json");
+    // One more death at the first post, counted against it, would be its last.
+    std::fs::write(&path, r#"{"start":0,"starts":2,"alone_until":4}"#).unwrap();
+    let scored = rig.scored(&input);
+    let mut durable = scored.durable();
+    let shutdown = CancellationToken::new();
+    // Dropped, as by a crash, while the second post is being scored.
+    let second = async {
+        durable.wait_for(|end| *end == 1).await.unwrap();
+        while !std::fs::read_to_string(&path).is_ok_and(|record| record.contains(r#""start":1,"starts":1"#)) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        _ = rig.stage(&input, &scored).run(shutdown.clone()) => panic!("the second post is never scored"),
+        () = second => {}
+    }
+    let acquitted = std::fs::read_to_string(rig.dir.path().join("attempts.acquitted.json")).unwrap();
+    assert!(acquitted.contains(r#""start":0,"starts":3"#), "{acquitted}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 

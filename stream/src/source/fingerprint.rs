@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 use undertone_error::{Error, ErrorKind, Result};
 
+use super::regular;
 use crate::durable::io_error;
 
 /// A file's content and what the file system said about it at that time.
@@ -24,9 +25,12 @@ pub struct Fingerprint {
 /// Reads the whole file, in bounded memory. Blocks.
 ///
 /// # Errors
-/// Errors of the file system; [`ErrorKind::Conflict`] if the file grew or shrank meanwhile.
+/// As [`super::check`] for a path that leads to no regular file; [`ErrorKind::Conflict`] if the file grew or shrank
+/// meanwhile; other errors of the file system.
 pub fn fingerprint(path: &Path) -> Result<Fingerprint> {
     let failed = |e| io_error("cannot read source", path, e);
+    // Before opening: to open a pipe waits for its other end.
+    regular(path)?;
     let mut file = File::open(path).map_err(failed)?;
     let before = file.metadata().map_err(failed)?;
     let mut hasher = Sha256::new();

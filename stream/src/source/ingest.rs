@@ -2,7 +2,8 @@
 //!
 //! The guarantee: a file is taken in once, by content: interrupted anywhere and started again, it goes on after its last
 //! durable event, and a finished one adds nothing. Reading runs ahead of the disk by a bounded number of bytes, and the
-//! log ahead of its consumer by a bounded number of events. Whatever is ready when a sync ends goes into the next one.
+//! log ahead of its consumer by a bounded number of events. Whatever is ready when a sync ends goes into the next one. A
+//! stream cannot be read again: what was read ahead of it when the shutdown comes is taken in before the reading ends.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -16,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use undertone_error::{Error, ErrorKind, Result};
 
 use super::{ReadOptions, RecordReader, Stream, fingerprint, from_stream, open};
-use crate::backoff::persist;
 use crate::durable::blocking;
 use crate::input::{InputLog, SourceBatch};
 
@@ -68,7 +68,8 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// `shutdown` ends the reading; what was read and not yet appended is read again next time.
+    /// `shutdown` ends the reading. What of a file was read and not yet appended is read again next time; what of a stream
+    /// was read is appended first, however far behind the consumer is.
     pub fn new(input: InputLog, shutdown: CancellationToken) -> Self {
         Self { input, ahead: None, shutdown }
     }
@@ -125,6 +126,7 @@ impl Ingest {
     }
 
     async fn take(&self, source_key: String, job: Job) -> Result<Ingested> {
+        let once = job.still.is_none();
         let start = self.input.cursor(&source_key).next_seq;
         let mut ingested = Ingested { already: start, ..Ingested::default() };
         let (send, mut ready) = mpsc::channel(READ_AHEAD_RECORDS);
@@ -135,11 +137,29 @@ impl Ingest {
         let mut ahead = self.ahead.clone();
         let mut waiting = Vec::new();
         let mut next_seq = start;
+        // How many had been taken in when the shutdown came.
+        let mut stopped_at = None;
         loop {
             let received = tokio::select! {
-                () = self.shutdown.cancelled() => return Ok(ingested),
+                biased;
+                () = self.shutdown.cancelled(), if stopped_at.is_none() => {
+                    if !once {
+                        return Ok(ingested);
+                    }
+                    // The reader can give nothing more; what it gave is still there.
+                    ready.close();
+                    stopped_at = Some(ingested.events);
+                    continue;
+                }
                 received = ready.recv_many(&mut waiting, BATCH_RECORDS) => received,
             };
+            if let Some(before) = stopped_at
+                && received == 0
+            {
+                let records = ingested.events - before;
+                tracing::info!(source = source_key, records, "took in what was read before the shutdown");
+                return Ok(ingested);
+            }
             if received == 0 {
                 return Err(Error::new(ErrorKind::Internal, "reader of a source ended without saying so"));
             }
@@ -162,12 +182,16 @@ impl Ingest {
                 && count > 0
             {
                 tokio::select! {
-                    () = self.shutdown.cancelled() => return Ok(ingested),
+                    biased;
+                    () = self.shutdown.cancelled() => if !once { return Ok(ingested) },
                     waited = ahead.wait(self.input.end()) => waited?,
                 }
             }
-            let append = || self.input.append(batch.clone());
-            if persist("appending to the input log", &self.shutdown, append).await?.is_none() {
+            if self.input.append_patiently(batch, &self.shutdown).await?.is_none() {
+                if once {
+                    let records = count + ready.len() as u64;
+                    tracing::error!(source = source_key, records, "lost what was read: the disk took no more in");
+                }
                 return Ok(ingested);
             }
             next_seq += count;
@@ -298,6 +322,31 @@ mod tests {
         drop(writer);
         assert_eq!(taken.await.unwrap().unwrap(), Ingested { events: 2, already: 0, finished: true });
         assert_eq!(payloads(&input).await, ["first line", "second line"]);
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_takes_in_what_was_read_of_a_stream_however_far_behind_the_consumer_is() {
+        let dir = crate::testing::dir();
+        let input = InputLog::open(dir.path(), "c").unwrap();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let (_consume, consumed) = watch::channel(0);
+        let shutdown = CancellationToken::new();
+        let ingest = Ingest::new(input.clone(), shutdown.clone()).ahead(Ahead { consumed, max_events: 1 });
+        let taken =
+            tokio::spawn(async move { ingest.stream("stdin:1", Box::new(reader), &ReadOptions::default()).await });
+        std::io::Write::write_all(&mut writer, b"first line\n").unwrap();
+        input.durable().wait_for(|end| *end == 1).await.unwrap();
+        // These wait for the consumer, which never comes.
+        let rest: String = (1..500).map(|n| format!("{n}\n")).collect();
+        std::io::Write::write_all(&mut writer, rest.as_bytes()).unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        assert_eq!(input.end(), 1);
+        shutdown.cancel();
+        // The pipe is still open: the reader waits in it, and must not be waited for.
+        let taken = tokio::time::timeout(std::time::Duration::from_secs(5), taken).await.unwrap().unwrap().unwrap();
+        assert_eq!(taken, Ingested { events: 500, already: 0, finished: false });
+        let expected: Vec<_> = (0..500).map(|n| if n == 0 { "first line".to_owned() } else { n.to_string() }).collect();
+        assert_eq!(payloads(&input).await, expected);
     }
 
     #[tokio::test]

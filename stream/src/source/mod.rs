@@ -13,7 +13,7 @@ mod lines;
 mod record;
 mod table;
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{BufReader, Read};
 use std::path::Path;
 use std::str::FromStr;
@@ -107,20 +107,50 @@ pub struct RecordReader {
     records: Option<Records>,
 }
 
-/// Opens a file.
+/// Checks, without taking anything in, that a file can be streamed: it is a regular file of a known format, it opens, and
+/// if its format has columns, one of them is `text`. Blocks.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] and other errors of the file system, and [`ErrorKind::InvalidInput`] for a file that is not
-/// what its name says.
-pub fn open(path: &Path, options: &ReadOptions) -> Result<RecordReader> {
-    let format = options.format.map_or_else(|| Format::of(path), Ok)?;
-    let failed = |e| io_error("cannot open source", path, e);
-    let file = File::open(path).map_err(failed)?;
-    if file.metadata().map_err(failed)?.is_dir() {
-        return Err(Error::new(ErrorKind::InvalidInput, "source is a folder")
-            .with("path", path.display())
-            .help("name a file"));
+/// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::InvalidInput`] if it is no regular file or not what its name
+/// says, or for a column that is missing, with those that there are; other errors of the file system.
+pub fn check(path: &Path, options: &ReadOptions) -> Result<()> {
+    regular(path)?;
+    open(path, options)?.require(&Fields::default())
+}
+
+/// What is at `path`, which must not be a folder.
+fn no_folder(path: &Path) -> Result<Metadata> {
+    let found = std::fs::metadata(path).map_err(|e| {
+        let error = io_error("cannot find source", path, e);
+        if error.mend().is_none() { error.help(CHECK_PATH) } else { error }
+    })?;
+    if found.is_dir() {
+        let error = Error::new(ErrorKind::InvalidInput, "source is a folder, not a file");
+        return Err(error.with("path", path.display()).help(CHECK_PATH));
     }
+    Ok(found)
+}
+
+/// Fails unless a regular file is at `path`: only that stands still and can be read again.
+fn regular(path: &Path) -> Result<()> {
+    if no_folder(path)?.is_file() {
+        return Ok(());
+    }
+    let error = Error::new(ErrorKind::InvalidInput, "source is a pipe, socket or device, not a regular file");
+    Err(error.with("path", path.display()).help(CHECK_PATH))
+}
+
+const CHECK_PATH: &str = "check the path given with --input";
+
+/// Opens a file or a pipe.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] and other errors of the file system, and [`ErrorKind::InvalidInput`] for a folder and for a
+/// file that is not what its name says.
+pub fn open(path: &Path, options: &ReadOptions) -> Result<RecordReader> {
+    no_folder(path)?;
+    let format = options.format.map_or_else(|| Format::of(path), Ok)?;
+    let file = File::open(path).map_err(|e| io_error("cannot open source", path, e))?;
     let name = path.display().to_string();
     if format == Format::Parquet && Compression::of(path).is_none() {
         return table::reader(name, file, options);

@@ -206,12 +206,40 @@ fn rows_of_parquet_become_objects_with_times_in_rfc_3339() {
 }
 
 #[test]
-fn a_missing_file_and_a_folder_are_named() {
+fn what_is_no_file_is_named_with_its_path_and_what_to_do() {
     let dir = crate::testing::dir();
-    assert_eq!(open(&dir.path().join("no.csv"), &ReadOptions::default()).err().unwrap().kind(), ErrorKind::NotFound);
-    let folder = dir.path().join("folder.csv");
+    let (missing, folder, pipe) = (dir.path().join("no.csv"), dir.path().join("folder"), dir.path().join("pipe.csv"));
     std::fs::create_dir(&folder).unwrap();
-    assert_eq!(open(&folder, &ReadOptions::default()).err().unwrap().kind(), ErrorKind::InvalidInput);
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let options = ReadOptions::default();
+    let cases = [
+        (&missing, ErrorKind::NotFound, open(&missing, &options).err()),
+        (&folder, ErrorKind::InvalidInput, open(&folder, &options).err()),
+        (&missing, ErrorKind::NotFound, fingerprint(&missing).err()),
+        (&folder, ErrorKind::InvalidInput, fingerprint(&folder).err()),
+        (&pipe, ErrorKind::InvalidInput, fingerprint(&pipe).err()),
+        (&missing, ErrorKind::NotFound, check(&missing, &options).err()),
+        (&pipe, ErrorKind::InvalidInput, check(&pipe, &options).err()),
+    ];
+    for (path, kind, error) in cases {
+        let error = error.unwrap();
+        assert_eq!((error.kind(), error.mend()), (kind, Some("check the path given with --input")));
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_can_be_streamed_passes_the_check_and_others_say_why() {
+    let dir = crate::testing::dir();
+    let said = |name: &str, bytes: &[u8]| {
+        check(&write(dir.path(), name, bytes), &ReadOptions::default()).err().map(|error| error.to_string())
+    };
+    for (name, bytes) in [("a.jsonl", "x".into()), ("a.csv", b"id,text\n".to_vec()), ("a.parquet", parquet())] {
+        assert_eq!(said(name, &bytes), None, "{name}");
+    }
+    assert!(said("b.tsv", b"id\tbody\n1\thi\n").unwrap().contains("id, body"));
+    assert!(said("b.xlsx", b"x").unwrap().contains("format"));
+    assert!(said("b.parquet", b"not at all").unwrap().contains("Parquet"));
 }
 
 proptest! {

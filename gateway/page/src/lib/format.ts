@@ -30,8 +30,9 @@ export function percent(p: number): string {
 /** A share of a whole for a short label: 62%. */
 export const share = (part: number, total: number): string => `${total > 0 ? Math.round((100 * part) / total) : 0}%`;
 
-/** A duration in seconds: 0.4 s, 12 s, 3 min 5 s, 2 h 10 min, 4 d 1 h. */
-export function duration(seconds: number): string {
+/** A duration in seconds: 0.4 s, 12 s, 3 min 5 s, 2 h 10 min, 4 d 1 h; a dash if it is not known. */
+export function duration(seconds: number | null): string {
+  if (seconds === null) return "–";
   const s = Math.max(0, seconds);
   if (s < 9.95) return s === 0 ? "0 s" : `${s.toFixed(1)} s`;
   const t = Math.round(s);

@@ -17,7 +17,8 @@ export interface Model {
 export interface Lag {
   stage: string;
   posts: number;
-  seconds: number;
+  /** The age of the oldest of them, or null if it is not known. */
+  seconds: number | null;
   /** Why the stage does not move, or null while it does. */
   waiting: string | null;
 }
@@ -86,6 +87,7 @@ const text = (value: unknown): string => (typeof value === "string" ? value : ""
 const textOrNull = (value: unknown): string | null => (typeof value === "string" && value !== "" ? value : null);
 const number = (value: unknown): number | null => (typeof value === "number" && Number.isFinite(value) ? value : null);
 const count = (value: unknown): number => Math.max(0, number(value) ?? 0);
+const countOrNull = (value: unknown): number | null => (number(value) === null ? null : count(value));
 const clamp = (value: number, low: number, high: number) => Math.min(high, Math.max(low, value));
 const polarity = (value: unknown): number | null => {
   const p = number(value);
@@ -115,7 +117,7 @@ function decodeTopics(value: unknown): Topics {
 
 function decodeLag(value: unknown): Lag {
   const lag = object(value);
-  return { stage: text(lag.stage), posts: count(lag.posts), seconds: count(lag.seconds), waiting: textOrNull(lag.waiting) };
+  return { stage: text(lag.stage), posts: count(lag.posts), seconds: countOrNull(lag.seconds), waiting: textOrNull(lag.waiting) };
 }
 
 function decodePost(value: unknown, index: number): Post {

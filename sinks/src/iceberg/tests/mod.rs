@@ -35,6 +35,8 @@ enum Fault {
     LostCommit,
     /// It is done, and an error comes back.
     LostReply,
+    /// It is done, and no answer ever comes back.
+    LandsUnanswered,
     /// It is done, an error comes back, and another writer has committed on top by then.
     LostReplyBeneath(Other),
     /// Another writer is faster by a moment: after the fence's check.
@@ -63,6 +65,10 @@ impl Intercept for Faults {
             Fault::LostReply => {
                 catalog.update_table(commit).await?;
                 Err(lost())
+            }
+            Fault::LandsUnanswered => {
+                catalog.update_table(commit).await?;
+                std::future::pending().await
             }
             Fault::LostReplyBeneath(other) => {
                 let table = catalog.update_table(commit).await?;

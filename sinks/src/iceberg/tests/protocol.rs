@@ -154,6 +154,49 @@ async fn a_catalog_that_stays_ill_is_an_outside_fault_and_the_epoch_can_be_writt
     assert_eq!(home.offsets(0).await, all(0, 10));
 }
 
+/// Bronze's data files on the disk.
+fn data_files(home: &Home) -> usize {
+    fn count(folder: &std::path::Path) -> usize {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.map(|path| if path.is_dir() { count(&path) } else { 1 }).sum()
+    }
+    count(&home.folder.path().join("warehouse/bronze/posts/data"))
+}
+
+#[tokio::test]
+async fn an_epoch_that_is_tried_again_is_not_written_again() {
+    let home = Home::new().await;
+    let mut sink = home.bronze();
+    home.fail(vec![Fault::Fails; 6]);
+    sink.write(&epoch(0, 0, 10)).await.unwrap_err();
+    let once = data_files(&home);
+    sink.write(&epoch(0, 0, 10)).await.unwrap_err();
+    sink.write(&epoch(0, 0, 10)).await.unwrap();
+    assert_eq!((once, data_files(&home)), (1, 1));
+    assert_eq!(home.offsets(0).await, all(0, 10));
+
+    // One that grew meanwhile is another epoch, and so is one after the positions were read again.
+    home.fail(vec![Fault::Fails; 6]);
+    sink.write(&epoch(0, 10, 12)).await.unwrap_err();
+    sink.write(&epoch(0, 10, 14)).await.unwrap_err();
+    sink.positions().await.unwrap();
+    sink.write(&epoch(0, 10, 14)).await.unwrap();
+    assert_eq!(data_files(&home), 4);
+    assert_eq!(home.offsets(0).await, all(0, 14));
+}
+
+#[tokio::test]
+async fn a_writer_that_was_cut_off_finds_the_commit_that_landed() {
+    let home = Home::new().await;
+    let mut sink = home.bronze();
+    home.fail([Fault::LandsUnanswered]);
+    let epoch = epoch(0, 0, 10);
+    let cut_off = tokio::time::timeout(Duration::from_secs(2), sink.write(&epoch)).await;
+    assert!(cut_off.is_err());
+    sink.write(&epoch).await.unwrap();
+    assert_eq!((home.offsets(0).await, data_files(&home)), (all(0, 10), 1));
+}
+
 #[tokio::test]
 async fn a_table_that_was_rolled_back_beneath_its_positions_stops_its_writers() {
     let home = Home::new().await;

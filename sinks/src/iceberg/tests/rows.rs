@@ -227,6 +227,25 @@ async fn gold_counts_what_silver_holds_and_the_reader_sums_it() {
 }
 
 #[tokio::test]
+async fn labels_since_a_moment_are_counted_without_the_files_of_earlier_days() {
+    let home = Home::new().await;
+    let mut sink = home.store().gold_sentiment(Grain::Hour);
+    for (offset, posts) in [post(0, T0 - 2 * DAY_US), post(1, T0), late(2), post(3, T0 + 1)].into_iter().enumerate() {
+        let offset = offset as i64;
+        sink.write(&Epoch::of(partition(0), offset..offset + 1, vec![posts])).await.unwrap();
+    }
+    let reader = home.store().reader();
+    let positive = |posts| std::collections::BTreeMap::from([(Some("positive".to_owned()), posts)]);
+    let hour = T0 - T0.rem_euclid(3_600_000_000);
+    assert_eq!(reader.label_counts_since(hour - 3 * DAY_US).await.unwrap(), positive(3));
+
+    std::fs::remove_dir_all(home.folder.path().join("warehouse/gold/sentiment_1h/data/event_day=2026-09-19")).unwrap();
+    assert_eq!(reader.label_counts_since(hour).await.unwrap(), positive(2));
+    assert!(reader.label_counts_since(hour + 1).await.unwrap().is_empty());
+    reader.label_counts().await.unwrap_err();
+}
+
+#[tokio::test]
 async fn reading_tables_without_rows_gives_nothing() {
     let home = Home::new().await;
     let reader = home.store().reader();

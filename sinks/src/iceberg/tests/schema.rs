@@ -43,6 +43,41 @@ async fn two_processes_may_make_the_tables_at_once() {
     second.unwrap();
 }
 
+/// What `cp -a` does.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
+        let (path, copied) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &copied);
+        } else {
+            std::fs::copy(path, copied).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_copied_or_moved_data_folder_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let root = home.path().canonicalize().unwrap();
+    let (original, copied, moved) = (root.join("d"), root.join("d1"), root.join("d2"));
+    drop(IcebergStore::open(&original).await.unwrap());
+    copy(&original, &copied);
+    let error = IcebergStore::open(&copied).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    for path in [original.join("warehouse/bronze/posts"), copied.join("warehouse")] {
+        assert!(error.to_string().contains(&format!(": {}", path.display())), "{error}");
+    }
+    assert!(error.mend().unwrap().contains("copied or moved"));
+    // A table anywhere is fine for a catalog that is not the folder's own.
+    IcebergStore::over(open_embedded(&copied).await.unwrap()).create_tables().await.unwrap();
+
+    IcebergStore::open(&original.join("../d")).await.unwrap();
+    std::fs::rename(&original, &moved).unwrap();
+    let error = IcebergStore::open(&moved).await.unwrap_err();
+    assert!(error.to_string().contains("was moved, move it back"), "{error}");
+}
+
 #[tokio::test]
 async fn a_table_that_differs_is_reported_and_left_as_it_is() {
     let home = Home::new().await;
