@@ -4,9 +4,10 @@
 //! tables are opened (and made, if the folder is there and they are not). One line a part, each with what would mend it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use tokio::net::TcpListener;
-use undertone_error::{Error, ErrorKind, Result};
+use undertone_error::{Context, Error, ErrorKind, Result};
 use undertone_inference::EngineConfig;
 use undertone_sinks::iceberg::IcebergStore;
 use undertone_stream::data::DataFolder;
@@ -89,9 +90,21 @@ fn source(source: &Source) -> Result<String> {
     }
 }
 
+/// A folder that is not there yet is not made for a check, which may be about a mistyped name.
+fn will_be_made(data: &Path) -> Result<String> {
+    let data = std::path::absolute(data).context(ErrorKind::InvalidConfig, "data folder has no path")?;
+    let parent = data.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(&data);
+    let writable = std::fs::metadata(parent).is_ok_and(|found| found.is_dir() && !found.permissions().readonly());
+    if writable {
+        return Ok(format!("{} will be made", data.display()));
+    }
+    let error = Error::new(ErrorKind::InvalidConfig, "data folder cannot be made").with("data", data.display());
+    Err(error.with("in", parent.display()).help("give --data a path in a folder that can be written"))
+}
+
 async fn data(config: &Config) -> Result<String> {
     if !config.data.exists() {
-        return Ok(format!("{} will be made", config.data.display()));
+        return will_be_made(&config.data);
     }
     let folder = DataFolder::open(&config.data)?;
     check_logs(&folder)?;

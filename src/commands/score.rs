@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::path::Path;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use indicatif::{ProgressBar, ProgressStyle};
-use undertone_error::{Error, ErrorKind, Result};
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinHandle};
+use undertone_error::{Context, Error, ErrorKind, Result};
 use undertone_gateway::Problem;
 use undertone_gateway::api::{ScoreResult, Selection};
 use undertone_inference::{Engine, EngineConfig, Lane, ModelInfo};
@@ -25,6 +25,9 @@ use crate::config::model_folder;
 /// Texts that are handed to the engine at once.
 const CHUNK: usize = 256;
 
+/// A chunk of long texts is cut here, in bytes.
+const CHUNK_BYTES: usize = 1 << 20;
+
 /// Chunks in flight: one is being written while the others keep every worker busy.
 const IN_FLIGHT: usize = 4;
 
@@ -33,7 +36,7 @@ pub(crate) async fn score(args: ScoreArgs) -> Result<Outcome> {
         ReadOptions { format: args.format.map(Format::from), header: !args.no_header, ..ReadOptions::default() };
     let fields = Fields { text: args.text_field.clone(), id: args.id_field.clone() };
     let input = args.input.as_deref().filter(|input| *input != "-");
-    let mut records = match input {
+    let records = match input {
         Some(path) => open(Path::new(path), &options)?,
         None => from_stream("standard input", Box::new(std::io::stdin()), &options)?,
     };
@@ -47,22 +50,23 @@ pub(crate) async fn score(args: ScoreArgs) -> Result<Outcome> {
 
     let progress = progress_bar(args.output.is_some());
     let mut failed = 0;
-    let mut in_flight: VecDeque<BoxFuture<'static, Vec<ScoreResult>>> = VecDeque::new();
+    let mut lines = read_ahead(records, fields)?;
+    let mut reading = true;
+    let mut in_flight: VecDeque<JoinHandle<Vec<ScoreResult>>> = VecDeque::new();
     loop {
-        while in_flight.len() < IN_FLIGHT {
-            let Some(chunk) = next_chunk(&mut records, &fields)? else { break };
-            let work = score_chunk(engine.clone(), chunk, selection.clone());
-            // Spawned, so that chunks behind the first run while it is awaited.
-            let task = tokio::spawn(work);
-            in_flight.push_back(async move { task.await.unwrap_or_default() }.boxed());
-        }
-        let Some(chunk) = in_flight.pop_front() else { break };
-        let results = chunk.await;
-        if results.is_empty() {
-            return Err(
-                Error::new(ErrorKind::Internal, "a chunk of texts was lost").help("this is a bug; please report it")
-            );
-        }
+        let scored = tokio::select! {
+            chunk = next_chunk(&mut lines), if reading && in_flight.len() < IN_FLIGHT => {
+                match chunk? {
+                    Some(chunk) => in_flight.push_back(tokio::spawn(score_chunk(engine.clone(), chunk, selection.clone()))),
+                    None => reading = false,
+                }
+                continue;
+            }
+            Some(scored) = first(&mut in_flight) => scored,
+            else => break,
+        };
+        in_flight.pop_front();
+        let results = scored.context(ErrorKind::Internal, "scoring a chunk of texts panicked")?;
         for result in &results {
             failed += u64::from(!result.is_scored());
             let line = serde_json::to_vec(result)
@@ -100,15 +104,39 @@ pub(super) fn read_texts(path: &Path, limit: usize) -> Result<Vec<String>> {
 /// A record's text, or the id and the error to report in its place.
 type Line = std::result::Result<Item, (Option<serde_json::Value>, Error)>;
 
-fn next_chunk(records: &mut RecordReader, fields: &Fields) -> Result<Option<Vec<Line>>> {
-    let mut chunk = Vec::with_capacity(CHUNK);
-    while chunk.len() < CHUNK {
-        match records.next() {
-            Some(record) => chunk.push(line(record?, fields)),
-            None => break,
+/// Reads on a thread of its own, since reading may wait for a slow producer for ever.
+fn read_ahead(records: RecordReader, fields: Fields) -> Result<mpsc::Receiver<Result<Line>>> {
+    let (send, lines) = mpsc::channel(CHUNK);
+    let read = move || {
+        for record in records {
+            let read = record.map(|record| line(record, &fields));
+            if send.blocking_send(read).is_err() {
+                return; // nobody wants more
+            }
         }
+    };
+    let thread = std::thread::Builder::new().name("undertone-read".to_owned());
+    thread.spawn(read).context(ErrorKind::Exhausted, "cannot start the reading thread")?;
+    Ok(lines)
+}
+
+/// What has been read, at most one chunk; waits for the first line of it. May be cancelled without loss.
+async fn next_chunk(lines: &mut mpsc::Receiver<Result<Line>>) -> Result<Option<Vec<Line>>> {
+    let Some(first) = lines.recv().await else { return Ok(None) };
+    let mut chunk = vec![first?];
+    let mut bytes = 0;
+    while chunk.len() < CHUNK && bytes < CHUNK_BYTES {
+        let Ok(line) = lines.try_recv() else { break };
+        let line = line?;
+        bytes += line.as_ref().map_or(0, |item| item.text.len());
+        chunk.push(line);
     }
-    Ok(if chunk.is_empty() { None } else { Some(chunk) })
+    Ok(Some(chunk))
+}
+
+/// The results of the oldest chunk; never, if there is none. May be cancelled without loss.
+async fn first(in_flight: &mut VecDeque<JoinHandle<Vec<ScoreResult>>>) -> Option<Result<Vec<ScoreResult>, JoinError>> {
+    Some(in_flight.front_mut()?.await)
 }
 
 fn line(record: Record, fields: &Fields) -> Line {

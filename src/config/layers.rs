@@ -95,6 +95,10 @@ fn merge(into: &mut Table, from: Table, path: &mut String, origin: &str, origins
             path.push('.');
         }
         path.push_str(&key);
+        if value.is_table() {
+            // A section has an origin too: it may be one that nobody knows.
+            origins.insert(path.clone(), origin.to_owned());
+        }
         match (into.get_mut(&key), value) {
             (Some(Value::Table(below)), Value::Table(table)) => merge(below, table, path, origin, origins),
             (_, Value::Table(table)) => {
