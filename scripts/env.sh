@@ -4,13 +4,17 @@
 UNDERTONE_CACHE="${UNDERTONE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/undertone}"
 export UNDERTONE_CACHE
 
-# torch 2.11.0's CPU libraries and headers, put there by scripts/setup.
+# torch 2.11.0's CPU libraries and headers, put there by scripts/setup.py.
 export LIBTORCH="$UNDERTONE_CACHE/libtorch-2.11.0-cpu/torch"
 
 # Intermediate files of every checkout share one folder; the finished binary stays in the checkout's own target/.
 export CARGO_BUILD_BUILD_DIR="$UNDERTONE_CACHE/build"
 
-# The binary finds libtorch where setup put it, or, in the tarball of `make dist`, in the lib/ beside its bin/.
-RUSTFLAGS="-C link-arg=-Wl,-rpath,$LIBTORCH/lib -C link-arg=-Wl,-rpath,\$ORIGIN/../lib"
-if command -v mold >/dev/null 2>&1; then RUSTFLAGS="$RUSTFLAGS -C link-arg=-fuse-ld=mold"; fi
-export RUSTFLAGS
+# The binary finds libtorch where setup put it. Flags are parted by the unit separator, since a path may hold spaces.
+unit_separator=$(printf '\037')
+CARGO_ENCODED_RUSTFLAGS="-Clink-arg=-Wl,-rpath,$LIBTORCH/lib"
+if command -v mold >/dev/null 2>&1; then
+    CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS$unit_separator-Clink-arg=-fuse-ld=mold"
+fi
+export CARGO_ENCODED_RUSTFLAGS
+unset unit_separator

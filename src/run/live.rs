@@ -25,6 +25,15 @@ const SHOWN_LETTERS: usize = 100;
 /// Outcomes that are read at a time.
 const READ: usize = 1024;
 
+/// Where the view stands after it was filled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seeded {
+    /// The offset of the scored log at which to go on.
+    position: i64,
+    /// Events of the input log that are counted.
+    counted: i64,
+}
+
 /// The live view of the embedded stream.
 pub(super) struct Feed {
     pub(super) live: Live,
@@ -33,12 +42,12 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// Fills the view with what the tables hold, and answers the offset at which to go on. The plot is exact; the shares
+    /// Fills the view with what the tables hold, and answers where to go on. The plot is exact; the shares
     /// of labels are those of the last day, and may miss the seconds between two tables' last commits after a kill.
     ///
     /// # Errors
     /// Those of the catalog.
-    pub(super) async fn seed(&self, store: &IcebergStore, dead: &DeadLetterFile) -> Result<i64> {
+    pub(super) async fn seed(&self, store: &IcebergStore, dead: &DeadLetterFile) -> Result<Seeded> {
         let partition = self.input.partition();
         let position = store.gold_tags(Grain::Minute).positions().await?.get(partition).copied().unwrap_or(0);
         let reader = store.reader();
@@ -61,25 +70,26 @@ impl Feed {
         let before = |letter: &&DeadLetter| letter.origin.as_ref().is_some_and(|origin| origin.offset < position);
         shown.iter().rev().filter(before).for_each(|letter| self.live.observe_dead(letter));
         let dead = dead.below(position);
+        let counted = self.input.end();
         let below = u64::try_from(position).unwrap_or(0);
         self.live.seed_totals(Totals {
-            events: u64::try_from(self.input.end()).unwrap_or(0),
+            events: u64::try_from(counted).unwrap_or(0),
             scored: below.saturating_sub(dead),
             dead,
             negative: label("negative"),
             neutral: label("neutral"),
             positive: label("positive"),
         });
-        Ok(position)
+        Ok(Seeded { position, counted })
     }
 
-    /// Follows the logs from `position` until it is told to stop.
+    /// Follows the logs from there until it is told to stop.
     ///
     /// # Errors
     /// Those of the logs.
-    pub(super) async fn follow(self, position: i64, stop: CancellationToken) -> Result<()> {
-        let mut reader = self.scored.reader(position);
-        let mut counted = self.input.end();
+    pub(super) async fn follow(self, from: Seeded, stop: CancellationToken) -> Result<()> {
+        let mut reader = self.scored.reader(from.position);
+        let mut counted = from.counted;
         loop {
             let outcomes = tokio::select! {
                 () = stop.cancelled() => return Ok(()),

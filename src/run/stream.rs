@@ -21,7 +21,7 @@ use undertone_stream::score::{ScoreConfig, ScoreStage};
 use undertone_stream::scored::ScoredLog;
 
 use super::feed::{Events, ScoredPosts};
-use super::live::Feed;
+use super::live::{Feed, Seeded};
 use super::source::Intake;
 use super::tables::{Statuses, Tables};
 use crate::config::{Config, Source};
@@ -53,8 +53,8 @@ pub(super) struct Stream {
     logs: Logs,
     engine: Engine,
     live: Live,
-    /// Where the live view goes on in the scored log.
-    live_position: i64,
+    /// Where the live view goes on.
+    seeded: Seeded,
     tables: Tables,
 }
 
@@ -84,7 +84,7 @@ impl Stream {
         let store = IcebergStore::open(data.root()).await?;
 
         let feed = Feed { live: live.clone(), input: logs.input.clone(), scored: logs.scored.clone() };
-        let live_position = feed.seed(&store, &logs.dead).await?;
+        let seeded = feed.seed(&store, &logs.dead).await?;
         let partition = logs.input.partition().clone();
         let tables = Tables::start(
             &store,
@@ -92,7 +92,7 @@ impl Stream {
             || Events::new(logs.input.clone()),
             || ScoredPosts::new(logs.scored.clone(), partition.clone()),
         );
-        let stream = Self { data, logs, engine: engine.clone(), live: live.clone(), live_position, tables };
+        let stream = Self { data, logs, engine: engine.clone(), live: live.clone(), seeded, tables };
         live.set_lag(stream.health().lags().await?);
         Ok(stream)
     }
@@ -110,7 +110,7 @@ impl Stream {
         let halt = CancellationToken::new();
         let mut background = JoinSet::new();
         let feed = Feed { live: self.live.clone(), input: self.logs.input.clone(), scored: self.logs.scored.clone() };
-        let followed = feed.follow(self.live_position, halt.clone());
+        let followed = feed.follow(self.seeded, halt.clone());
         background.spawn(async move {
             // Only the page suffers; the promise of the stream does not hang on it.
             followed.await.inspect_err(|error| tracing::error!(%error, "live view stopped"))
