@@ -37,7 +37,7 @@ model: build ## train the sentiment head again and measure it (needs ../shared/d
 	@$(ENV) && scripts/setup.py test && "$$UNDERTONE_CACHE/test-env/bin/python" models/train_head.py
 
 dist: ## a relocatable tarball in target/dist/
-	@scripts/setup.py run
+	@scripts/setup.py dist
 	@$(ENV) && scripts/dist.sh
 
 lock: ## pin the tests' Python packages again

@@ -3,6 +3,7 @@
 
     scripts/setup.py run     libtorch, the base encoder, Debian packages for building
     scripts/setup.py test    the same, and what the tests need: a Python environment, Chromium
+    scripts/setup.py dist    the same as run, and what packing needs: patchelf
 
 Downloads and unpacked files live under $UNDERTONE_CACHE (default ~/.cache/undertone), shared by every checkout. As root,
 missing Debian packages are installed; otherwise they are listed, with the command that installs them.
@@ -42,19 +43,19 @@ NODE = (20, 19)
 
 
 def main() -> int:
-    if len(sys.argv) != 2 or sys.argv[1] not in ("run", "test"):
+    if len(sys.argv) != 2 or sys.argv[1] not in ("run", "test", "dist"):
         print(__doc__, file=sys.stderr)
         return 2
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return fail(f"this is {platform.system()} on {platform.machine()}; only Linux on x86_64 is supported so far")
-    testing = sys.argv[1] == "test"
+    testing, packing = sys.argv[1] == "test", sys.argv[1] == "dist"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two checkouts share the cache
         check_rust()
         if testing:
             check_node()
-        install_packages(testing)
+        install_packages(testing, packing)
         install_libtorch()
         install_encoder()
         if testing:
@@ -76,13 +77,15 @@ def check_node() -> None:
         raise SystemExit(fail(f"node is {version}; install Node.js {wanted} or newer (the tests rebuild the live page)"))
 
 
-def install_packages(testing: bool) -> None:
+def install_packages(testing: bool, packing: bool) -> None:
     missing = {package for command, package in BUILD_PACKAGES.items() if not shutil.which(command)}
     # `venv` without ensurepip makes environments without pip; Debian packages it apart.
     if subprocess.run([sys.executable, "-c", "import ensurepip, venv"], capture_output=True).returncode != 0:
         missing.add("python3-venv")
     if testing and not os.environ.get("UNDERTONE_CHROMIUM") and not any(map(shutil.which, CHROMIUM)):
         missing.add("chromium")
+    if packing and not shutil.which("patchelf"):
+        missing.add("patchelf")
     root = os.geteuid() == 0 and shutil.which("apt-get")
     if root and not shutil.which("mold"):
         missing.add("mold")  # links in seconds; builds work without it
@@ -212,7 +215,7 @@ def mark_installed(folder: Path, lock: Path) -> None:
 def extract_licenses(archive: zipfile.ZipFile, folder: Path) -> None:
     """Whoever packs these files elsewhere must pack their licences too."""
     for name in archive.namelist():
-        if ".dist-info/" in name and any(word in name.upper() for word in ("LICENSE", "NOTICE")):
+        if ".dist-info/" in name and not name.endswith("/") and any(word in name.upper() for word in ("LICENSE", "NOTICE")):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / Path(name).name).write_bytes(archive.read(name))
 
