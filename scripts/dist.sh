@@ -22,7 +22,7 @@ cp LICENSE README.md "$folder/"
 cp -r "$LIBTORCH/../licenses" "$folder/licenses"
 cp -r "$UNDERTONE_CACHE/all-MiniLM-L6-v2/licenses" "$folder/licenses/all-MiniLM-L6-v2"
 cp gateway/page/dist/licenses.txt "$folder/licenses/page.txt"
-cargo metadata --format-version 1 --locked | python3 scripts/crate-licenses.py > "$folder/licenses/crates.txt"
+cargo metadata --format-version 1 --locked --filter-platform x86_64-unknown-linux-gnu | python3 scripts/crate-licenses.py > "$folder/licenses/crates.txt"
 
 tar -C target/dist -czf "target/dist/$name.tar.gz" "$name"
 ls -lh "target/dist/$name.tar.gz"
