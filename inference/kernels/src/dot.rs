@@ -1,0 +1,232 @@
+//! What one 32-bit word of an operand holds in each precision, and how words are multiplied.
+//!
+//! A product's left operand is rows of words, its right operand packed panels of words (`gemm`). A word holds one f32, two
+//! bf16, or quantised integers. The int8 arithmetic is the same integers on every processor: activations are asymmetric
+//! 8-bit values a row, `x ≈ scale (q - zero)`, weights symmetric 8-bit values a channel, sums exact in i32. Where a byte
+//! product exists (VNNI) a word holds four bytes and the zero point is taken out afterwards; where it does not (AVX2, whose
+//! byte product saturates) a word holds two i16 with the zero point already taken out.
+
+use crate::simd::Simd;
+
+/// What a row's scale and zero point are, for integer operands: `x ≈ scale (q - zero)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct RowScale {
+    pub(crate) scale: f32,
+    /// What must still be subtracted, times the sum of the column's weights.
+    pub(crate) zero: f32,
+}
+
+/// One way to multiply words.
+pub(crate) trait Dot<S: Simd> {
+    /// Values in a word.
+    const PER_WORD: usize;
+    /// Whether sums are integers that a scale turns into values.
+    const SCALED: bool;
+    /// A vector of sums.
+    type Acc: Copy;
+
+    unsafe fn zero() -> Self::Acc;
+    unsafe fn step(acc: Self::Acc, a: S::W, b: S::W) -> Self::Acc;
+    unsafe fn load(p: *const u32) -> Self::Acc;
+    unsafe fn store(p: *mut u32, acc: Self::Acc);
+    unsafe fn value(acc: Self::Acc) -> S::F;
+    /// Writes a row of `k` values as words, with zeros up to a whole word; answers its scale.
+    unsafe fn prepare(row: *const f32, k: usize, words: *mut u32) -> RowScale;
+}
+
+/// One f32 a word.
+pub(crate) struct Fp32;
+
+impl<S: Simd> Dot<S> for Fp32 {
+    const PER_WORD: usize = 1;
+    const SCALED: bool = false;
+    type Acc = S::F;
+
+    #[inline(always)]
+    unsafe fn zero() -> S::F {
+        S::splat(0.0)
+    }
+    #[inline(always)]
+    unsafe fn step(acc: S::F, a: S::W, b: S::W) -> S::F {
+        S::fma(S::as_floats(a), S::as_floats(b), acc)
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const u32) -> S::F {
+        S::load(p.cast())
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut u32, acc: S::F) {
+        S::store(p.cast(), acc);
+    }
+    #[inline(always)]
+    unsafe fn value(acc: S::F) -> S::F {
+        acc
+    }
+    #[inline(always)]
+    unsafe fn prepare(row: *const f32, k: usize, words: *mut u32) -> RowScale {
+        std::ptr::copy_nonoverlapping(row.cast::<u32>(), words, k);
+        RowScale::default()
+    }
+}
+
+/// Two bf16 a word.
+pub(crate) struct Bf16;
+
+impl<S: Simd> Dot<S> for Bf16 {
+    const PER_WORD: usize = 2;
+    const SCALED: bool = false;
+    type Acc = S::F;
+
+    #[inline(always)]
+    unsafe fn zero() -> S::F {
+        S::splat(0.0)
+    }
+    #[inline(always)]
+    unsafe fn step(acc: S::F, a: S::W, b: S::W) -> S::F {
+        S::dot_bf16(acc, a, b)
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const u32) -> S::F {
+        S::load(p.cast())
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut u32, acc: S::F) {
+        S::store(p.cast(), acc);
+    }
+    #[inline(always)]
+    unsafe fn value(acc: S::F) -> S::F {
+        acc
+    }
+    #[inline(always)]
+    unsafe fn prepare(row: *const f32, k: usize, words: *mut u32) -> RowScale {
+        let out = words.cast::<u16>();
+        let whole = k - k % S::LANES;
+        for i in (0..whole).step_by(S::LANES) {
+            S::store_bf16(out.add(i), S::load(row.add(i)));
+        }
+        for i in whole..k {
+            out.add(i).write(crate::simd::to_bf16(*row.add(i)));
+        }
+        if k % 2 == 1 {
+            out.add(k).write(0);
+        }
+        RowScale::default()
+    }
+}
+
+/// Four bytes a word: unsigned activations, signed weights.
+pub(crate) struct Bytes;
+
+/// Two i16 a word, of the same quantised values.
+pub(crate) struct Shorts;
+
+/// Scale, zero point and reciprocal of a row of `k` values. A row that is not finite gets a scale that is not, so that
+/// what is computed from it is not taken for a value.
+#[inline(always)]
+unsafe fn range<S: Simd>(row: *const f32, k: usize) -> (f32, f32, f32) {
+    let zero = S::splat(0.0);
+    let (mut low, mut high, mut poison) = (zero, zero, zero);
+    let whole = k - k % S::LANES;
+    for i in (0..whole).step_by(S::LANES) {
+        let v = S::load(row.add(i));
+        (low, high, poison) = (S::min(v, low), S::max(v, high), S::fma(v, zero, poison));
+    }
+    if whole < k {
+        let v = S::load_part(row.add(whole), k - whole);
+        (low, high, poison) = (S::min(v, low), S::max(v, high), S::fma(v, zero, poison));
+    }
+    let (low, high) = (-S::largest(S::sub(zero, low)), S::largest(high));
+    let width = (high - low).max(1e-30);
+    let inverse = 255.0 / width;
+    // 0 for finite values; infinity and NaN times zero are NaN.
+    (width / 255.0 + S::sum(poison), round(-low * inverse), inverse)
+}
+
+/// To the nearest integer below 2^22, ties to even: `f32::round_ties_even` is a call on processors without SSE4.1.
+#[inline(always)]
+fn round(x: f32) -> f32 {
+    const SHIFT: f32 = 12_582_912.0;
+    (x + SHIFT) - SHIFT
+}
+
+/// The quantised values of LANES floats, 0 to 255.
+#[inline(always)]
+unsafe fn quantised<S: Simd>(v: S::F, inverse: S::F, zero: S::F) -> S::F {
+    // Rounded before the zero point is added: the sum is exact, and alike on every processor.
+    let q = S::add(S::round(S::mul(v, inverse)), zero);
+    S::max(S::min(q, S::splat(255.0)), S::splat(0.0))
+}
+
+macro_rules! integer_words {
+    ($per_word:literal, $dot:ident) => {
+        const PER_WORD: usize = $per_word;
+        const SCALED: bool = true;
+        type Acc = S::W;
+
+        #[inline(always)]
+        unsafe fn zero() -> S::W {
+            S::splat_word(0)
+        }
+        #[inline(always)]
+        unsafe fn step(acc: S::W, a: S::W, b: S::W) -> S::W {
+            S::$dot(acc, a, b)
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const u32) -> S::W {
+            S::load_words(p)
+        }
+        #[inline(always)]
+        unsafe fn store(p: *mut u32, acc: S::W) {
+            S::store_words(p, acc);
+        }
+        #[inline(always)]
+        unsafe fn value(acc: S::W) -> S::F {
+            S::to_floats(acc)
+        }
+    };
+}
+
+impl<S: Simd> Dot<S> for Bytes {
+    integer_words!(4, dot_u8i8);
+
+    #[inline(always)]
+    unsafe fn prepare(row: *const f32, k: usize, words: *mut u32) -> RowScale {
+        let (scale, zero, inverse) = range::<S>(row, k);
+        let (zeros, inverses) = (S::splat(zero), S::splat(inverse));
+        let out = words.cast::<u8>();
+        let whole = k - k % S::LANES;
+        for i in (0..whole).step_by(S::LANES) {
+            S::store_u8(out.add(i), S::to_ints(quantised::<S>(S::load(row.add(i)), inverses, zeros)));
+        }
+        for i in whole..k {
+            out.add(i).write((round(*row.add(i) * inverse) + zero).clamp(0.0, 255.0) as u8);
+        }
+        for i in k..k.next_multiple_of(4) {
+            out.add(i).write(0);
+        }
+        RowScale { scale, zero }
+    }
+}
+
+impl<S: Simd> Dot<S> for Shorts {
+    integer_words!(2, dot_i16);
+
+    #[inline(always)]
+    unsafe fn prepare(row: *const f32, k: usize, words: *mut u32) -> RowScale {
+        let (scale, zero, inverse) = range::<S>(row, k);
+        let (zeros, inverses) = (S::splat(zero), S::splat(inverse));
+        let out = words.cast::<i16>();
+        let whole = k - k % S::LANES;
+        for i in (0..whole).step_by(S::LANES) {
+            let q = quantised::<S>(S::load(row.add(i)), inverses, zeros);
+            S::store_i16(out.add(i), S::to_ints(S::sub(q, zeros)));
+        }
+        for i in whole..k {
+            out.add(i).write(((round(*row.add(i) * inverse) + zero).clamp(0.0, 255.0) - zero) as i16);
+        }
+        if k % 2 == 1 {
+            out.add(k).write(0);
+        }
+        RowScale { scale, zero: 0.0 }
+    }
+}

@@ -1,0 +1,110 @@
+//! The forward pass, over any instruction set and precision.
+//!
+//! Layers run over one group of whole sequences after the other. A group has about [`GROUP`] rows, so that its queries,
+//! keys and values stay in the second-level cache between the product that writes them and the attention that reads them;
+//! behind the attention, blocks of [`BLOCK`] rows go through the rest of the layer, for the same reason.
+
+use crate::Pooling;
+use crate::attention::Shape;
+use crate::dispatch::Kernels;
+use crate::encoder::{Batch, Encoder, Layer, Scratch, Words, grow};
+use crate::gemm::{Finish, Input, Packed};
+use crate::rows::Word;
+
+/// Rows that a group has at least, unless the batch has fewer.
+const GROUP: usize = 64;
+
+/// Rows that go through a product at once.
+const BLOCK: usize = 48;
+
+/// Attention reads whole vectors, a few values past the last row: two vectors of AVX-512.
+const SLACK: usize = 32;
+
+/// Runs a batch; `out` takes the pooled vectors.
+///
+/// # Safety
+/// The processor must have what `kernels` were compiled for; the batch must be checked against the encoder, and `out` be
+/// of [sequences, hidden].
+pub(crate) unsafe fn forward(
+    kernels: &Kernels,
+    encoder: &Encoder,
+    batch: Batch<'_>,
+    scratch: &mut Scratch,
+    out: &mut [f32],
+) {
+    let (hidden, tokens) = (encoder.hidden, batch.ids.len());
+    grow(&mut scratch.x, tokens * hidden);
+    for pair in batch.starts.windows(2) {
+        for (position, token) in (pair[0]..pair[1]).enumerate() {
+            let id = *batch.ids.get_unchecked(token) as usize * hidden;
+            let word = match &encoder.words {
+                Words::F32(words) => Word::F32(words.get_unchecked(id..id + hidden)),
+                Words::Bf16(words) => Word::Bf16(words.get_unchecked(id..id + hidden)),
+            };
+            let row = scratch.x.as_mut_ptr().add(token * hidden);
+            (kernels.embed)(row, word, encoder.positions.get_unchecked(position * hidden..(position + 1) * hidden));
+            (kernels.layer_norm)(row, 1, hidden, &encoder.norm);
+        }
+    }
+    for layer in &encoder.layers {
+        let mut first = 0;
+        while first + 1 < batch.starts.len() {
+            let from = batch.starts[first];
+            let mut last = first + 1;
+            while last + 1 < batch.starts.len() && batch.starts[last] - from < GROUP {
+                last += 1;
+            }
+            let starts = &batch.starts[first..=last];
+            grow(&mut scratch.qkv, (batch.starts[last] - from) * 3 * hidden + SLACK);
+            grow(&mut scratch.attended, (batch.starts[last] - from) * hidden);
+            run_layer(kernels, encoder, layer, starts, scratch);
+            first = last;
+        }
+    }
+    for (i, pair) in batch.starts.windows(2).enumerate() {
+        let rows = scratch.x.as_ptr().add(pair[0] * hidden);
+        let to = out.as_mut_ptr().add(i * hidden);
+        match encoder.pooling {
+            Pooling::Mean => (kernels.mean)(rows, pair[1] - pair[0], hidden, to),
+            Pooling::First => std::ptr::copy_nonoverlapping(rows, to, hidden),
+        }
+    }
+}
+
+/// One layer over the sequences between `starts`.
+unsafe fn run_layer(kernels: &Kernels, encoder: &Encoder, layer: &Layer, starts: &[usize], scratch: &mut Scratch) {
+    let (hidden, inner) = (encoder.hidden, layer.intermediate.outputs);
+    let (Some(&from), Some(&to)) = (starts.first(), starts.last()) else { return };
+    grow(&mut scratch.inner, BLOCK * inner);
+    let Scratch { x, qkv, attended, inner: inner_rows, operand, attention } = scratch;
+    let (x, qkv, attended, inner_rows) =
+        (x.as_mut_ptr(), qkv.as_mut_ptr(), attended.as_mut_ptr(), inner_rows.as_mut_ptr());
+    let mut multiply =
+        |rows: *const f32, width: usize, count: usize, weights: &Packed, finish: Finish, out: *mut f32| {
+            (kernels.multiply)(Input { rows, width, count }, weights, finish, out, operand);
+        };
+    for block in blocks(from, to) {
+        let rows = x.add(block.start * hidden);
+        multiply(rows, hidden, block.len(), &layer.qkv, Finish::Bias, qkv.add((block.start - from) * 3 * hidden));
+    }
+    for pair in starts.windows(2) {
+        let at = pair[0] - from;
+        let shape = Shape { length: pair[1] - pair[0], hidden, heads: encoder.heads };
+        (kernels.attend)(qkv.add(at * 3 * hidden), shape, attended.add(at * hidden), attention);
+    }
+    for block in blocks(from, to) {
+        let (count, rows) = (block.len(), x.add(block.start * hidden));
+        let attended = attended.add((block.start - from) * hidden);
+        multiply(attended, hidden, count, &layer.attention_output, Finish::Residual, rows);
+        (kernels.layer_norm)(rows, count, hidden, &layer.attention_norm);
+        multiply(rows, hidden, count, &layer.intermediate, Finish::Gelu, inner_rows);
+        multiply(inner_rows, inner, count, &layer.output, Finish::Residual, rows);
+        (kernels.layer_norm)(rows, count, hidden, &layer.output_norm);
+    }
+}
+
+/// The rows `from..to` in blocks of equal length, at most [`BLOCK`].
+fn blocks(from: usize, to: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let (count, parts) = (to - from, (to - from).div_ceil(BLOCK));
+    (0..parts).map(move |i| from + i * count / parts..from + (i + 1) * count / parts)
+}

@@ -1,0 +1,129 @@
+//! What happens to one row: layer norm, the embedding of a token, pooling.
+
+use crate::math;
+use crate::simd::Simd;
+
+/// Weights of a layer norm over rows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Norm {
+    pub(crate) weight: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
+    pub(crate) epsilon: f32,
+}
+
+/// Layer norm of `count` rows of `n` values, in place.
+#[inline(always)]
+pub(crate) unsafe fn layer_norms<S: Simd>(rows: *mut f32, count: usize, n: usize, norm: &Norm) {
+    for r in 0..count {
+        layer_norm::<S>(rows.add(r * n), n, norm);
+    }
+}
+
+/// Layer norm of a row of `n` values in place: (x - mean) / √(variance + ε) · weight + bias, in two passes over the values,
+/// so that a large mean costs no precision.
+#[inline(always)]
+unsafe fn layer_norm<S: Simd>(row: *mut f32, n: usize, norm: &Norm) {
+    let whole = n - n % S::LANES;
+    let part = n - whole;
+    let mut sum = S::splat(0.0);
+    for i in (0..whole).step_by(S::LANES) {
+        sum = S::add(sum, S::load(row.add(i)));
+    }
+    if part > 0 {
+        sum = S::add(sum, S::load_part(row.add(whole), part));
+    }
+    let mean = S::sum(sum) / n as f32;
+    let means = S::splat(mean);
+    let mut squares = S::splat(0.0);
+    for i in (0..whole).step_by(S::LANES) {
+        let v = S::sub(S::load(row.add(i)), means);
+        squares = S::fma(v, v, squares);
+    }
+    let mut square = S::sum(squares);
+    for i in whole..n {
+        square += (*row.add(i) - mean) * (*row.add(i) - mean);
+    }
+    let factor = 1.0 / (square / n as f32 + norm.epsilon).sqrt();
+    let factors = S::splat(factor);
+    let (weight, bias) = (norm.weight.as_ptr(), norm.bias.as_ptr());
+    for i in (0..whole).step_by(S::LANES) {
+        let v = S::mul(S::sub(S::load(row.add(i)), means), factors);
+        S::store(row.add(i), S::fma(v, S::load(weight.add(i)), S::load(bias.add(i))));
+    }
+    for i in whole..n {
+        row.add(i).write((*row.add(i) - mean) * factor * *weight.add(i) + *bias.add(i));
+    }
+}
+
+/// `row = word + position`, the word in bf16 or f32.
+#[inline(always)]
+pub(crate) unsafe fn embed<S: Simd>(row: *mut f32, word: Word<'_>, position: &[f32]) {
+    let n = position.len();
+    let whole = n - n % S::LANES;
+    match word {
+        Word::F32(word) => {
+            for i in (0..whole).step_by(S::LANES) {
+                S::store(row.add(i), S::add(S::load(word.as_ptr().add(i)), S::load(position.as_ptr().add(i))));
+            }
+            for i in whole..n {
+                row.add(i).write(word.get_unchecked(i) + position.get_unchecked(i));
+            }
+        }
+        Word::Bf16(word) => {
+            for i in (0..whole).step_by(S::LANES) {
+                S::store(row.add(i), S::add(S::load_bf16(word.as_ptr().add(i)), S::load(position.as_ptr().add(i))));
+            }
+            for i in whole..n {
+                row.add(i).write(crate::simd::from_bf16(*word.get_unchecked(i)) + position.get_unchecked(i));
+            }
+        }
+    }
+}
+
+/// A row of the table of words.
+#[derive(Clone, Copy)]
+pub(crate) enum Word<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [u16]),
+}
+
+/// The mean of `count` rows of `n` values.
+#[inline(always)]
+pub(crate) unsafe fn mean<S: Simd>(rows: *const f32, count: usize, n: usize, out: *mut f32) {
+    let factor = S::splat(1.0 / count as f32);
+    let whole = n - n % S::LANES;
+    for i in (0..whole).step_by(S::LANES) {
+        let mut sum = S::splat(0.0);
+        for r in 0..count {
+            sum = S::add(sum, S::load(rows.add(r * n + i)));
+        }
+        S::store(out.add(i), S::mul(sum, factor));
+    }
+    for i in whole..n {
+        let sum: f32 = (0..count).map(|r| *rows.add(r * n + i)).sum();
+        out.add(i).write(sum / count as f32);
+    }
+}
+
+/// Replaces `n` scores by e^(score - largest) and answers the reciprocal of their sum.
+#[inline(always)]
+pub(crate) unsafe fn exponentials<S: Simd>(scores: *mut f32, n: usize) -> f32 {
+    // The row is padded to whole vectors with scores that count for nothing.
+    let padded = n.next_multiple_of(S::LANES);
+    for i in n..padded {
+        scores.add(i).write(f32::MIN);
+    }
+    let mut largest = S::splat(f32::MIN);
+    for i in (0..padded).step_by(S::LANES) {
+        largest = S::max(S::load(scores.add(i)), largest);
+    }
+    let largest = S::splat(S::largest(largest));
+    let mut sum = S::splat(0.0);
+    for i in (0..padded).step_by(S::LANES) {
+        let e = math::exp::<S>(S::sub(S::load(scores.add(i)), largest));
+        S::store(scores.add(i), e);
+        sum = S::add(sum, e);
+    }
+    // e^-87 of the padding is below what an f32 sum of 1 and more can tell.
+    1.0 / S::sum(sum)
+}
