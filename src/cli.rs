@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use undertone_error::{Error, ErrorKind, Result};
+use undertone_inference::EngineConfig;
 
-use crate::config::{Config, Layers};
+use crate::config::{Config, Layers, engine_config};
 
 /// Scores the sentiment of social posts: as a stream into Iceberg tables, over REST and gRPC, or from files.
 #[derive(Debug, Parser)]
@@ -68,12 +69,38 @@ pub(crate) struct RunArgs {
     /// Model folder [default: models/sentiment]
     #[arg(long, value_name = "DIR")]
     model: Option<String>,
-    /// auto or cpu
+    #[command(flatten)]
+    compute: ComputeArgs,
+}
+
+/// Where the model runs and in which arithmetic.
+#[derive(Args, Debug, Default)]
+pub(crate) struct ComputeArgs {
+    /// Where the model runs: auto, cpu, cuda (every GPU) or cuda:N [default: auto]
     #[arg(long, value_name = "D")]
     device: Option<String>,
-    /// fp32
+    /// Arithmetic of the encoder: auto, fp32, bf16, fp16 or int8 [default: auto]
     #[arg(long, value_name = "P")]
     precision: Option<String>,
+}
+
+impl ComputeArgs {
+    fn lay_over(self, layers: Layers) -> Layers {
+        layers.flag("--device", "inference.device", self.device).flag(
+            "--precision",
+            "inference.precision",
+            self.precision,
+        )
+    }
+
+    /// The engine's configuration for a command that reads no file: these flags over `UNDERTONE_INFERENCE__*`.
+    ///
+    /// # Errors
+    /// As [`engine_config`].
+    pub(crate) fn engine(self) -> Result<EngineConfig> {
+        let ours = environment()?.filter(|(name, _)| name.starts_with("UNDERTONE_INFERENCE__"));
+        engine_config(self.lay_over(Layers::default().environment(ours)))
+    }
 }
 
 impl RunArgs {
@@ -94,10 +121,8 @@ impl RunArgs {
             .flag("--data", "data.dir", self.data)
             .flag("--http", "gateway.http", self.http)
             .flag("--grpc", "gateway.grpc", self.grpc)
-            .flag("--model", "model.dir", self.model)
-            .flag("--device", "inference.device", self.device)
-            .flag("--precision", "inference.precision", self.precision);
-        Config::load(layers)
+            .flag("--model", "model.dir", self.model);
+        Config::load(self.compute.lay_over(layers))
     }
 }
 
@@ -131,6 +156,8 @@ pub(crate) struct ScoreArgs {
     /// Model folder [default: models/sentiment]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -179,6 +206,8 @@ pub(crate) struct BenchArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
 }
 
 #[derive(Args, Debug)]
@@ -217,6 +246,8 @@ pub(crate) enum ModelCommand {
     Show {
         /// Model folder [default: models/sentiment]
         dir: Option<String>,
+        #[command(flatten)]
+        compute: ComputeArgs,
     },
 }
 

@@ -272,6 +272,10 @@ pub struct Model {
     pub revision: String,
     /// The arithmetic: `fp32`, `bf16` or `int8`.
     pub precision: String,
+    /// Where it runs: `cpu`, or the GPUs: `cuda:0`.
+    pub device: String,
+    /// Which implementation of the encoder runs.
+    pub kernels: String,
     /// The heads, in the order of the results.
     pub heads: Vec<Head>,
     /// The head that `polarity` and `confidence` come from; null if no head has such labels.
@@ -309,6 +313,8 @@ impl From<&ModelInfo> for Model {
             name: model.name.clone(),
             revision: model.revision.clone(),
             precision: model.precision.clone(),
+            device: model.device.clone(),
+            kernels: model.kernels.clone(),
             heads: model.heads.iter().map(head).collect(),
             sentiment_head: model.sentiment_head.clone(),
             dimensions: model.dimensions,

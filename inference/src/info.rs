@@ -1,4 +1,5 @@
-//! What a loaded model says about itself. Everything here is read from the model folder; nothing is guessed.
+//! What a loaded model says about itself. Everything here is read from the model folder, or is
+//! what was chosen for this machine; nothing is guessed.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,8 +33,12 @@ pub struct ModelInfo {
     pub name: String,
     /// SHA-256 over the contents of the model's files, 64 hex digits. Two folders with equal revisions score alike.
     pub revision: String,
-    /// The arithmetic of the forward pass: `fp32`.
+    /// The arithmetic of the forward pass: `fp32`, `bf16`, `fp16` or `int8`.
     pub precision: String,
+    /// Where it runs: `cpu`, or the GPUs: `cuda:0`.
+    pub device: String,
+    /// Which implementation of the encoder runs: `libtorch`, or the instruction sets that were chosen at run time.
+    pub kernels: String,
     /// The width of an embedding.
     pub dimensions: usize,
     /// The heads, in the order of [`crate::Scored::heads`]; empty for a model that only embeds.

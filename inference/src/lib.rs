@@ -44,11 +44,12 @@
 //!
 //! # Modules
 //!
-//! [`model`] is the folder and the arithmetic, [`normalize`] and [`tokenize`] what comes before it, [`language`] tells
+//! [`device`] names where a model runs and in which precision, [`model`] is the folder and the arithmetic, [`normalize`] and [`tokenize`] what comes before it, [`language`] tells
 //! the language, [`mod@bench`] measures. The batcher is private; the [`Engine`] is its face.
 
 mod batcher;
 pub mod bench;
+pub mod device;
 mod engine;
 mod info;
 mod lane;
@@ -59,6 +60,7 @@ mod scored;
 mod telemetry;
 pub mod tokenize;
 
+pub use device::{Device, Precision};
 pub use engine::{Engine, EngineConfig, EngineStats, LaneStats, Request};
 pub use info::{HeadInfo, HeadKind, ModelInfo};
 pub use lane::Lane;

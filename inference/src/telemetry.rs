@@ -4,19 +4,33 @@ use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use crate::Lane;
+use crate::{Lane, ModelInfo};
 
 /// Tells the installed recorder what the metrics mean.
 pub(crate) fn describe() {
     describe_counter!("undertone_infer_batches_total", "forward passes");
     describe_counter!("undertone_infer_items_total", "texts that left the queue, by outcome");
     describe_counter!("undertone_infer_tokens_total", "tokens that went through the encoder");
+    describe_gauge!("undertone_infer_model_info", "1 for the model that scores, with its revision and arithmetic");
     describe_gauge!("undertone_infer_queue_items", "texts that wait, by lane");
     describe_histogram!("undertone_infer_batch_tokens", "tokens in a forward pass");
     describe_histogram!(
         "undertone_infer_stage_seconds",
         "time spent, by stage: queue (a text's wait), tokenize (a text), encode and heads (a batch)"
     );
+}
+
+/// The model that scores from now on, or (`active` false) no longer does.
+pub(crate) fn model(model: &ModelInfo, active: bool) {
+    gauge!(
+        "undertone_infer_model_info",
+        "name" => model.name.clone(),
+        "revision" => model.revision.clone(),
+        "precision" => model.precision.clone(),
+        "device" => model.device.clone(),
+        "kernels" => model.kernels.clone()
+    )
+    .set(f64::from(u8::from(active)));
 }
 
 /// Time spent in a stage.

@@ -40,7 +40,7 @@ pub(crate) async fn bench(args: BenchArgs) -> Result<Outcome> {
     if args.seconds == 0 {
         return Err(Error::new(ErrorKind::InvalidConfig, "value of --seconds is 0").help("give at least 1"));
     }
-    let config = EngineConfig { workers: args.workers, ..EngineConfig::default() };
+    let config = EngineConfig { workers: args.workers, ..args.compute.engine()? };
     let engine = start_engine(&model_folder(args.model.as_deref())?, config).await?;
     let workers = engine.stats().workers;
     let time = Duration::from_secs(args.seconds);

@@ -11,9 +11,10 @@ use crate::cli::{ModelArgs, ModelCommand};
 use crate::config::model_folder;
 
 pub(crate) async fn model(args: ModelArgs) -> Result<Outcome> {
-    let ModelCommand::Show { dir } = args.command;
+    let ModelCommand::Show { dir, compute } = args.command;
+    let config = EngineConfig { workers: 1, ..compute.engine()? };
     let dir = model_folder(dir.as_deref())?;
-    let engine = start_engine(&dir, EngineConfig { workers: 1, ..EngineConfig::default() }).await?;
+    let engine = start_engine(&dir, config).await?;
     let info = engine.model();
 
     let mut output = Output::create(None)?;
@@ -22,6 +23,8 @@ pub(crate) async fn model(args: ModelArgs) -> Result<Outcome> {
     row("name", info.name.clone())?;
     row("revision", info.revision.clone())?;
     row("precision", info.precision.clone())?;
+    row("device", info.device.clone())?;
+    row("kernels", info.kernels.clone())?;
     row("parameters", format!("{:.1} million in {} layers", info.parameters as f64 / 1e6, info.layers))?;
     row("embedding", format!("{} dimensions", info.dimensions))?;
     row("reads", format!("{} tokens at most, normalised by {}", info.max_tokens, info.normalizer))?;

@@ -13,7 +13,7 @@ use tokio::task::{JoinError, JoinHandle};
 use undertone_error::{Context, Error, ErrorKind, Result};
 use undertone_gateway::Problem;
 use undertone_gateway::api::{ScoreResult, Selection};
-use undertone_inference::{Engine, EngineConfig, Lane, ModelInfo};
+use undertone_inference::{Engine, Lane, ModelInfo};
 use undertone_stream::source::{Fields, Format, Item, ReadOptions, Record, RecordReader, from_stream, open};
 
 use super::model::start_engine;
@@ -32,6 +32,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 const IN_FLIGHT: usize = 4;
 
 pub(crate) async fn score(args: ScoreArgs) -> Result<Outcome> {
+    let config = args.compute.engine()?;
     let options =
         ReadOptions { format: args.format.map(Format::from), header: !args.no_header, ..ReadOptions::default() };
     let fields = Fields { text: args.text_field.clone(), id: args.id_field.clone() };
@@ -43,7 +44,7 @@ pub(crate) async fn score(args: ScoreArgs) -> Result<Outcome> {
     records.require(&fields)?;
 
     let dir = model_folder(args.model.as_deref())?;
-    let engine = start_engine(&dir, EngineConfig::default()).await?;
+    let engine = start_engine(&dir, config).await?;
     let selection = Selection { heads: args.heads.clone(), embedding: args.embed };
     check_heads(engine.model(), &selection.heads)?;
     let mut output = Output::create(args.output.as_deref().map(Path::new))?;

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use layers::Layers;
+use layers::Origins;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::Limits;
-use undertone_inference::EngineConfig;
+use undertone_inference::{Device, EngineConfig, Precision};
 
-use self::raw::RawConfig;
+use self::raw::{Inference, RawConfig};
 
 /// What one process does. Any set of roles can share a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,10 +121,7 @@ impl Config {
     /// [`ErrorKind::InvalidConfig`], naming the key, the value, where it came from, and what would be right.
     pub(crate) fn load(layers: Layers) -> Result<Self> {
         let (raw, origins): (RawConfig, _) = layers.read()?;
-        let fail = |key: &str, value: &dyn std::fmt::Display, help: &str| {
-            let error = Error::new(ErrorKind::InvalidConfig, "configuration value is wrong").with("key", key);
-            error.with("value", value).with("from", origins.of(key)).help(help)
-        };
+        let fail = |key: &str, value: &dyn std::fmt::Display, help: &str| wrong(&origins, key, value, help);
 
         let mut roles = Vec::new();
         for name in &raw.run.roles {
@@ -148,15 +146,7 @@ impl Config {
         let address = |key: &str, value: &str| {
             value.parse::<SocketAddr>().map_err(|_| fail(key, &value, "write ADDRESS:PORT, like 127.0.0.1:8080"))
         };
-        if !matches!(raw.inference.device.as_str(), "auto" | "cpu") {
-            return Err(fail("inference.device", &raw.inference.device, "this version runs on cpu; write cpu or auto"));
-        }
-        if raw.inference.precision != "fp32" {
-            return Err(fail("inference.precision", &raw.inference.precision, "this version computes in fp32"));
-        }
-        if raw.inference.token_budget == 0 {
-            return Err(fail("inference.token_budget", &0, "at least 1; 512 is the default"));
-        }
+        let engine = engine(&raw.inference, &origins)?;
         if !(raw.generator.rate > 0.0 && raw.generator.rate <= 1e6) {
             return Err(fail("generator.rate", &raw.generator.rate, "posts a second, more than 0 and at most 1000000"));
         }
@@ -199,16 +189,10 @@ impl Config {
             return Err(fail("run.once", &true, help));
         }
 
-        let defaults = EngineConfig::default();
         Ok(Self {
             roles,
             model: model_folder(raw.model.dir.as_deref())?,
-            engine: EngineConfig {
-                workers: raw.inference.workers,
-                token_budget: raw.inference.token_budget,
-                queue_tokens: raw.inference.queue_tokens,
-                ..defaults
-            },
+            engine,
             data: PathBuf::from(&raw.data.dir),
             source,
             once: raw.run.once,
@@ -228,6 +212,42 @@ impl Config {
     pub(crate) fn serves(&self) -> bool {
         self.roles.contains(&Role::Gateway)
     }
+}
+
+/// Says that a value is wrong, where it came from, and what would be right.
+fn wrong(origins: &Origins, key: &str, value: &dyn std::fmt::Display, help: &str) -> Error {
+    let error = Error::new(ErrorKind::InvalidConfig, "configuration value is wrong").with("key", key);
+    error.with("value", value).with("from", origins.of(key)).help(help)
+}
+
+/// The section `[inference]`, validated.
+fn engine(raw: &Inference, origins: &Origins) -> Result<EngineConfig> {
+    let Ok(device) = raw.device.parse::<Device>() else {
+        return Err(wrong(origins, "inference.device", &raw.device, &format!("write {}", Device::ALLOWED)));
+    };
+    let Ok(precision) = raw.precision.parse::<Precision>() else {
+        return Err(wrong(origins, "inference.precision", &raw.precision, &format!("write {}", Precision::ALLOWED)));
+    };
+    if raw.token_budget == 0 {
+        return Err(wrong(origins, "inference.token_budget", &0, "at least 1; 512 is the default"));
+    }
+    Ok(EngineConfig {
+        device,
+        precision,
+        workers: raw.workers,
+        token_budget: raw.token_budget,
+        queue_tokens: raw.queue_tokens,
+        ..EngineConfig::default()
+    })
+}
+
+/// The section `[inference]` of commands that read no file: flags over the environment.
+///
+/// # Errors
+/// [`ErrorKind::InvalidConfig`], naming the key, the value, where it came from, and what would be right.
+pub(crate) fn engine_config(layers: Layers) -> Result<EngineConfig> {
+    let (raw, origins): (RawConfig, _) = layers.read()?;
+    engine(&raw.inference, &origins)
 }
 
 /// The model folder: the configured one, else the shipped one, looked for beside the working directory and beside the

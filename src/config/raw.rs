@@ -54,7 +54,7 @@ impl Default for Inference {
         let engine = undertone_inference::EngineConfig::default();
         Self {
             device: "auto".to_owned(),
-            precision: "fp32".to_owned(),
+            precision: "auto".to_owned(),
             workers: engine.workers,
             token_budget: engine.token_budget,
             queue_tokens: engine.queue_tokens,

@@ -15,14 +15,18 @@ use tokio::sync::{Semaphore, TryAcquireError, oneshot};
 use undertone_error::{Error, ErrorKind, Result};
 
 use crate::batcher::{Backend, Prepared, Queue, Rules, Ticket, Workers, closed, expired};
-use crate::model::{ModelFolder, Network, Outcome, revision};
+use crate::model::{Arithmetic, ModelFolder, Network, Outcome, revision};
 use crate::normalize::{Normalizer, is_blank};
 use crate::tokenize::TextTokenizer;
-use crate::{HeadInfo, Lane, ModelInfo, Scored, language, telemetry};
+use crate::{Device, HeadInfo, Lane, ModelInfo, Precision, Scored, language, telemetry};
 
 /// How an engine is sized.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
+    /// Where the model runs.
+    pub device: Device,
+    /// The arithmetic of the encoder.
+    pub precision: Precision,
     /// Worker threads; 0 takes one a core.
     pub workers: usize,
     /// The most tokens in one forward pass. More does not make a CPU faster, but makes interactive texts wait longer.
@@ -40,6 +44,8 @@ pub struct EngineConfig {
 impl Default for EngineConfig {
     fn default() -> Self {
         Self {
+            device: Device::Auto,
+            precision: Precision::Auto,
             workers: 0,
             token_budget: 512,
             queue_tokens: 1 << 16,
@@ -177,7 +183,7 @@ impl Engine {
             thread::spawn(move || revision(&folder))
         };
         let tokenizer = TextTokenizer::new(folder.tokenizer_json(), folder.max_tokens(), folder.vocabulary())?;
-        let network = Network::load(&folder)?;
+        let network = Network::load_on(&folder, config.device, config.precision)?;
         let revision =
             hashing.join().map_err(|_| Error::new(ErrorKind::Internal, "hashing the model folder panicked"))??;
         let model = describe(&folder, &network, revision);
@@ -193,9 +199,12 @@ impl Engine {
             model = model.name,
             revision = model.short_revision(),
             precision = model.precision,
+            device = model.device,
+            kernels = model.kernels,
             workers,
             "model loaded"
         );
+        telemetry::model(&model, true);
         Self::with_backends(model, config, backends)
     }
 
@@ -352,10 +361,13 @@ fn single_interop_thread() {
 fn describe(folder: &ModelFolder, network: &Network, revision: String) -> ModelInfo {
     let manifest = folder.manifest();
     let heads = manifest.heads();
+    let Arithmetic { precision, device, kernels } = network.arithmetic();
     ModelInfo {
         name: folder.name(),
         revision,
-        precision: "fp32".to_owned(),
+        precision,
+        device,
+        kernels,
         dimensions: network.dimensions(),
         sentiment_head: manifest.sentiment_head().map(str::to_owned),
         heads: heads

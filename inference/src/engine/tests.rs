@@ -12,6 +12,8 @@ fn info() -> ModelInfo {
         name: "fake".to_owned(),
         revision: "0".repeat(64),
         precision: "fp32".to_owned(),
+        device: "cpu".to_owned(),
+        kernels: "fake".to_owned(),
         dimensions: 1,
         heads: Vec::new(),
         sentiment_head: None,

@@ -11,8 +11,10 @@
 //! whatever is wrong with a folder is reported with the file, the key and what would mend it; the revision changes when
 //! any byte of any file of the model changes.
 
+mod choose;
 mod encoder;
 mod folder;
+mod forward;
 mod heads;
 mod manifest;
 mod network;
@@ -23,6 +25,7 @@ mod weights;
 
 pub use encoder::Encoder;
 pub use folder::ModelFolder;
+pub use forward::{Arithmetic, Forward};
 #[cfg(test)]
 pub(crate) use heads::Verdict;
 pub use manifest::Manifest;

@@ -7,12 +7,15 @@ use std::time::Instant;
 use tch::{Tensor, no_grad};
 use undertone_error::{Error, ErrorKind, Result};
 
+use super::choose::choose;
 use super::encoder::Encoder;
 use super::folder::{ModelFolder, WEIGHTS};
+use super::forward::{Arithmetic, Forward};
 use super::heads::{Heads, Rows, Verdict};
 use super::pack::Packed;
 use super::torch_error;
 use super::weights::Weights;
+use crate::device::{Device, Precision};
 use crate::telemetry;
 
 /// A vector shorter than this has no direction; sentence-transformers uses the same bound.
@@ -28,7 +31,7 @@ pub(crate) struct Outcome {
 /// A loaded model, ready to run. `Send`, not `Sync`: each worker takes its own [`Network::share`].
 #[derive(Debug)]
 pub struct Network {
-    encoder: Encoder,
+    encoder: Box<dyn Forward>,
     projection: Option<Projection>,
     normalize: bool,
     heads: Heads,
@@ -44,11 +47,20 @@ struct Projection {
 }
 
 impl Network {
-    /// Reads the weights of a folder.
+    /// Reads the weights of a folder to run in fp32 on the CPU: the reference.
     ///
     /// # Errors
-    /// `NotFound`, `Corrupt` or `InvalidConfig`, naming the file and the tensor.
+    /// As [`Network::load_on`].
     pub fn load(folder: &ModelFolder) -> Result<Self> {
+        Self::load_on(folder, Device::Cpu, Precision::Fp32)
+    }
+
+    /// Reads the weights of a folder to where they are to run.
+    ///
+    /// # Errors
+    /// `NotFound`, `Corrupt` or `InvalidConfig`, naming the file and the tensor; `Unsupported` or `Unavailable` if this
+    /// machine cannot run it so, naming what is missing.
+    pub fn load_on(folder: &ModelFolder, device: Device, precision: Precision) -> Result<Self> {
         let mut files: HashMap<String, Rc<Weights>> = HashMap::new();
         let mut open = |name: &str| -> Result<Rc<Weights>> {
             if let Some(file) = files.get(name) {
@@ -68,6 +80,7 @@ impl Network {
         let dimensions = projection.as_ref().map_or(shape.hidden, Projection::dimensions);
         let heads = Heads::load(folder, shape.hidden, dimensions, &mut open)?;
         let parameters = files.values().map(|file| file.parameters()).sum();
+        let encoder = choose(folder, encoder, device, precision)?;
         Ok(Self { encoder, projection, normalize: manifest.embedding.normalize, heads, dimensions, parameters })
     }
 
@@ -85,8 +98,13 @@ impl Network {
     }
 
     /// The encoder alone.
-    pub fn encoder(&self) -> &Encoder {
-        &self.encoder
+    pub fn encoder(&self) -> &dyn Forward {
+        &*self.encoder
+    }
+
+    /// In what arithmetic, where and by which kernels the encoder runs.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.encoder.describe()
     }
 
     /// The width of an embedding.

@@ -16,6 +16,8 @@ pub(crate) fn model() -> ModelInfo {
         name: "fake".to_owned(),
         revision: "0123456789abcdef".to_owned(),
         precision: "fp32".to_owned(),
+        device: "cpu".to_owned(),
+        kernels: "fake".to_owned(),
         dimensions: 4,
         heads: vec![
             head("sentiment", &["negative", "neutral", "positive"], HeadKind::Softmax),
