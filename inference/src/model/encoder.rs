@@ -2,6 +2,9 @@
 //!
 //! Guarantee: a sequence's vector does not depend on what else is in its batch, beyond the rounding of fp32 (1e-5).
 
+mod native;
+
+pub(crate) use native::Native;
 use tch::{Kind, Tensor, no_grad};
 use undertone_error::Result;
 
