@@ -26,10 +26,10 @@ def main() -> int:
     parser.add_argument("--binary", type=Path, default=ROOT / "target" / "release" / "undertone")
     options = parser.parse_args()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("UNDERTONE_")} | {"UNDERTONE_LOG": "error"}
-    # Every line is a text: a post that the generator made malformed is a text like any other here.
+    # A post that the generator made malformed gets its error in its place, so status 1 is as it should be.
     generate = [str(options.binary), "generate", "--seed", "1", "--start", "2026-05-01T12:00:00Z", "--count", str(options.count)]
     source = subprocess.Popen(generate, stdout=subprocess.PIPE, env=environment)
-    score = [str(options.binary), "score", "--format", "lines"]
+    score = [str(options.binary), "score", "--format", "jsonl"]
     scorer = subprocess.Popen(score, stdin=source.stdout, stdout=subprocess.PIPE, env=environment, cwd=ROOT)
     source.stdout.close()
 
