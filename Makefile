@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ENV := . scripts/env.sh
 
-.PHONY: help run build test lint fmt bench page dist lock model clean
+.PHONY: help run build test lint fmt bench peers soak-score page dist lock lock-peers model clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,12 @@ bench: build ## throughput and latency of the core, then Criterion's benches
 	@./target/release/undertone bench
 	@$(ENV) && cargo bench --profile release --locked -p undertone-inference
 
+peers: build ## measure beside transformers and ONNX Runtime, about 12 minutes; ARGS=--quick shows that it runs
+	@$(ENV) && python3 benches/peers/measure.py $(ARGS)
+
+soak-score: build ## a million texts through `undertone score`, and its memory; ARGS="--count 100000" for fewer
+	@python3 benches/soak_score.py $(ARGS)
+
 page: ## build the live page into gateway/page/dist
 	@cd gateway/page && npm ci --no-audit --no-fund && npm run build
 
@@ -42,6 +48,14 @@ dist: ## a relocatable tarball in target/dist/
 
 lock: ## pin the tests' Python packages again
 	@uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --no-emit-index-url tests/requirements.in -o tests/requirements.txt
+
+# What torch names and a CPU never calls: benches/peers/environment.py says what stands in for it.
+NOT_ON_CPU := triton cuda-bindings cuda-pathfinder cuda-toolkit setuptools nvidia-cublas nvidia-cuda-nvrtc nvidia-cudnn-cu13 nvidia-cufft \
+	nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+
+lock-peers: ## pin the Python packages of `make peers` again
+	@uv pip compile --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--only-binary :all: $(NOT_ON_CPU:%=--no-emit-package=%) benches/peers/requirements.in -o benches/peers/requirements.txt
 
 clean: ## remove what was built here (caches stay: they serve other checkouts)
 	@rm -rf target gateway/page/node_modules

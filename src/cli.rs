@@ -197,17 +197,44 @@ pub(crate) struct BenchArgs {
     /// File with texts (as `score` reads them) [default: synthetic posts]
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
-    /// Seconds to measure, after as long a warm-up as a tenth of it
+    /// Seconds that bulk is measured for; other phases take half of it to one and a half times as long
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,
     /// Worker threads [default: one a core]
     #[arg(long, default_value_t = 0)]
     pub(crate) workers: usize,
+    /// What to measure, in this order
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PHASE,…", default_value = "single,bulk,mixed")]
+    pub(crate) phases: Vec<BenchPhase>,
+    /// Interactive texts that arrive in a second, at random times fixed beforehand
+    #[arg(long, value_name = "R", default_value_t = 20.0)]
+    pub(crate) rate: f64,
+    /// Bulk texts that arrive in a second beside interactive ones [default: as many as go through]
+    #[arg(long, value_name = "R")]
+    pub(crate) bulk_rate: Option<f64>,
+    /// Score the texts each time that standard input says "go", and measure nothing else: for benches/peers
+    #[arg(long, requires = "input", conflicts_with_all = ["json", "plot"])]
+    pub(crate) rounds: bool,
+    /// Picture to write: .svg, or .html
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
     /// Print JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchPhase {
+    /// One text at a time
+    Single,
+    /// As many bulk texts as keep every worker busy
+    Bulk,
+    /// Interactive texts at a rate, alone
+    Interactive,
+    /// Interactive texts at a rate, and bulk texts beside them
+    Mixed,
 }
 
 #[derive(Args, Debug)]

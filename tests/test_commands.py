@@ -9,6 +9,7 @@ import stat
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -175,20 +176,54 @@ def test_check_leaves_no_trace(tmp_path: Path):
 
 
 def test_bench_measures_something(tmp_path: Path):
-    done = undertone("bench", "--seconds", 2, "--json", cwd=tmp_path)
+    done = undertone("bench", "--seconds", 2, "--json", "--plot", "bench.svg", cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     report = json.loads(done.stdout)
-    assert report["workers"] >= 1 and report["processor"]
-    for name in ("single", "saturated"):
-        run = report[name]
+    assert report["workers"] >= 1 and report["processor"] and report["rss_mib"] > 50
+    closed = {name: report[name] for name in ("single", "saturated")} | {"mixed.bulk": report["mixed"]["bulk"]}
+    for name, run in closed.items():
         for figure in ("texts", "tokens", "texts_per_s", "tokens_per_s", "p50_ms", "p99_ms"):
             assert run[figure] > 0, f"{name}.{figure}"
-        assert run["p50_ms"] <= run["p90_ms"] <= run["p99_ms"] <= run["max_ms"]
         assert run["tokens"] > run["texts"]
+    for run in [*closed.values(), report["mixed"]["interactive"]]:
+        assert run["p50_ms"] <= run["p90_ms"] <= run["p99_ms"] <= run["max_ms"]
+    # 3 s at 20 a second, from a fixed seed.
+    interactive = report["mixed"]["interactive"]
+    assert 30 < interactive["texts"] + interactive["refused"] < 90
+    assert report["mixed"]["bulk_share"] > 0 and report["interactive"] is None
+    shares = {stage["stage"]: stage["share"] for stage in report["stages"]}
+    assert set(shares) >= {"queue", "tokenize", "encode", "heads"} and shares.pop("queue") is None
+    assert sum(shares.values()) == pytest.approx(1)
+    assert report["gflops"] > 0 and report["arithmetic"]["linear_flops_per_token"] > 1e7
     assert report["model"]["revision"]
-    table = undertone("bench", "--seconds", 1, cwd=tmp_path)
-    assert table.returncode == 0
-    assert "texts/s" in table.stdout.decode()
+    assert ElementTree.parse(tmp_path / "bench.svg").getroot().tag.endswith("svg")
+
+
+def test_bench_measures_only_what_is_asked_for(tmp_path: Path):
+    done = undertone("bench", "--seconds", 1, "--phases", "interactive", "--rate", 50, "--plot", "bench.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    table = done.stdout.decode()
+    assert "texts/s" in table and "interactive alone" in table and "beside bulk" not in table
+    assert (tmp_path / "bench.html").read_text().startswith("<!doctype html>")
+    for flags in (("--rate", 0), ("--rate", "nan"), ("--bulk-rate", 0), ("--seconds", 0), ("--rounds",)):
+        refused = undertone("bench", *flags, cwd=tmp_path)
+        assert refused.returncode == 2 and flags[0] in refused.stderr.decode(), flags
+
+
+def test_bench_scores_rounds_on_demand(tmp_path: Path):
+    texts = ["best espresso of the year", "late again, awful", "the train leaves at nine"]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    rounds = b"go 3\nsave three\ngo 2\nsave two\n"
+    done = undertone("bench", "--rounds", "--input", "texts.jsonl", cwd=tmp_path, stdin=rounds)
+    assert done.returncode == 0, done.stderr.decode()
+    ready, three, saved, two, last = map(json.loads, done.stdout.splitlines())
+    assert ready["ready"] and ready["texts"] == 3 and ready["model"]["revision"]
+    assert three["seconds"] > 0 and three["tokens"] > two["tokens"] > 4
+    assert (saved["rows"], last["rows"]) == (3, 2)
+    width = 4 * saved["dimensions"]
+    assert len((tmp_path / "three").read_bytes()) == 3 * width and len((tmp_path / "two").read_bytes()) == 2 * width
+    wrong = undertone("bench", "--rounds", "--input", "texts.jsonl", cwd=tmp_path, stdin=b"fly\n")
+    assert wrong.returncode == 2 and "fly" in wrong.stderr.decode()
 
 
 def test_model_show_says_what_a_folder_holds(tmp_path: Path):
