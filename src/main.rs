@@ -5,10 +5,10 @@
 mod cli;
 mod commands;
 mod config;
+mod exit;
 mod run;
 
 use std::io::IsTerminal;
-use std::process::ExitCode;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
@@ -24,17 +24,18 @@ pub(crate) enum Outcome {
     SomeFailed,
 }
 
-fn main() -> ExitCode {
+fn main() {
     let cli = Cli::parse();
     start_logging(cli.log_format);
-    match execute(cli.command) {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::SomeFailed) => ExitCode::from(1),
+    let status = match execute(cli.command) {
+        Ok(Outcome::Done) => 0,
+        Ok(Outcome::SomeFailed) => 1,
         Err(error) => {
             cli::print_error(&error);
-            ExitCode::from(2)
+            2
         }
-    }
+    };
+    exit::now(status)
 }
 
 fn execute(command: Command) -> Result<Outcome> {

@@ -105,7 +105,7 @@ impl Drop for Output {
 fn write_error(error: std::io::Error) -> Error {
     if error.kind() == IoErrorKind::BrokenPipe {
         // `undertone generate | head` has given all that was wanted: end as other tools do, without a word.
-        std::process::exit(0);
+        crate::exit::now(0);
     }
     Error::new(ErrorKind::Unavailable, "cannot write output").source(error).help("is the disk full?")
 }

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use undertone_error::{Context, ErrorKind, Result};
 
 /// The status of a process that was told twice, as shells give it to one that a signal ended.
-const INTERRUPTED: i32 = 130;
+const INTERRUPTED: u8 = 130;
 
 /// A token that the first signal cancels.
 ///
@@ -27,7 +27,7 @@ pub(super) fn drain_on_signal() -> Result<CancellationToken> {
         tracing::info!(signal, "draining; a second signal ends at once");
         drain.cancel();
         next().await;
-        std::process::exit(INTERRUPTED);
+        crate::exit::now(INTERRUPTED);
     });
     Ok(token)
 }
