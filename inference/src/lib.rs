@@ -62,4 +62,5 @@ pub mod tokenize;
 pub use engine::{Engine, EngineConfig, EngineStats, LaneStats, Request};
 pub use info::{HeadInfo, HeadKind, ModelInfo};
 pub use lane::Lane;
+pub use model::LabelMap;
 pub use scored::{HeadScores, Scored};

@@ -18,7 +18,7 @@ use crate::batcher::{Backend, Prepared, Queue, Rules, Ticket, Workers, closed, e
 use crate::model::{ModelFolder, Network, Outcome, revision};
 use crate::normalize::{Normalizer, is_blank};
 use crate::tokenize::TextTokenizer;
-use crate::{HeadInfo, Lane, ModelInfo, Scored, language, telemetry};
+use crate::{HeadInfo, LabelMap, Lane, ModelInfo, Scored, language, telemetry};
 
 /// How an engine is sized.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub struct EngineConfig {
     /// for each token that the model reads, so that no text costs more than a bounded time; the rest only makes it
     /// [`Scored::truncated`].
     pub max_text_bytes: usize,
+    /// What the model's labels mean, where a configuration says so; it stands over what the model folder says.
+    pub labels: Option<LabelMap>,
 }
 
 impl Default for EngineConfig {
@@ -45,6 +47,7 @@ impl Default for EngineConfig {
             queue_tokens: 1 << 16,
             bulk_ageing: Duration::from_secs(1),
             max_text_bytes: 1 << 20,
+            labels: None,
         }
     }
 }
@@ -171,7 +174,7 @@ impl Engine {
         check(&config)?;
         telemetry::describe();
         single_interop_thread();
-        let folder = ModelFolder::open(model_dir)?;
+        let folder = ModelFolder::open_with(model_dir, config.labels.as_ref())?;
         let hashing = {
             let folder = folder.clone();
             thread::spawn(move || revision(&folder))

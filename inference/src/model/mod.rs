@@ -11,9 +11,13 @@
 //! whatever is wrong with a folder is reported with the file, the key and what would mend it; the revision changes when
 //! any byte of any file of the model changes.
 
+mod classification;
+mod companions;
 mod encoder;
+mod family;
 mod folder;
 mod heads;
+mod labels;
 mod manifest;
 mod network;
 mod pack;
@@ -25,6 +29,7 @@ pub use encoder::Encoder;
 pub use folder::ModelFolder;
 #[cfg(test)]
 pub(crate) use heads::Verdict;
+pub use labels::LabelMap;
 pub use manifest::Manifest;
 pub use network::Network;
 pub(crate) use network::Outcome;
