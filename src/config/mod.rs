@@ -13,7 +13,7 @@ use std::time::Duration;
 pub(crate) use layers::Layers;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::Limits;
-use undertone_inference::EngineConfig;
+use undertone_inference::{EngineConfig, LabelMap};
 
 use self::raw::RawConfig;
 
@@ -199,6 +199,14 @@ impl Config {
             return Err(fail("run.once", &true, help));
         }
 
+        // Whether the labels fit the model is known when the model is opened.
+        let labels = raw.model.labels.map(|labels| LabelMap {
+            head: labels.head,
+            negative: labels.negative.into_words(),
+            neutral: labels.neutral.into_words(),
+            positive: labels.positive.into_words(),
+            from: origins.of("model.labels"),
+        });
         let defaults = EngineConfig::default();
         Ok(Self {
             roles,
@@ -207,6 +215,7 @@ impl Config {
                 workers: raw.inference.workers,
                 token_budget: raw.inference.token_budget,
                 queue_tokens: raw.inference.queue_tokens,
+                labels,
                 ..defaults
             },
             data: PathBuf::from(&raw.data.dir),

@@ -109,7 +109,10 @@ mod tests {
     #[test]
     fn the_smallest_sane_limit_holds() {
         let limit = |own: Value, sentence: Value| {
-            let files = [(TOKENIZER_CONFIG, json!({"model_max_length": own})), (SENTENCE_CONFIG, json!({"max_seq_length": sentence}))];
+            let files = [
+                (TOKENIZER_CONFIG, json!({"model_max_length": own})),
+                (SENTENCE_CONFIG, json!({"max_seq_length": sentence})),
+            ];
             token_limit(folder(&files).path()).unwrap()
         };
         assert_eq!(limit(json!(512), json!(256)), Some(256));
@@ -122,7 +125,10 @@ mod tests {
     #[test]
     fn poolings_are_read_or_refused_by_name() {
         let pool = |config: Value| pooling(folder(&[(POOLING, config)]).path());
-        assert_eq!(pool(json!({"pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true})).unwrap(), Some(Pooling::Mean));
+        assert_eq!(
+            pool(json!({"pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true})).unwrap(),
+            Some(Pooling::Mean)
+        );
         assert_eq!(pool(json!({"pooling_mode_cls_token": true, "include_prompt": true})).unwrap(), Some(Pooling::Cls));
         assert_eq!(pool(json!({"pooling_mode": "mean"})).unwrap(), Some(Pooling::Mean));
         for (config, named) in [

@@ -66,8 +66,7 @@ impl ModelFolder {
         };
         let found = Manifest::resolve(json.as_deref(), &|| classification(&config), &|| companions::pooling(path));
         let mut manifest = in_folder(path, found)?;
-        let remapped = labels.filter(|labels| !labels.from.is_empty() || **labels != LabelMap::default());
-        let remapped = match remapped {
+        let remapped = match labels {
             Some(labels) => in_folder(path, manifest.map_labels(labels))?.then(|| labels.clone()),
             None => None,
         };
@@ -78,7 +77,8 @@ impl ModelFolder {
                 .with("max_tokens", max)
                 .help(format!("use at most {}", shape.positions)));
         }
-        let limit = in_folder(path, companions::token_limit(path))?.map_or(shape.positions, |limit| limit.min(shape.positions));
+        let limit =
+            in_folder(path, companions::token_limit(path))?.map_or(shape.positions, |limit| limit.min(shape.positions));
         let tokenizer = read_tokenizer(path)?;
         let weights = weight_files(path)?;
         Ok(Self { path: path.to_owned(), manifest, shape, tokenizer, limit, weights, remapped })

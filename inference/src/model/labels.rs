@@ -140,7 +140,9 @@ mod tests {
     fn only_the_three_words_are_obvious() {
         let sides = obvious_sides(&words(&["Positive", "NEGATIVE", "neutral"]));
         assert_eq!(sides, Some(vec![Side::Positive, Side::Negative, Side::Neutral]));
-        for labels in [&["LABEL_0", "LABEL_1", "LABEL_2"][..], &["negative", "positive"], &["negative", "neutral", "neg"]] {
+        for labels in
+            [&["LABEL_0", "LABEL_1", "LABEL_2"][..], &["negative", "positive"], &["negative", "neutral", "neg"]]
+        {
             assert_eq!(obvious_sides(&words(labels)), None, "{labels:?}");
         }
     }

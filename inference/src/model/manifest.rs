@@ -247,7 +247,11 @@ impl Manifest {
         let classifies = heads.iter().any(|head| head.input == HeadInput::Classifier);
         let pooling = match raw.pooling {
             Some(Pooling::Mean) if classifies => {
-                return Err(invalid("pooling", "is mean, but the classifier reads the first token", "use cls, or leave it out"));
+                return Err(invalid(
+                    "pooling",
+                    "is mean, but the classifier reads the first token",
+                    "use cls, or leave it out",
+                ));
             }
             Some(pooling) => pooling,
             None if classifies => Pooling::Cls,

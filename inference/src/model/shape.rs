@@ -129,7 +129,8 @@ impl EncoderShape {
                     return Err(invalid("pad_token_id", "null", "positions start behind it; 1 is usual"));
                 };
                 if padding.saturating_add(1) >= config.max_position_embeddings {
-                    let help = format!("max_position_embeddings ({}) leave no position", config.max_position_embeddings);
+                    let help =
+                        format!("max_position_embeddings ({}) leave no position", config.max_position_embeddings);
                     return Err(invalid("pad_token_id", padding, &help));
                 }
                 padding + 1

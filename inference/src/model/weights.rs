@@ -49,10 +49,9 @@ pub(crate) fn weight_files(folder: &Path) -> Result<Vec<String>> {
             .with("file", WEIGHTS)
             .with("found", found)
             .help("`models/convert.py FOLDER NEW_FOLDER` makes model.safetensors of it"),
-        Some(found) => error
-            .with("file", WEIGHTS)
-            .with("found", found)
-            .help("save the model with transformers as safetensors"),
+        Some(found) => {
+            error.with("file", WEIGHTS).with("found", found).help("save the model with transformers as safetensors")
+        }
         None => error.with("file", WEIGHTS).help("a model folder needs it: copy it from where the model comes from"),
     })
 }
@@ -61,7 +60,8 @@ fn shard_index(folder: &Path) -> Result<HashMap<String, String>> {
     let index: ShardIndex =
         parse_json(INDEX, &read(folder, INDEX)?).map_err(|error| error.with("path", folder.display()))?;
     // A name, not a path: an index must not reach outside its folder.
-    if let Some((tensor, file)) = index.weight_map.iter().find(|(_, file)| file.contains('/') || file.starts_with('.')) {
+    if let Some((tensor, file)) = index.weight_map.iter().find(|(_, file)| file.contains('/') || file.starts_with('.'))
+    {
         return Err(Error::new(ErrorKind::InvalidConfig, "index of the shards names no file of its folder")
             .with("path", folder.display())
             .with("file", INDEX)
@@ -132,9 +132,10 @@ impl Weights {
     /// The full name of something in the encoder: with the family's prefix where the file was saved with a head around it.
     pub(crate) fn encoder_name(&self, family: Family, name: &str) -> String {
         let prefix = family.prefix();
-        let prefixed = self.tensors.keys().any(|tensor| {
-            tensor.strip_prefix(prefix).is_some_and(|rest| rest.starts_with("embeddings."))
-        });
+        let prefixed = self
+            .tensors
+            .keys()
+            .any(|tensor| tensor.strip_prefix(prefix).is_some_and(|rest| rest.starts_with("embeddings.")));
         if prefixed { format!("{prefix}{name}") } else { name.to_owned() }
     }
 
