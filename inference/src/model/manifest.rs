@@ -16,7 +16,8 @@
 //! }
 //! ```
 //!
-//! Only `format` is required. A head's tensors are `heads.<name>.weight` [labels, width] and `heads.<name>.bias`
+//! Only `format` is required. Where `heads` is absent, the head is the classifier that the model was saved with, if
+//! `config.json` describes one; a head with the input `classifier` is that one too. Any other head's tensors are `heads.<name>.weight` [labels, width] and `heads.<name>.bias`
 //! [labels], in `file` if it is given, else in `heads.safetensors` if that exists, else in `model.safetensors`. Each of
 //! `negative`, `neutral` and `positive` is a label or a list of labels whose probabilities are added (five stars), and
 //! every label of the head belongs to one of them; `neutral` may be absent. Unknown keys are refused: a misspelt
