@@ -8,8 +8,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors};
 use serde::Deserialize;
+use serde_json::Value;
 use tch::{Kind, Tensor};
 use undertone_error::{Error, ErrorKind, Result};
 
@@ -75,7 +75,7 @@ fn shard_index(folder: &Path) -> Result<HashMap<String, String>> {
 /// Where a tensor's values lie.
 struct Entry {
     file: usize,
-    dtype: Dtype,
+    dtype: String,
     shape: Vec<usize>,
     offset: u64,
     bytes: usize,
@@ -151,13 +151,13 @@ impl Weights {
                 .with("expected", format!("{shape:?}"))
                 .help(BELONG_TOGETHER));
         }
-        let kind = match entry.dtype {
-            Dtype::F32 => Kind::Float,
-            Dtype::F16 => Kind::Half,
-            Dtype::BF16 => Kind::BFloat16,
+        let kind = match entry.dtype.as_str() {
+            "F32" => Kind::Float,
+            "F16" => Kind::Half,
+            "BF16" => Kind::BFloat16,
             other => {
                 return Err(refuse("tensor has values of a kind that we do not compute with")
-                    .with("found", format!("{other:?}"))
+                    .with("found", other)
                     .help("save the weights as f32, f16 or bf16"));
             }
         };
@@ -227,18 +227,50 @@ fn read_header(folder: &Path, name: &str, file: &File, number: usize) -> Result<
         return Err(damaged().with("bytes", length).with("header_bytes", header));
     }
     let start = 8 + header;
-    let mut bytes = vec![0; usize::try_from(start).unwrap_or(usize::MAX)];
-    file.read_exact_at(&mut bytes, 0).map_err(|error| damaged().source(error))?;
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged().source(error))?;
-    let expected = start + metadata.data_len() as u64;
-    if length != expected {
-        return Err(damaged().with("bytes", length).with("expected_bytes", expected));
+    let mut bytes = vec![0; usize::try_from(header).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut bytes, 8).map_err(|error| damaged().source(error))?;
+    let tensors: HashMap<String, Value> = serde_json::from_slice(&bytes).map_err(|error| damaged().source(error))?;
+    let mut entries = Vec::with_capacity(tensors.len());
+    let mut end = 0;
+    for (tensor, value) in tensors {
+        if tensor == "__metadata__" {
+            continue;
+        }
+        let described: Described =
+            serde_json::from_value(value).map_err(|error| damaged().with("tensor", &tensor).source(error))?;
+        let Some((offset, bytes)) = described.place() else {
+            return Err(damaged().with("tensor", tensor));
+        };
+        end = end.max(offset + bytes as u64);
+        let Described { dtype, shape, .. } = described;
+        entries.push((tensor, Entry { file: number, dtype, shape, offset: start + offset, bytes }));
     }
-    let entry = |(tensor, info): (String, &safetensors::tensor::TensorInfo)| {
-        let (from, to) = info.data_offsets;
-        let offset = start + from as u64;
-        let entry = Entry { file: number, dtype: info.dtype, shape: info.shape.clone(), offset, bytes: to - from };
-        (tensor, entry)
-    };
-    Ok(metadata.tensors().into_iter().map(entry).collect())
+    match length == start + end {
+        true => Ok(entries),
+        false => Err(damaged().with("bytes", length).with("expected_bytes", start + end)),
+    }
+}
+
+/// A tensor as the header describes it; offsets count from the end of the header.
+#[derive(Deserialize)]
+struct Described {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+impl Described {
+    /// The first byte and how many there are; `None` if they are not as many as the shape needs.
+    fn place(&self) -> Option<(u64, usize)> {
+        let (from, to) = self.data_offsets;
+        // Far above any file, and far below where sums of offsets overflow.
+        let bytes = to.checked_sub(from).filter(|_| to < 1 << 60)?;
+        let values = self.shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size as u64))?;
+        let fits = match self.dtype.as_str() {
+            "F32" => values.checked_mul(4)? == bytes,
+            "F16" | "BF16" => values.checked_mul(2)? == bytes,
+            _ => true, // refused by name when it is asked for
+        };
+        Some((from, usize::try_from(bytes).ok().filter(|_| fits)?))
+    }
 }
