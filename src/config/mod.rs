@@ -14,7 +14,7 @@ pub(crate) use layers::Layers;
 use layers::Origins;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::Limits;
-use undertone_inference::{Device, EngineConfig, Precision};
+use undertone_inference::{Device, EngineConfig, LabelMap, Precision};
 
 use self::raw::{Inference, RawConfig};
 
@@ -189,10 +189,18 @@ impl Config {
             return Err(fail("run.once", &true, help));
         }
 
+        // Whether the labels fit the model is known when the model is opened.
+        let labels = raw.model.labels.map(|labels| LabelMap {
+            head: labels.head,
+            negative: labels.negative.into_words(),
+            neutral: labels.neutral.into_words(),
+            positive: labels.positive.into_words(),
+            from: origins.of("model.labels"),
+        });
         Ok(Self {
             roles,
             model: model_folder(raw.model.dir.as_deref())?,
-            engine,
+            engine: EngineConfig { labels, ..engine },
             data: PathBuf::from(&raw.data.dir),
             source,
             once: raw.run.once,

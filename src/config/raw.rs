@@ -36,6 +36,53 @@ impl Default for Run {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Model {
     pub(super) dir: Option<String>,
+    pub(super) labels: Option<ModelLabels>,
+}
+
+/// What a model's labels mean.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ModelLabels {
+    /// The head whose labels these are; may be left out where the model has one.
+    pub(super) head: Option<String>,
+    pub(super) negative: Labels,
+    pub(super) neutral: Labels,
+    pub(super) positive: Labels,
+}
+
+/// One label or several. Numbers are labels too: stars are called 1 to 5, and a variable `=1` is read as a number.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "write a label, or a list of labels")]
+pub(super) enum Labels {
+    One(Label),
+    Many(Vec<Label>),
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Label {
+    Word(String),
+    Number(i64),
+}
+
+impl Labels {
+    pub(super) fn into_words(self) -> Vec<String> {
+        let labels = match self {
+            Self::One(label) => vec![label],
+            Self::Many(labels) => labels,
+        };
+        let word = |label| match label {
+            Label::Word(word) => word,
+            Label::Number(number) => number.to_string(),
+        };
+        labels.into_iter().map(word).collect()
+    }
 }
 
 #[derive(Debug, Deserialize)]

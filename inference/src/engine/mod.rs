@@ -18,7 +18,7 @@ use crate::batcher::{Backend, Prepared, Queue, Rules, Ticket, Workers, closed, e
 use crate::model::{Arithmetic, ModelFolder, Network, Outcome, revision};
 use crate::normalize::{Normalizer, is_blank};
 use crate::tokenize::TextTokenizer;
-use crate::{Device, HeadInfo, Lane, ModelInfo, Precision, Scored, language, telemetry};
+use crate::{Device, HeadInfo, LabelMap, Lane, ModelInfo, Precision, Scored, language, telemetry};
 
 /// How an engine is sized.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub struct EngineConfig {
     /// for each token that the model reads, so that no text costs more than a bounded time; the rest only makes it
     /// [`Scored::truncated`].
     pub max_text_bytes: usize,
+    /// What the model's labels mean, where a configuration says so; it stands over what the model folder says.
+    pub labels: Option<LabelMap>,
 }
 
 impl Default for EngineConfig {
@@ -51,6 +53,7 @@ impl Default for EngineConfig {
             queue_tokens: 1 << 16,
             bulk_ageing: Duration::from_secs(1),
             max_text_bytes: 1 << 20,
+            labels: None,
         }
     }
 }
@@ -177,7 +180,7 @@ impl Engine {
         check(&config)?;
         telemetry::describe();
         single_interop_thread();
-        let folder = ModelFolder::open(model_dir)?;
+        let folder = ModelFolder::open_with(model_dir, config.labels.as_ref())?;
         let hashing = {
             let folder = folder.clone();
             thread::spawn(move || revision(&folder))

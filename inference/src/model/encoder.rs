@@ -1,4 +1,4 @@
-//! The BERT encoder in fp32 through libtorch: the reference that every faster path is held to.
+//! The encoder in fp32 through libtorch: the reference that every faster path is held to.
 //!
 //! Guarantee: a sequence's vector does not depend on what else is in its batch, beyond the rounding of fp32 (1e-5).
 
@@ -8,6 +8,7 @@ pub(crate) use native::Native;
 use tch::{Kind, Tensor, no_grad};
 use undertone_error::Result;
 
+use super::family::{Family, LayerPart, Part};
 use super::manifest::Pooling;
 use super::pack::{Group, Packed};
 use super::shape::EncoderShape;
@@ -25,9 +26,9 @@ struct Linear {
 }
 
 impl Linear {
-    fn load(weights: &Weights, name: &str, outputs: usize, inputs: usize) -> Result<Self> {
-        let weight = weights.encoder(&format!("{name}.weight"), &[outputs, inputs])?;
-        let bias = weights.encoder(&format!("{name}.bias"), &[outputs])?;
+    fn load(weights: &Weights, family: Family, part: Part, outputs: usize, inputs: usize) -> Result<Self> {
+        let weight = weights.encoder(family, part, "weight", &[outputs, inputs])?;
+        let bias = weights.encoder(family, part, "bias", &[outputs])?;
         Ok(Self { weight, bias })
     }
 
@@ -49,9 +50,9 @@ struct LayerNorm {
 }
 
 impl LayerNorm {
-    fn load(weights: &Weights, name: &str, shape: &EncoderShape) -> Result<Self> {
-        let weight = weights.encoder(&format!("{name}.weight"), &[shape.hidden])?;
-        let bias = weights.encoder(&format!("{name}.bias"), &[shape.hidden])?;
+    fn load(weights: &Weights, part: Part, shape: &EncoderShape) -> Result<Self> {
+        let weight = weights.encoder(shape.family, part, "weight", &[shape.hidden])?;
+        let bias = weights.encoder(shape.family, part, "bias", &[shape.hidden])?;
         Ok(Self { weight, bias, epsilon: shape.norm_epsilon })
     }
 
@@ -64,7 +65,7 @@ impl LayerNorm {
     }
 }
 
-/// One transformer layer, post-norm as BERT has it.
+/// One transformer layer, post-norm as all our families have it.
 #[derive(Debug)]
 struct Layer {
     /// Query, key and value in one product: weight [3 * hidden, hidden].
@@ -78,22 +79,23 @@ struct Layer {
 
 impl Layer {
     fn load(weights: &Weights, index: usize, shape: &EncoderShape) -> Result<Self> {
-        let name = |part: &str| format!("encoder.layer.{index}.{part}");
-        let hidden = shape.hidden;
-        let [query, key, value] = ["query", "key", "value"]
-            .map(|part| Linear::load(weights, &name(&format!("attention.self.{part}")), hidden, hidden));
-        let (query, key, value) = (query?, key?, value?);
+        let (family, hidden, inner) = (shape.family, shape.hidden, shape.intermediate);
+        let linear = |part, outputs, inputs| Linear::load(weights, family, Part::Layer(index, part), outputs, inputs);
+        let norm = |part| LayerNorm::load(weights, Part::Layer(index, part), shape);
+        let query = linear(LayerPart::Query, hidden, hidden)?;
+        let key = linear(LayerPart::Key, hidden, hidden)?;
+        let value = linear(LayerPart::Value, hidden, hidden)?;
         let qkv = Linear {
             weight: Tensor::f_cat(&[query.weight, key.weight, value.weight], 0).map_err(torch_error)?,
             bias: Tensor::f_cat(&[query.bias, key.bias, value.bias], 0).map_err(torch_error)?,
         };
         Ok(Self {
             qkv,
-            attention_output: Linear::load(weights, &name("attention.output.dense"), hidden, hidden)?,
-            attention_norm: LayerNorm::load(weights, &name("attention.output.LayerNorm"), shape)?,
-            intermediate: Linear::load(weights, &name("intermediate.dense"), shape.intermediate, hidden)?,
-            output: Linear::load(weights, &name("output.dense"), hidden, shape.intermediate)?,
-            output_norm: LayerNorm::load(weights, &name("output.LayerNorm"), shape)?,
+            attention_output: linear(LayerPart::AttentionOutput, hidden, hidden)?,
+            attention_norm: norm(LayerPart::AttentionNorm)?,
+            intermediate: linear(LayerPart::Intermediate, inner, hidden)?,
+            output: linear(LayerPart::Output, hidden, inner)?,
+            output_norm: norm(LayerPart::OutputNorm)?,
         })
     }
 
@@ -133,11 +135,12 @@ impl Layer {
     }
 }
 
-/// A BERT encoder with pooling. It is `Send`, not `Sync`: each worker takes its own [`Encoder::share`].
+/// An encoder of any of our families, with pooling. It is `Send`, not `Sync`: each worker takes its own [`Encoder::share`].
 #[derive(Debug)]
 pub struct Encoder {
     words: Tensor,
-    /// Position embeddings with the embedding of token type 0 added: our texts have one segment.
+    /// Position embeddings from the first position that texts use, with the embedding of token type 0 added where the
+    /// family has types: our texts have one segment.
     positions: Tensor,
     norm: LayerNorm,
     layers: Vec<Layer>,
@@ -148,13 +151,18 @@ pub struct Encoder {
 impl Encoder {
     pub(crate) fn load(weights: &Weights, shape: &EncoderShape, pooling: Pooling) -> Result<Self> {
         no_grad(|| {
-            let words = weights.encoder("embeddings.word_embeddings.weight", &[shape.vocabulary, shape.hidden])?;
-            let positions =
-                weights.encoder("embeddings.position_embeddings.weight", &[shape.positions, shape.hidden])?;
-            let types =
-                weights.encoder("embeddings.token_type_embeddings.weight", &[shape.token_types, shape.hidden])?;
-            let positions = types.f_get(0).and_then(|first| positions.f_add(&first)).map_err(torch_error)?;
-            let norm = LayerNorm::load(weights, "embeddings.LayerNorm", shape)?;
+            let table = |part, rows| weights.encoder(shape.family, part, "weight", &[rows, shape.hidden]);
+            let words = table(Part::Words, shape.vocabulary)?;
+            let rows = shape.first_position + shape.positions;
+            // From here on the first token of a text has position 0 in every family.
+            let mut positions = table(Part::Positions, rows)?
+                .f_narrow(0, shape.first_position as i64, shape.positions as i64)
+                .map_err(torch_error)?;
+            if shape.token_types > 0 {
+                let types = table(Part::TokenTypes, shape.token_types)?;
+                positions = types.f_get(0).and_then(|first| positions.f_add(&first)).map_err(torch_error)?;
+            }
+            let norm = LayerNorm::load(weights, Part::EmbeddingNorm, shape)?;
             let layers = (0..shape.layers).map(|i| Layer::load(weights, i, shape)).collect::<Result<_>>()?;
             Ok(Self { words, positions, norm, layers, attention_heads: shape.attention_heads as i64, pooling })
         })

@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use undertone_error::{Error, ErrorKind, Result};
 
-use super::manifest::{self, Manifest};
+use super::classification::classification;
+use super::companions;
+use super::labels::LabelMap;
+use super::manifest::{self, HeadInput, HeadSpec, Manifest};
 use super::shape::EncoderShape;
+use super::weights::weight_files;
 
 /// The encoder's shape.
 pub(crate) const CONFIG: &str = "config.json";
@@ -15,6 +19,8 @@ pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 /// The encoder's weights.
 pub(crate) const WEIGHTS: &str = "model.safetensors";
+/// Which shard holds which tensor, where [`WEIGHTS`] was too large for one file.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// Where heads are looked for before [`WEIGHTS`].
 pub(crate) const HEADS: &str = "heads.safetensors";
 
@@ -25,23 +31,44 @@ pub struct ModelFolder {
     manifest: Manifest,
     shape: EncoderShape,
     tokenizer: Vec<u8>,
+    /// The limit of the files beside `config.json`, and of the position table.
+    limit: usize,
+    weights: Vec<String>,
+    /// The configured mapping of labels, where it says something else than the folder.
+    remapped: Option<LabelMap>,
 }
 
 impl ModelFolder {
-    /// Opens a folder: `config.json`, `tokenizer.json` and, if it exists, `undertone.json`.
+    /// Opens a folder: `config.json`, `tokenizer.json` and, if it exists, `undertone.json`. What that does not say is
+    /// taken from the files that transformers and sentence-transformers write.
     ///
     /// # Errors
     /// `NotFound` for a missing folder or file, `InvalidConfig` and `Unsupported` naming file and key.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_with(path, None)
+    }
+
+    /// Opens a folder as [`ModelFolder::open`] does, and maps its labels as a configuration says.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::open`]; `InvalidConfig` naming the key of `[model.labels]` if it does not fit the folder.
+    pub fn open_with(path: &Path, labels: Option<&LabelMap>) -> Result<Self> {
         if !path.is_dir() {
             return Err(Error::new(ErrorKind::NotFound, "model folder does not exist")
                 .with("path", path.display())
                 .help("name a folder with config.json, tokenizer.json and model.safetensors; `scripts/setup.py run` fetches the shipped one"));
         }
-        let shape = in_folder(path, EncoderShape::parse(&read(path, CONFIG)?))?;
-        let manifest = match path.join(manifest::FILE).exists() {
-            true => in_folder(path, Manifest::parse(&read(path, manifest::FILE)?))?,
-            false => Manifest::default(),
+        let config = read(path, CONFIG)?;
+        let shape = in_folder(path, EncoderShape::parse(&config))?;
+        let json = match path.join(manifest::FILE).exists() {
+            true => Some(read(path, manifest::FILE)?),
+            false => None,
+        };
+        let found = Manifest::resolve(json.as_deref(), &|| classification(&config), &|| companions::pooling(path));
+        let mut manifest = in_folder(path, found)?;
+        let remapped = match labels {
+            Some(labels) => in_folder(path, manifest.map_labels(labels))?.then(|| labels.clone()),
+            None => None,
         };
         if let Some(max) = manifest.max_tokens.filter(|&max| max > shape.positions) {
             return Err(Error::new(ErrorKind::InvalidConfig, "max_tokens is more than the encoder has positions")
@@ -50,8 +77,11 @@ impl ModelFolder {
                 .with("max_tokens", max)
                 .help(format!("use at most {}", shape.positions)));
         }
-        let tokenizer = read(path, TOKENIZER)?;
-        Ok(Self { path: path.to_owned(), manifest, shape, tokenizer })
+        let limit =
+            in_folder(path, companions::token_limit(path))?.map_or(shape.positions, |limit| limit.min(shape.positions));
+        let tokenizer = read_tokenizer(path)?;
+        let weights = weight_files(path)?;
+        Ok(Self { path: path.to_owned(), manifest, shape, tokenizer, limit, weights, remapped })
     }
 
     /// Where it lies.
@@ -91,10 +121,23 @@ impl ModelFolder {
 
     /// The longest sequence, special tokens included.
     pub fn max_tokens(&self) -> usize {
-        self.manifest.max_tokens.unwrap_or(self.shape.positions)
+        self.manifest.max_tokens.unwrap_or(self.limit)
     }
 
-    /// The file that holds a head's tensors; without a name, also that of the embedding's projection.
+    /// The configured mapping of labels, where it changes what the folder says.
+    pub(crate) fn remapped(&self) -> Option<&LabelMap> {
+        self.remapped.as_ref()
+    }
+
+    /// The file that holds a head's tensors.
+    pub(crate) fn file_of(&self, head: &HeadSpec) -> String {
+        match head.input {
+            HeadInput::Classifier => WEIGHTS.to_owned(),
+            HeadInput::Pooled | HeadInput::Embedding => self.head_file(head.file.as_deref()),
+        }
+    }
+
+    /// The file that holds tensors of ours; without a name, also that of the embedding's projection.
     pub(crate) fn head_file(&self, named: Option<&str>) -> String {
         let fallback = || if self.path.join(HEADS).exists() { HEADS } else { WEIGHTS }.to_owned();
         named.map_or_else(fallback, str::to_owned)
@@ -102,17 +145,20 @@ impl ModelFolder {
 
     /// The names of the files that the model consists of, in a fixed order.
     pub(crate) fn files(&self) -> Vec<String> {
-        let mut files = vec![CONFIG.to_owned(), TOKENIZER.to_owned(), WEIGHTS.to_owned()];
+        let mut files = vec![CONFIG.to_owned(), TOKENIZER.to_owned()];
+        files.extend(self.weights.iter().cloned());
         if self.path.join(manifest::FILE).exists() {
             files.push(manifest::FILE.to_owned());
         }
-        let heads = self.manifest.heads.iter().map(|head| self.head_file(head.file.as_deref()));
+        let heads = self.manifest.heads.iter().map(|head| self.file_of(head));
         let projection = self.manifest.embedding.projection.iter().map(|_| self.head_file(None));
         for file in heads.chain(projection) {
-            if !files.contains(&file) {
+            // The model's own weights are listed already, in one file or in shards.
+            if file != WEIGHTS && !files.contains(&file) {
                 files.push(file);
             }
         }
+        files.extend(companions::files(&self.path));
         files
     }
 }
@@ -120,6 +166,21 @@ impl ModelFolder {
 /// Reads a file of the folder.
 pub(crate) fn read(folder: &Path, file: &str) -> Result<Vec<u8>> {
     fs::read(folder.join(file)).map_err(|error| cannot_read(folder, file, error))
+}
+
+/// Reads the tokeniser; where only files of a slow one are there, says what makes a fast one of them.
+fn read_tokenizer(folder: &Path) -> Result<Vec<u8>> {
+    let slow = ["vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model"];
+    match slow.into_iter().find(|name| folder.join(name).exists()) {
+        Some(found) if !folder.join(TOKENIZER).exists() => {
+            Err(Error::new(ErrorKind::NotFound, "model folder has a slow tokeniser only")
+                .with("path", folder.display())
+                .with("file", TOKENIZER)
+                .with("found", found)
+                .help("`models/convert.py FOLDER NEW_FOLDER` makes tokenizer.json of it"))
+        }
+        _ => read(folder, TOKENIZER),
+    }
 }
 
 /// Says which file of the folder could not be read, and why that matters.

@@ -1,4 +1,5 @@
-//! Heads: linear maps from the pooled vector (or the embedding) to probabilities.
+//! Heads: linear maps from the pooled vector (or the embedding), or the classifier of a Hugging Face model, to
+//! probabilities.
 //!
 //! Guarantee: probabilities are finite, in 0..=1, and those of a softmax head sum to 1. Anything else (a NaN in the
 //! weights, an overflow) is an error of that one text, never a score.
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use tch::Tensor;
 use undertone_error::{Error, ErrorKind, Result};
 
+use super::family::{Activation, ClassifierNames};
 use super::folder::ModelFolder;
 use super::manifest::{HeadInput, HeadSpec, Manifest, SentimentMap, Side};
 use super::torch_error;
@@ -20,6 +22,52 @@ use crate::{HeadKind, HeadScores};
 struct Stack {
     weight: Tensor,
     bias: Tensor,
+}
+
+/// The classifier that a model was saved with: hidden map [hidden, hidden], activation, map to the labels.
+#[derive(Debug)]
+struct Classifier {
+    hidden: Stack,
+    activation: Activation,
+    output: Stack,
+}
+
+impl Classifier {
+    fn load(weights: &Weights, folder: &ModelFolder, labels: usize) -> Result<Self> {
+        let shape = folder.shape();
+        let (family, width) = (shape.family, shape.hidden);
+        let ClassifierNames { hidden, hidden_in_encoder, activation, output } = family.classifier();
+        let hidden = if hidden_in_encoder { weights.encoder_name(family, hidden) } else { hidden.to_owned() };
+        let stack = |name: &str, rows: usize| -> Result<Stack> {
+            let weight = weights.get(&format!("{name}.weight"), &[rows, width])?;
+            Ok(Stack { weight, bias: weights.get(&format!("{name}.bias"), &[rows])? })
+        };
+        Ok(Self { hidden: stack(&hidden, width)?, activation, output: stack(output, labels)? })
+    }
+
+    /// First tokens [texts, hidden] to logits [texts, labels].
+    fn logits(&self, first: &Tensor) -> Result<Rows> {
+        let hidden = self.hidden.forward(first)?;
+        let active = match self.activation {
+            Activation::Tanh => hidden.f_tanh(),
+            Activation::Relu => hidden.f_relu(),
+        };
+        Rows::copy(&self.output.forward(&active.map_err(torch_error)?)?)
+    }
+
+    fn share(&self) -> Self {
+        Self { hidden: self.hidden.share(), activation: self.activation, output: self.output.share() }
+    }
+}
+
+impl Stack {
+    fn forward(&self, input: &Tensor) -> Result<Tensor> {
+        input.f_linear(&self.weight, Some(&self.bias)).map_err(torch_error)
+    }
+
+    fn share(&self) -> Self {
+        Self { weight: self.weight.shallow_clone(), bias: self.bias.shallow_clone() }
+    }
 }
 
 /// A head's place among the logits, and what becomes of them.
@@ -40,6 +88,7 @@ pub(crate) struct Heads {
     heads: Vec<Head>,
     pooled: Option<Stack>,
     embedding: Option<Stack>,
+    classifier: Option<Classifier>,
     sentiment: Option<SentimentMap>,
 }
 
@@ -48,6 +97,7 @@ pub(crate) struct Heads {
 pub(crate) struct Logits {
     pooled: Rows,
     embedding: Rows,
+    classifier: Rows,
 }
 
 /// A matrix copied out of libtorch.
@@ -102,7 +152,7 @@ impl Heads {
         let mut load_stack = |input: HeadInput, width: usize| -> Result<Option<Stack>> {
             let (mut parts, mut biases, mut labels) = (Vec::new(), Vec::new(), 0);
             for spec in manifest.heads.iter().filter(|spec| spec.input == input) {
-                let file = weights(&folder.head_file(spec.file.as_deref()))?;
+                let file = weights(&folder.file_of(spec))?;
                 parts.push(file.get(&format!("heads.{}.weight", spec.name), &[spec.labels.len(), width])?);
                 biases.push(file.get(&format!("heads.{}.bias", spec.name), &[spec.labels.len()])?);
                 heads.push(Head::new(spec, labels));
@@ -117,18 +167,31 @@ impl Heads {
         };
         let pooled = load_stack(HeadInput::Pooled, hidden)?;
         let embedding = load_stack(HeadInput::Embedding, dimensions)?;
+        let classifier = match manifest.heads.iter().find(|spec| spec.input == HeadInput::Classifier) {
+            Some(spec) => {
+                heads.push(Head::new(spec, 0));
+                Some(Classifier::load(weights(&folder.file_of(spec))?.as_ref(), folder, spec.labels.len())?)
+            }
+            None => None,
+        };
         // Back into the manifest's order, which is the order of the results.
         heads.sort_by_key(|head| manifest.heads.iter().position(|spec| *spec.name == *head.name));
-        Ok(Self { heads, pooled, embedding, sentiment: manifest.sentiment.clone() })
+        Ok(Self { heads, pooled, embedding, classifier, sentiment: manifest.sentiment.clone() })
     }
 
     /// The logits of a batch. `pooled` is [texts, hidden], `embedding` [texts, dimensions].
     pub(crate) fn logits(&self, pooled: &Tensor, embedding: &Tensor) -> Result<Logits> {
         let product = |stack: &Option<Stack>, input: &Tensor| match stack {
-            Some(stack) => Rows::copy(&input.f_linear(&stack.weight, Some(&stack.bias)).map_err(torch_error)?),
+            Some(stack) => Rows::copy(&stack.forward(input)?),
             None => Ok(Rows::default()),
         };
-        Ok(Logits { pooled: product(&self.pooled, pooled)?, embedding: product(&self.embedding, embedding)? })
+        // Where there is a classifier, pooling takes the first token.
+        let classifier = self.classifier.as_ref().map(|classifier| classifier.logits(pooled)).transpose()?;
+        Ok(Logits {
+            pooled: product(&self.pooled, pooled)?,
+            embedding: product(&self.embedding, embedding)?,
+            classifier: classifier.unwrap_or_default(),
+        })
     }
 
     /// What the heads say about text `index` of a batch.
@@ -137,6 +200,7 @@ impl Heads {
             let row = match head.input {
                 HeadInput::Pooled => logits.pooled.row(index),
                 HeadInput::Embedding => logits.embedding.row(index),
+                HeadInput::Classifier => logits.classifier.row(index),
             };
             head.scores(row.get(head.offset..head.offset + head.labels.len()).unwrap_or_default())
         };
@@ -147,13 +211,11 @@ impl Heads {
 
     /// Another handle on the same weights.
     pub(crate) fn share(&self) -> Self {
-        let share = |stack: &Option<Stack>| {
-            stack.as_ref().map(|stack| Stack { weight: stack.weight.shallow_clone(), bias: stack.bias.shallow_clone() })
-        };
         Self {
             heads: self.heads.clone(),
-            pooled: share(&self.pooled),
-            embedding: share(&self.embedding),
+            pooled: self.pooled.as_ref().map(Stack::share),
+            embedding: self.embedding.as_ref().map(Stack::share),
+            classifier: self.classifier.as_ref().map(Classifier::share),
             sentiment: self.sentiment.clone(),
         }
     }

@@ -16,7 +16,8 @@
 //! }
 //! ```
 //!
-//! Only `format` is required. A head's tensors are `heads.<name>.weight` [labels, width] and `heads.<name>.bias`
+//! Only `format` is required. Where `heads` is absent, the head is the classifier that the model was saved with, if
+//! `config.json` describes one; a head with the input `classifier` is that one too. Any other head's tensors are `heads.<name>.weight` [labels, width] and `heads.<name>.bias`
 //! [labels], in `file` if it is given, else in `heads.safetensors` if that exists, else in `model.safetensors`. Each of
 //! `negative`, `neutral` and `positive` is a label or a list of labels whose probabilities are added (five stars), and
 //! every label of the head belongs to one of them; `neutral` may be absent. Unknown keys are refused: a misspelt
@@ -27,6 +28,7 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use undertone_error::{Error, ErrorKind, Result};
 
+use super::labels::{LabelMap, Mapping, obvious_sides};
 use crate::HeadKind;
 use crate::normalize::Normalizer;
 
@@ -53,6 +55,8 @@ pub(crate) enum HeadInput {
     Pooled,
     /// The embedding: projected and normalised as `embedding` says. For heads trained on exported embeddings.
     Embedding,
+    /// The first token, through the classifier that the model was saved with as a `…ForSequenceClassification`.
+    Classifier,
 }
 
 /// How the pooled vector becomes the embedding.
@@ -133,13 +137,11 @@ struct RawManifest {
     format: u32,
     name: Option<String>,
     normalizer: Option<String>,
-    #[serde(default)]
-    pooling: Pooling,
+    pooling: Option<Pooling>,
     max_tokens: Option<usize>,
     #[serde(default)]
     embedding: EmbeddingSpec,
-    #[serde(default)]
-    heads: Vec<HeadSpec>,
+    heads: Option<Vec<HeadSpec>>,
     sentiment: Option<RawSentiment>,
 }
 
@@ -207,7 +209,17 @@ impl Manifest {
     /// # Errors
     /// `InvalidConfig` or `Unsupported`, naming the key.
     pub fn parse(json: &[u8]) -> Result<Self> {
-        let raw: RawManifest = super::folder::parse_json(FILE, json)?;
+        Self::resolve(Some(json), &|| Ok(None), &|| Ok(None))
+    }
+
+    /// Validates `undertone.json`, if there is one, and completes it by what else the folder says: the head that it
+    /// was saved with where the manifest lists none, and the pooling of sentence-transformers where it names none.
+    pub(crate) fn resolve(
+        json: Option<&[u8]>,
+        classifier: &dyn Fn() -> Result<Option<HeadSpec>>,
+        pooling: &dyn Fn() -> Result<Option<Pooling>>,
+    ) -> Result<Self> {
+        let raw: RawManifest = super::folder::parse_json(FILE, json.unwrap_or(br#"{"format": 1}"#))?;
         if raw.format != 1 {
             return Err(Error::new(ErrorKind::Unsupported, "model folder has a format that we do not know")
                 .with("file", FILE)
@@ -221,22 +233,69 @@ impl Manifest {
         if raw.max_tokens.is_some_and(|n| n < 3) {
             return Err(invalid("max_tokens", "is too small: two special tokens frame each text", "use 128"));
         }
-        check_heads(&raw.heads)?;
-        let sentiment = raw.sentiment.map(|sentiment| map_sentiment(&sentiment, &raw.heads)).transpose()?;
+        let (heads, found) = match raw.heads {
+            Some(heads) => (heads, false),
+            None => (classifier()?.into_iter().collect(), true),
+        };
+        check_heads(&heads)?;
+        let sentiment = match (&raw.sentiment, heads.first()) {
+            (Some(sentiment), _) => Some(sentiment.mapping().apply(&heads)?),
+            (None, Some(head)) if found && head.kind == HeadKind::Softmax => {
+                obvious_sides(&head.labels).map(|sides| SentimentMap { head: 0, sides })
+            }
+            _ => None,
+        };
+        let classifies = heads.iter().any(|head| head.input == HeadInput::Classifier);
+        let pooling = match raw.pooling {
+            Some(Pooling::Mean) if classifies => {
+                return Err(invalid(
+                    "pooling",
+                    "is mean, but the classifier reads the first token",
+                    "use cls, or leave it out",
+                ));
+            }
+            Some(pooling) => pooling,
+            None if classifies => Pooling::Cls,
+            None => pooling()?.unwrap_or_default(),
+        };
         Ok(Self {
             name: raw.name,
             normalizer,
-            pooling: raw.pooling,
+            pooling,
             max_tokens: raw.max_tokens,
             embedding: raw.embedding,
-            heads: raw.heads,
+            heads,
             sentiment,
         })
+    }
+
+    /// Maps labels as a configuration says. Returns whether that changed anything.
+    pub(crate) fn map_labels(&mut self, labels: &LabelMap) -> Result<bool> {
+        let mapped = Some(labels.apply(&self.heads, self.sentiment_head())?);
+        let changed = self.sentiment != mapped;
+        self.sentiment = mapped;
+        Ok(changed)
+    }
+}
+
+impl RawSentiment {
+    fn mapping(&self) -> Mapping<'_> {
+        Mapping {
+            section: "sentiment",
+            place: ("file", FILE),
+            head: &self.head,
+            negative: self.negative.as_slice(),
+            neutral: self.neutral.as_ref().map_or(&[], Labels::as_slice),
+            positive: self.positive.as_slice(),
+        }
     }
 }
 
 fn check_heads(heads: &[HeadSpec]) -> Result<()> {
     let mut names = HashSet::new();
+    if heads.iter().filter(|head| head.input == HeadInput::Classifier).count() > 1 {
+        return Err(invalid("heads", "read the classifier twice", "give one head the input classifier"));
+    }
     for (i, head) in heads.iter().enumerate() {
         let key = |field: &str| format!("heads[{i}].{field}");
         if head.name.is_empty() || !head.name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
@@ -264,62 +323,6 @@ fn check_heads(heads: &[HeadSpec]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn map_sentiment(raw: &RawSentiment, heads: &[HeadSpec]) -> Result<SentimentMap> {
-    let found = heads.iter().enumerate().find(|(_, head)| head.name == raw.head);
-    let Some((index, head)) = found else {
-        return Err(invalid("sentiment.head", format!("names no head: {}", raw.head), "name one of heads[].name"));
-    };
-    if head.kind != HeadKind::Softmax {
-        return Err(invalid(
-            "sentiment.head",
-            "is not a softmax head",
-            "polarity needs labels that exclude each other",
-        ));
-    }
-    let sides = [
-        (Side::Negative, "negative", Some(&raw.negative)),
-        (Side::Neutral, "neutral", raw.neutral.as_ref()),
-        (Side::Positive, "positive", Some(&raw.positive)),
-    ];
-    let mut mapped: Vec<Option<Side>> = vec![None; head.labels.len()];
-    for (side, key, labels) in sides {
-        for label in labels.map_or(&[][..], Labels::as_slice) {
-            let slot = head.labels.iter().position(|known| known == label).and_then(|at| mapped.get_mut(at));
-            match slot {
-                None => {
-                    return Err(invalid(
-                        format!("sentiment.{key}"),
-                        format!("names no label of the head: {label}"),
-                        "spell it as in labels",
-                    ));
-                }
-                Some(Some(_)) => {
-                    return Err(invalid(
-                        format!("sentiment.{key}"),
-                        format!("names a label twice: {label}"),
-                        "a label has one side",
-                    ));
-                }
-                Some(slot) => *slot = Some(side),
-            }
-        }
-    }
-    let sides: Option<Vec<Side>> = mapped.into_iter().collect();
-    let Some(sides) = sides else {
-        return Err(invalid(
-            "sentiment",
-            "leaves labels of the head without a side",
-            "map every label to negative, neutral or positive",
-        ));
-    };
-    for (side, key) in [(Side::Negative, "sentiment.negative"), (Side::Positive, "sentiment.positive")] {
-        if !sides.contains(&side) {
-            return Err(invalid(key, "lists no label", "polarity needs both sides"));
-        }
-    }
-    Ok(SentimentMap { head: index, sides })
 }
 
 fn invalid(key: impl Into<String>, what: impl Into<String>, help: &str) -> Error {

@@ -12,10 +12,14 @@
 //! any byte of any file of the model changes.
 
 mod choose;
+mod classification;
+mod companions;
 mod encoder;
+mod family;
 mod folder;
 mod forward;
 mod heads;
+mod labels;
 mod manifest;
 mod network;
 mod pack;
@@ -28,6 +32,7 @@ pub use folder::ModelFolder;
 pub use forward::{Arithmetic, Forward};
 #[cfg(test)]
 pub(crate) use heads::Verdict;
+pub use labels::LabelMap;
 pub use manifest::Manifest;
 pub use network::Network;
 pub(crate) use network::Outcome;

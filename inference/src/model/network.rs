@@ -66,7 +66,9 @@ impl Network {
             if let Some(file) = files.get(name) {
                 return Ok(Rc::clone(file));
             }
-            let file = Rc::new(Weights::read(folder.path(), name)?);
+            let weights =
+                if name == WEIGHTS { Weights::model(folder.path()) } else { Weights::read(folder.path(), name) };
+            let file = Rc::new(weights?);
             files.insert(name.to_owned(), Rc::clone(&file));
             Ok(file)
         };

@@ -28,5 +28,10 @@ pub(crate) fn revision(folder: &ModelFolder) -> Result<String> {
             }
         }
     }
+    // A mapping of the configuration's own gives another polarity, so it is another model to whoever compares scores.
+    if let Some(labels) = folder.remapped() {
+        let sides = [&labels.negative, &labels.neutral, &labels.positive];
+        hash.update(format!("labels{:?}{sides:?}", folder.manifest().sentiment_head()));
+    }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
