@@ -17,16 +17,20 @@ SHARED = Path(os.environ.get("UNDERTONE_SHARED_DATA") or ROOT.parent / "shared" 
 VAL = SHARED / "sentiment" / "val.tsv"
 # In percentage points: fp32 on another processor moves a post in a thousand across a border.
 TOLERANCE = 0.2
+# What a lower precision may lose.
+LOSS = 0.3
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not VAL.is_file(), reason=f"needs {VAL.name} of the shared data, which is not at {VAL.parent}; set UNDERTONE_SHARED_DATA")
-def test_macro_recall_is_what_the_card_says(tmp_path: Path):
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_macro_recall_is_what_the_card_says(tmp_path: Path, precision: str):
     posts = [each.partition("\t") for each in VAL.read_bytes().decode().removesuffix("\n").split("\n")]
     (tmp_path / "val.jsonl").write_bytes(
         b"".join(line({"id": str(number), "text": text}) + b"\n" for number, (_, _, text) in enumerate(posts))
     )
-    done = undertone("score", "--input", "val.jsonl", "--output", "scored.jsonl", cwd=tmp_path, timeout=280)
+    command = ["score", "--precision", precision, "--input", "val.jsonl", "--output", "scored.jsonl"]
+    done = undertone(*command, cwd=tmp_path, timeout=280)
     assert done.returncode == 0, done.stderr.decode()
     with (tmp_path / "scored.jsonl").open() as scored:
         assert [json.loads(each)["id"] for each in scored] == [str(number) for number in range(len(posts))]
@@ -36,4 +40,8 @@ def test_macro_recall_is_what_the_card_says(tmp_path: Path):
     measured = subprocess.run([*script, "--json"], capture_output=True, text=True, check=True)
     measures = json.loads(measured.stdout)
     assert measures["n"] == len(posts) and measures["errors"] == 0
-    assert abs(100 * measures["macro_recall"] - 100 * card["val"]["macro_recall"]) <= TOLERANCE
+    gained = 100 * measures["macro_recall"] - 100 * card["val"]["macro_recall"]
+    if precision == "fp32":
+        assert abs(gained) <= TOLERANCE
+    else:
+        assert gained >= -LOSS

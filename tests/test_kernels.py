@@ -1,0 +1,80 @@
+"""The CPU kernels through the binary: every set that this processor has, forced by name, scores as the reference does."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.process import undertone
+
+TEXTS = [
+    "best espresso of the year 😍",
+    "the night train was late again, awful",
+    "k",
+    "so the umbrella broke, the bus left, and my shoes are full of rain. wonderful. #monday",
+    "une soirée parfaite au bord du lac",
+    "long " * 400,
+    *(f"post number {n} about trains and {'rain ' * n}" for n in range(40)),
+]
+
+
+def available() -> list[str]:
+    flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[-1].split("\n", 1)[0].split()
+    sets = ["portable"]
+    if {"avx2", "fma"} <= set(flags):
+        sets.append("avx2")
+    if {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"} <= set(flags):
+        sets.append("avx512-vnni")
+        if "avx512_bf16" in flags:
+            sets.append("avx512-bf16")
+    return sets
+
+
+def scored(tmp_path: Path, kernels: str, precision: str) -> list[dict]:
+    lines = "".join(json.dumps({"id": str(number), "text": text}) + "\n" for number, text in enumerate(TEXTS))
+    environment = os.environ | {"UNDERTONE_KERNELS": kernels}
+    command = ["score", "--embed", "--precision", precision]
+    done = undertone(*command, cwd=tmp_path, stdin=lines.encode(), env=environment)
+    assert done.returncode == 0, done.stderr.decode()
+    return [json.loads(each) for each in done.stdout.splitlines()]
+
+
+def cosines(one: list[dict], other: list[dict]) -> np.ndarray:
+    left, right = (np.array([each["embedding"] for each in results]) for results in (one, other))
+    return (left * right).sum(1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)
+
+
+@pytest.mark.parametrize("precision,mean,probability", [("fp32", 0.999999, 1e-4), ("bf16", 0.9999, 0.02), ("int8", 0.998, 0.08)])
+@pytest.mark.parametrize("kernels", available())
+def test_each_set_scores_as_the_reference_does(tmp_path: Path, kernels: str, precision: str, mean: float, probability: float):
+    reference, results = scored(tmp_path, "libtorch", "fp32"), scored(tmp_path, kernels, precision)
+    assert {each["model"]["precision"] for each in results} == {precision}
+    assert cosines(reference, results).mean() >= mean
+    for want, got in zip(reference, results, strict=True):
+        assert got["tokens"] == want["tokens"] and got["truncated"] == want["truncated"]
+        for label, value in want["sentiment"]["probabilities"].items():
+            assert abs(got["sentiment"]["probabilities"][label] - value) <= probability, want["id"]
+
+
+def test_int8_is_the_same_on_every_set(tmp_path: Path):
+    results = {kernels: scored(tmp_path, kernels, "int8") for kernels in available()}
+    for kernels, each in results.items():
+        assert cosines(results["portable"], each).min() >= 0.9999, kernels
+
+
+def test_kernels_that_are_not_there_are_named(tmp_path: Path):
+    environment = os.environ | {"UNDERTONE_KERNELS": "avx1024"}
+    done = undertone("score", cwd=tmp_path, stdin=b"", env=environment)
+    assert done.returncode == 2
+    message = done.stderr.decode()
+    assert "avx1024" in message and "UNDERTONE_KERNELS" in message and "portable" in message
+
+
+def test_libtorch_runs_in_fp32_alone(tmp_path: Path):
+    environment = os.environ | {"UNDERTONE_KERNELS": "libtorch"}
+    done = undertone("score", "--precision", "int8", cwd=tmp_path, stdin=b"", env=environment)
+    assert done.returncode == 2 and "--precision" in done.stderr.decode()
