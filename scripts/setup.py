@@ -37,8 +37,8 @@ CUDA_STAND_INS = (
     "libcublas.so.13", "libcublasLt.so.13", "libcudnn.so.9", "libcufft.so.12", "libcufile.so.0", "libcurand.so.10",
     "libcusparse.so.12", "libcusparseLt.so.0", "libnccl.so.2", "libnvshmem_host.so.3",
 )  # fmt: skip
-# What the tests never touch: headers, protoc, CUDA's linear algebra.
-TORCH_UNUSED = ("include", "bin", "lib/libtorch_cuda_linalg.so")
+# What the tests never touch: headers, and CUDA's linear algebra.
+TORCH_UNUSED = ("include", "lib/libtorch_cuda_linalg.so")
 # The CPythons that scripts/locks/libtorch.txt has a wheel for.
 TORCH_PYTHONS = [(3, minor) for minor in range(10, 15)]
 

@@ -187,7 +187,7 @@ FAULTS = {
     "regression": (lambda m: families.edit(m, "config.json", id2label={"0": "score"}), ("config.json", "id2label", "regression")),
     "one label more": (
         lambda m: families.edit(m, "config.json", id2label={str(i): f"l{i}" for i in range(4)}),
-        ("classifier.weight", "[3, 64]", "[4, 64]", "model-0000"),
+        ("classifier.weight", "[3, 64]", "[4, 64]", "model-000"),
     ),
     "a key is missing": (lambda m: families.edit(m, "config.json", hidden_size=None), ("config.json", "hidden_size")),
     "wider than the weights": (lambda m: families.edit(m, "config.json", intermediate_size=161), ("intermediate.dense.weight", "[160, 64]", "[161, 64]")),
