@@ -60,7 +60,7 @@ mod scored;
 mod telemetry;
 pub mod tokenize;
 
-pub use device::{Device, Precision};
+pub use device::{Device, Precision, use_libtorch_cuda};
 pub use engine::{Engine, EngineConfig, EngineStats, LaneStats, Request};
 pub use info::{HeadInfo, HeadKind, ModelInfo};
 pub use lane::Lane;
