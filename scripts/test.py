@@ -36,7 +36,7 @@ STEPS = [
     Step("build", ["cargo", "build", *CARGO, "--all-targets"]),
     Step("rust", ["cargo", "test", *CARGO], counts="cargo"),
     Step("clippy", ["cargo", "clippy", *CARGO, "--all-targets", "--", "-D", "warnings"]),
-    Step("python", [PYTHON, "-m", "pytest", "models", "tests", "-q", "-rs", "--durations=10"], counts="pytest"),
+    Step("python", [PYTHON, "-m", "pytest", "models", "tests", "benches/gpu", "-q", "-rs", "--durations=10"], counts="pytest"),
 ]
 
 

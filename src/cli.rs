@@ -269,6 +269,21 @@ pub(crate) struct ModelArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelCommand {
+    /// The model folders in a folder, one line each: name, revision, arithmetic, heads
+    List {
+        /// Folder that holds model folders [default: the one that holds the shipped model]
+        dir: Option<PathBuf>,
+        #[command(flatten)]
+        compute: ComputeArgs,
+    },
+    /// Runs the texts of the folder's reference.json and says how far the results are from Python's in fp32; status 1 if
+    /// too far
+    Verify {
+        /// Model folder
+        dir: PathBuf,
+        #[command(flatten)]
+        compute: ComputeArgs,
+    },
     /// Name, revision, heads and labels of a model folder
     Show {
         /// Model folder [default: models/sentiment]

@@ -236,6 +236,54 @@ def test_model_show_says_what_a_folder_holds(tmp_path: Path):
     assert missing.returncode == 2 and "nowhere" in missing.stderr.decode()
 
 
+def test_models_are_listed_and_what_cannot_be_loaded_says_why(tmp_path: Path):
+    (tmp_path / "good").symlink_to(MODEL)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "config.json").write_text("{}")
+    (tmp_path / "notes").mkdir()
+    done = undertone("model", "list", tmp_path, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr.decode()
+    bad, good = done.stdout.decode().splitlines()
+    assert "undertone-sentiment" in good and "sentiment" in good and "cpu" in good
+    assert "bad" in bad and "config.json" in bad
+    assert undertone("model", "list", tmp_path / "nowhere", cwd=tmp_path).returncode == 2
+
+
+def test_verify_holds_the_model_to_its_reference(tmp_path: Path):
+    done = undertone("model", "verify", MODEL, "--precision", "fp32", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    assert "as it should be" in done.stdout.decode() and "fp32 on cpu" in done.stdout.decode()
+    for path in MODEL.iterdir():
+        if path.is_file() and path.name != "reference.json":
+            (tmp_path / path.name).symlink_to(path)
+    lacking = undertone("model", "verify", tmp_path, cwd=tmp_path)
+    assert lacking.returncode == 2 and "reference.json" in lacking.stderr.decode()
+    reference = json.loads((MODEL / "reference.json").read_text())
+    # Another text's results are not this one's.
+    first, second = reference["texts"][:2]
+    first["embedding"], second["embedding"] = second["embedding"], first["embedding"]
+    (tmp_path / "reference.json").write_text(json.dumps(reference))
+    wrong = undertone("model", "verify", tmp_path, cwd=tmp_path)
+    assert wrong.returncode == 1 and "outside" in wrong.stdout.decode()
+
+
+def test_cuda_without_a_gpu_names_what_is_missing(tmp_path: Path):
+    if Path("/proc/driver/nvidia/version").exists():
+        pytest.skip("this machine has an NVIDIA driver")
+    for command in (("score",), ("bench",), ("model", "show"), ("check",)):
+        done = undertone(*command, "--device", "cuda", cwd=tmp_path, timeout=60)
+        said = (done.stdout + done.stderr).decode()
+        assert done.returncode == 2, said
+        for word in ("--device", "cuda", "libcuda.so.1", "580"):
+            assert word in said, f"{command}: {word!r} is not in: {said}"
+    # `auto` takes the CPU and says why.
+    done = undertone("model", "show", cwd=tmp_path)
+    assert done.returncode == 0 and "cpu" in done.stdout.decode()
+    assert "libcuda.so.1" in done.stderr.decode()
+    refused = undertone("model", "show", "--device", "cpu", "--precision", "fp16", cwd=tmp_path)
+    assert refused.returncode == 2 and "--precision" in refused.stderr.decode() and "fp16" in refused.stderr.decode()
+
+
 def test_a_model_folder_that_lacks_a_file_says_which(tmp_path: Path):
     broken = tmp_path / "broken"
     broken.mkdir()

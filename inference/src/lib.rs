@@ -42,6 +42,16 @@
 //! (`Busy`), because a person is better served by a quick "no"; a full bulk lane makes its callers wait, which is
 //! how backpressure reaches the stream's source. No batch waits to be filled: a free worker takes what is there.
 //!
+//! # Devices and precisions
+//!
+//! `--device auto|cpu|cuda|cuda:N` says where, `--precision auto|fp32|bf16|fp16|int8` in which arithmetic; what cannot be
+//! had is refused by name, and `auto` logs what it chose and why. The binary is linked with no CUDA library: on a machine
+//! with NVIDIA's driver (580 or newer) it loads `libtorch_cuda.so` at run time, from beside its own libtorch or from where
+//! `UNDERTONE_LIBTORCH_CUDA` points (the `torch/lib` of a Python environment with torch 2.11.0). On CUDA the default is bf16,
+//! fp16 on GPUs older than Ampere; attention runs over packed tokens (flash attention, memory-efficient attention on
+//! older GPUs); each GPU has two workers with a stream each, so that copies overlap with arithmetic. Heads run on the CPU
+//! in fp32 everywhere. The CUDA path has not run on a GPU yet: everything up to the driver is tested.
+//!
 //! # Modules
 //!
 //! [`device`] names where a model runs and in which precision, [`model`] is the folder and the arithmetic, [`normalize`] and [`tokenize`] what comes before it, [`language`] tells
@@ -60,7 +70,7 @@ mod scored;
 mod telemetry;
 pub mod tokenize;
 
-pub use device::{Device, Precision};
+pub use device::{Device, Precision, use_libtorch_cuda};
 pub use engine::{Engine, EngineConfig, EngineStats, LaneStats, Request};
 pub use info::{HeadInfo, HeadKind, ModelInfo};
 pub use lane::Lane;

@@ -7,3 +7,4 @@ pub(crate) mod generate;
 pub(crate) mod model;
 mod output;
 pub(crate) mod score;
+mod verify;

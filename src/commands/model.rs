@@ -1,8 +1,8 @@
-//! `undertone model show`: what a model folder holds.
+//! `undertone model show`, `list` and `verify`: what a model folder holds, and whether it computes what it should.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use undertone_error::Result;
+use undertone_error::{Error, ErrorKind, Result};
 use undertone_inference::{Engine, EngineConfig};
 
 use super::output::Output;
@@ -11,8 +11,54 @@ use crate::cli::{ModelArgs, ModelCommand};
 use crate::config::model_folder;
 
 pub(crate) async fn model(args: ModelArgs) -> Result<Outcome> {
-    let ModelCommand::Show { dir, compute } = args.command;
-    let config = EngineConfig { workers: 1, ..compute.engine()? };
+    let one = |config| EngineConfig { workers: 1, ..config };
+    match args.command {
+        ModelCommand::Show { dir, compute } => show(dir, one(compute.engine()?)).await,
+        ModelCommand::List { dir, compute } => list(dir, one(compute.engine()?)).await,
+        ModelCommand::Verify { dir, compute } => super::verify::verify(&dir, one(compute.engine()?)).await,
+    }
+}
+
+/// Every folder with a `config.json` is a model folder. One that cannot be loaded has its error as its line.
+async fn list(dir: Option<PathBuf>, config: EngineConfig) -> Result<Outcome> {
+    let dir = match dir {
+        Some(dir) => dir,
+        None => model_folder(None)?.parent().map(Path::to_owned).unwrap_or_default(),
+    };
+    let failed = |e| {
+        let error =
+            Error::new(ErrorKind::NotFound, "cannot read folder of models").with("path", dir.display()).source(e);
+        error.help("name a folder that holds model folders")
+    };
+    let found: Vec<_> = std::fs::read_dir(&dir).and_then(Iterator::collect::<Result<_, _>>).map_err(failed)?;
+    let mut folders: Vec<_> = found.into_iter().map(|entry| entry.path()).collect();
+    folders.retain(|folder| folder.join("config.json").is_file());
+    folders.sort();
+    let mut output = Output::create(None)?;
+    let mut outcome = Outcome::Done;
+    for folder in folders {
+        let path = folder.display();
+        let line = match start_engine(&folder, config.clone()).await {
+            Ok(engine) => {
+                let info = engine.model().clone();
+                engine.shutdown().await;
+                let heads: Vec<_> = info.heads.iter().map(|head| head.name.as_str()).collect();
+                let heads = if heads.is_empty() { "none".to_owned() } else { heads.join(", ") };
+                let (name, revision) = (&info.name, info.short_revision());
+                format!("{path}: {name} ({revision}), {} on {}, heads: {heads}", info.precision, info.device)
+            }
+            Err(error) => {
+                outcome = Outcome::SomeFailed;
+                format!("{path}: {error}")
+            }
+        };
+        output.line(line.as_bytes())?;
+    }
+    output.finish()?;
+    Ok(outcome)
+}
+
+async fn show(dir: Option<String>, config: EngineConfig) -> Result<Outcome> {
     let dir = model_folder(dir.as_deref())?;
     let engine = start_engine(&dir, config).await?;
     let info = engine.model();
@@ -45,9 +91,6 @@ pub(crate) async fn start_engine(dir: &Path, config: EngineConfig) -> Result<Eng
     let dir = dir.to_owned();
     match tokio::task::spawn_blocking(move || Engine::start(&dir, config)).await {
         Ok(engine) => engine,
-        Err(panic) => {
-            Err(undertone_error::Error::new(undertone_error::ErrorKind::Internal, "loading the model panicked")
-                .source(panic))
-        }
+        Err(panic) => Err(Error::new(ErrorKind::Internal, "loading the model panicked").source(panic)),
     }
 }

@@ -14,7 +14,7 @@ pub(crate) use layers::Layers;
 use layers::Origins;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::Limits;
-use undertone_inference::{Device, EngineConfig, LabelMap, Precision};
+use undertone_inference::{Device, EngineConfig, LabelMap, Precision, use_libtorch_cuda};
 
 use self::raw::{Inference, RawConfig};
 
@@ -239,11 +239,18 @@ fn engine(raw: &Inference, origins: &Origins) -> Result<EngineConfig> {
     if raw.token_budget == 0 {
         return Err(wrong(origins, "inference.token_budget", &0, "at least 1; 512 is the default"));
     }
+    if raw.cuda_token_budget == 0 {
+        return Err(wrong(origins, "inference.cuda_token_budget", &0, "at least 1; 16384 is the default"));
+    }
+    if let Some(folder) = &raw.libtorch_cuda {
+        use_libtorch_cuda(PathBuf::from(folder));
+    }
     Ok(EngineConfig {
         device,
         precision,
         workers: raw.workers,
         token_budget: raw.token_budget,
+        cuda_token_budget: raw.cuda_token_budget,
         queue_tokens: raw.queue_tokens,
         ..EngineConfig::default()
     })

@@ -93,6 +93,9 @@ pub(super) struct Inference {
     /// 0: one a core.
     pub(super) workers: usize,
     pub(super) token_budget: usize,
+    pub(super) cuda_token_budget: usize,
+    /// The folder with libtorch_cuda.so; left out: beside libtorch_cpu.so, or as UNDERTONE_LIBTORCH_CUDA says.
+    pub(super) libtorch_cuda: Option<String>,
     pub(super) queue_tokens: usize,
 }
 
@@ -104,6 +107,8 @@ impl Default for Inference {
             precision: "auto".to_owned(),
             workers: engine.workers,
             token_budget: engine.token_budget,
+            cuda_token_budget: engine.cuda_token_budget,
+            libtorch_cuda: None,
             queue_tokens: engine.queue_tokens,
         }
     }

@@ -4,11 +4,20 @@
 //! [`Precision`] prints as what it is parsed from. Whether a machine can do what was asked is decided when the model is
 //! loaded, and refused by naming the flag, the value and what would be right.
 
+pub(crate) mod cuda;
+mod dynamic;
+mod elf;
+mod libraries;
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use undertone_error::{Error, ErrorKind, Result};
+
+pub(crate) use self::cuda::{AMPERE, Place, place};
+pub(crate) use self::dynamic::Gpu;
+pub use self::libraries::use_libtorch_cuda;
 
 /// Where a model runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

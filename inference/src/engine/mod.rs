@@ -31,6 +31,8 @@ pub struct EngineConfig {
     pub workers: usize,
     /// The most tokens in one forward pass. More does not make a CPU faster, but makes interactive texts wait longer.
     pub token_budget: usize,
+    /// The most tokens in one forward pass on a GPU, which is idle between small ones.
+    pub cuda_token_budget: usize,
     /// The room in each lane, in tokens as estimated from a text's length.
     pub queue_tokens: usize,
     /// A bulk text that has waited this long gets a turn of its own even if interactive texts never run out.
@@ -50,6 +52,7 @@ impl Default for EngineConfig {
             precision: Precision::Auto,
             workers: 0,
             token_budget: 512,
+            cuda_token_budget: 1 << 14,
             queue_tokens: 1 << 16,
             bulk_ageing: Duration::from_secs(1),
             max_text_bytes: 1 << 20,
@@ -191,10 +194,14 @@ impl Engine {
             hashing.join().map_err(|_| Error::new(ErrorKind::Internal, "hashing the model folder panicked"))??;
         let model = describe(&folder, &network, revision);
 
-        let workers = match config.workers {
-            0 => thread::available_parallelism().map_or(1, usize::from),
-            n => n,
+        let sizing = network.sizing();
+        let workers = match (config.workers, sizing.workers) {
+            (0, Some(n)) => n,
+            (0, None) => thread::available_parallelism().map_or(1, usize::from),
+            (n, _) => n,
         };
+        let token_budget = if sizing.gpu { config.cuda_token_budget } else { config.token_budget };
+        let config = EngineConfig { token_budget, ..config };
         let normalizer = folder.manifest().normalizer();
         let backends =
             (0..workers).map(|_| Core { normalizer, tokenizer: tokenizer.clone(), network: network.share() }).collect();
@@ -344,6 +351,7 @@ fn estimate_tokens(bytes: usize, max_tokens: usize) -> u32 {
 fn check(config: &EngineConfig) -> Result<()> {
     let sizes = [
         ("token_budget", config.token_budget),
+        ("cuda_token_budget", config.cuda_token_budget),
         ("queue_tokens", config.queue_tokens),
         ("max_text_bytes", config.max_text_bytes),
     ];

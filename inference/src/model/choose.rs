@@ -3,10 +3,11 @@
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_kernels::{Isa, Precision as kernels};
 
+use super::cuda::Cuda;
 use super::encoder::{Encoder, Native};
 use super::folder::ModelFolder;
 use super::forward::Forward;
-use crate::device::{Device, Precision};
+use crate::device::{Device, Place, Precision, place};
 
 /// Takes an encoder in fp32 on the CPU to where it is to run.
 ///
@@ -18,9 +19,9 @@ pub(crate) fn choose(
     device: Device,
     precision: Precision,
 ) -> Result<Box<dyn Forward>> {
-    match device {
-        Device::Auto | Device::Cpu => on_cpu(folder, encoder, precision),
-        Device::Cuda(_) => Err(refuse("--device", device, "cannot run on CUDA yet").help("give --device cpu")),
+    match place(device, precision)? {
+        Place::Cuda(gpus, precision) => Ok(Box::new(Cuda::new(&encoder, &gpus, precision)?)),
+        Place::Cpu(_) => on_cpu(folder, encoder, precision),
     }
 }
 

@@ -16,7 +16,10 @@ use super::torch_error;
 use super::weights::Weights;
 
 /// The result of one libtorch call.
-type Torch<T> = std::result::Result<T, tch::TchError>;
+pub(super) type Torch<T> = std::result::Result<T, tch::TchError>;
+
+/// What makes another tensor of a weight: the same on a device, or in a precision.
+pub(super) type Change<'a> = &'a dyn Fn(&Tensor) -> Torch<Tensor>;
 
 /// A fully connected layer: weight [out, in], bias [out].
 #[derive(Debug)]
@@ -38,6 +41,10 @@ impl Linear {
 
     fn share(&self) -> Self {
         Self { weight: self.weight.shallow_clone(), bias: self.bias.shallow_clone() }
+    }
+
+    fn map(&self, change: Change<'_>) -> Torch<Self> {
+        Ok(Self { weight: change(&self.weight)?, bias: change(&self.bias)? })
     }
 }
 
@@ -62,6 +69,10 @@ impl LayerNorm {
 
     fn share(&self) -> Self {
         Self { weight: self.weight.shallow_clone(), bias: self.bias.shallow_clone(), epsilon: self.epsilon }
+    }
+
+    fn map(&self, change: Change<'_>) -> Torch<Self> {
+        Ok(Self { weight: change(&self.weight)?, bias: change(&self.bias)?, epsilon: self.epsilon })
     }
 }
 
@@ -99,28 +110,11 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, groups: &[Group], heads: i64) -> Torch<Tensor> {
-        let attended = self.attend(&self.qkv.forward(x)?, groups, heads)?;
+    fn forward(&self, x: &Tensor, attend: Change<'_>) -> Torch<Tensor> {
+        let attended = attend(&self.qkv.forward(x)?)?;
         let x = self.attention_norm.forward(&self.attention_output.forward(&attended)?.f_add(x)?)?;
         let inner = self.intermediate.forward(&x)?.f_gelu("none")?;
         self.output_norm.forward(&self.output.forward(&inner)?.f_add(&x)?)
-    }
-
-    /// Attention within each sequence. `qkv` is [tokens, 3 * hidden]; so is the result, [tokens, hidden].
-    fn attend(&self, qkv: &Tensor, groups: &[Group], heads: i64) -> Torch<Tensor> {
-        let hidden = qkv.size().last().map_or(0, |width| width / 3);
-        let attend_group = |group: &Group| {
-            let split = qkv
-                .f_narrow(0, group.start, group.rows())?
-                .f_view([group.sequences, group.length, 3, heads, hidden / heads])?
-                .f_permute([2, 0, 3, 1, 4])?;
-            let (query, key, value) = (split.f_get(0)?, split.f_get(1)?, split.f_get(2)?);
-            Tensor::f_scaled_dot_product_attention(&query, &key, &value, None::<&Tensor>, 0.0, false, None, false)?
-                .f_transpose(1, 2)?
-                .f_reshape([group.rows(), hidden])
-        };
-        let rows = groups.iter().map(attend_group).collect::<Torch<Vec<_>>>()?;
-        Tensor::f_cat(&rows, 0)
     }
 
     fn share(&self) -> Self {
@@ -133,6 +127,35 @@ impl Layer {
             output_norm: self.output_norm.share(),
         }
     }
+
+    fn map(&self, change: Change<'_>) -> Torch<Self> {
+        Ok(Self {
+            qkv: self.qkv.map(change)?,
+            attention_output: self.attention_output.map(change)?,
+            attention_norm: self.attention_norm.map(change)?,
+            intermediate: self.intermediate.map(change)?,
+            output: self.output.map(change)?,
+            output_norm: self.output_norm.map(change)?,
+        })
+    }
+}
+
+/// Attention within each sequence, one call a group of equal length. `qkv` is [tokens, 3 * hidden], the result
+/// [tokens, hidden].
+pub(super) fn attend_groups(qkv: &Tensor, groups: &[Group], heads: i64) -> Torch<Tensor> {
+    let hidden = qkv.size().last().map_or(0, |width| width / 3);
+    let attend_group = |group: &Group| {
+        let split = qkv
+            .f_narrow(0, group.start, group.rows())?
+            .f_view([group.sequences, group.length, 3, heads, hidden / heads])?
+            .f_permute([2, 0, 3, 1, 4])?;
+        let (query, key, value) = (split.f_get(0)?, split.f_get(1)?, split.f_get(2)?);
+        Tensor::f_scaled_dot_product_attention(&query, &key, &value, None::<&Tensor>, 0.0, false, None, false)?
+            .f_transpose(1, 2)?
+            .f_reshape([group.rows(), hidden])
+    };
+    let rows = groups.iter().map(attend_group).collect::<Torch<Vec<_>>>()?;
+    Tensor::f_cat(&rows, 0)
 }
 
 /// An encoder of any of our families, with pooling. It is `Send`, not `Sync`: each worker takes its own [`Encoder::share`].
@@ -199,14 +222,44 @@ impl Encoder {
             );
         }
         let groups = batch.groups();
-        let words = self.words.f_index_select(0, &Tensor::f_from_slice(&batch.ids)?)?;
-        let positions = self.positions.f_index_select(0, &Tensor::f_from_slice(&batch.positions)?)?;
-        let mut x = self.norm.forward(&words.f_add(&positions)?)?;
-        for layer in &self.layers {
-            x = layer.forward(&x, &groups, self.attention_heads)?;
-        }
+        let (ids, positions) = (Tensor::f_from_slice(&batch.ids)?, Tensor::f_from_slice(&batch.positions)?);
+        let x = self.encode(&ids, &positions, &|qkv| attend_groups(qkv, &groups, self.attention_heads))?;
         let pooled = groups.iter().map(|group| self.pool(&x, group)).collect::<Torch<Vec<_>>>()?;
         Tensor::f_cat(&pooled, 0)?.f_index_select(0, &Tensor::f_from_slice(&batch.places)?)
+    }
+
+    /// Embeddings and layers, wherever the weights lie: [tokens, hidden]. `ids` and `positions` are [tokens]; `attend` takes
+    /// query, key and value, [tokens, 3 * hidden], to [tokens, hidden].
+    pub(super) fn encode(&self, ids: &Tensor, positions: &Tensor, attend: Change<'_>) -> Torch<Tensor> {
+        let (words, positions) = (self.words.f_index_select(0, ids)?, self.positions.f_index_select(0, positions)?);
+        let mut x = self.norm.forward(&words.f_add(&positions)?)?;
+        for layer in &self.layers {
+            x = layer.forward(&x, attend)?;
+        }
+        Ok(x)
+    }
+
+    /// The same encoder with every weight changed: on another device, or in another precision.
+    pub(super) fn map(&self, change: Change<'_>) -> Torch<Self> {
+        Ok(Self {
+            words: change(&self.words)?,
+            positions: change(&self.positions)?,
+            norm: self.norm.map(change)?,
+            layers: self.layers.iter().map(|layer| layer.map(change)).collect::<Torch<_>>()?,
+            attention_heads: self.attention_heads,
+            pooling: self.pooling,
+        })
+    }
+
+    /// How many heads the attention has, and how a sequence becomes one vector.
+    pub(super) fn form(&self) -> (i64, Pooling) {
+        (self.attention_heads, self.pooling)
+    }
+
+    /// How many words and how many positions there are embeddings for.
+    pub(super) fn limits(&self) -> (i64, i64) {
+        let rows = |table: &Tensor| table.size().first().copied().unwrap_or(0);
+        (rows(&self.words), rows(&self.positions))
     }
 
     /// One vector a sequence, from the sequence's own rows: [sequences of the group, hidden].

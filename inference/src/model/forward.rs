@@ -26,6 +26,20 @@ pub trait Forward: Debug + Send {
 
     /// In what arithmetic, where and by which kernels it runs.
     fn describe(&self) -> Arithmetic;
+
+    /// What an engine that runs this is best sized like, where nothing else was asked for.
+    fn sizing(&self) -> Sizing {
+        Sizing::default()
+    }
+}
+
+/// How an engine is sized for a way of running.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizing {
+    /// How many workers; `None` is one a core.
+    pub workers: Option<usize>,
+    /// Whether batches run on a GPU, which wants large ones.
+    pub gpu: bool,
 }
 
 /// How the numbers of a forward pass are made. People compare these, so they are names, not sentences.

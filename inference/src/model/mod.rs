@@ -14,6 +14,7 @@
 mod choose;
 mod classification;
 mod companions;
+mod cuda;
 mod encoder;
 mod family;
 mod folder;
@@ -29,7 +30,7 @@ mod weights;
 
 pub use encoder::Encoder;
 pub use folder::ModelFolder;
-pub use forward::{Arithmetic, Forward};
+pub use forward::{Arithmetic, Forward, Sizing};
 #[cfg(test)]
 pub(crate) use heads::Verdict;
 pub use labels::LabelMap;
@@ -45,10 +46,59 @@ use undertone_error::{Error, ErrorKind};
 /// libtorch reports every failure as text. Running out of memory is told apart, because trying again with less helps.
 pub(crate) fn torch_error(error: TchError) -> Error {
     let text = error.to_string();
-    let exhausted =
-        text.contains("not enough memory") || text.contains("can't allocate") || text.contains("out of memory");
-    let kind = if exhausted { ErrorKind::Exhausted } else { ErrorKind::Internal };
     // The C++ backtrace follows the first line and helps nobody.
     let first = text.lines().next().unwrap_or_default().to_owned();
-    Error::new(kind, "libtorch refused an operation").source(first)
+    match classify(&text) {
+        ErrorKind::Unavailable => Error::new(ErrorKind::Unavailable, "the GPU is lost")
+            .source(first)
+            .help("start undertone again; if it happens again, see nvidia-smi and the kernel's log for Xid messages"),
+        kind => Error::new(kind, "libtorch refused an operation").source(first),
+    }
+}
+
+/// What kind of failure libtorch's text tells of. Most errors of CUDA leave the device useless to the process.
+fn classify(text: &str) -> ErrorKind {
+    let says = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    let memory = [
+        "not enough memory",
+        "can't allocate",
+        "out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "CUDNN_STATUS_ALLOC_FAILED",
+        "cudaErrorMemoryAllocation",
+    ];
+    let lost =
+        ["CUDA error", "CUDA driver error", "CUBLAS_STATUS_", "CUDNN_STATUS_", "cudaError", "device-side assert"];
+    match () {
+        () if says(&memory) => ErrorKind::Exhausted,
+        () if says(&lost) => ErrorKind::Unavailable,
+        () => ErrorKind::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_a_lost_device_and_anything_else_are_told_apart() {
+        for (text, kind) in [
+            (
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB",
+                ErrorKind::Exhausted,
+            ),
+            ("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported", ErrorKind::Exhausted),
+            ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", ErrorKind::Exhausted),
+            ("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory", ErrorKind::Exhausted),
+            ("CUDA error: an illegal memory access was encountered", ErrorKind::Unavailable),
+            ("CUDA error: uncorrectable ECC error encountered", ErrorKind::Unavailable),
+            ("CUDA error: unspecified launch failure", ErrorKind::Unavailable),
+            ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`", ErrorKind::Unavailable),
+            ("index out of range in self", ErrorKind::Internal),
+        ] {
+            let error = torch_error(TchError::Torch(text.to_owned()));
+            assert_eq!(error.kind(), kind, "{text}");
+            assert!(error.to_string().contains(text.lines().next().unwrap()), "{error}");
+        }
+    }
 }

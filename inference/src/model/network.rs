@@ -10,7 +10,7 @@ use undertone_error::{Error, ErrorKind, Result};
 use super::choose::choose;
 use super::encoder::Encoder;
 use super::folder::{ModelFolder, WEIGHTS};
-use super::forward::{Arithmetic, Forward};
+use super::forward::{Arithmetic, Forward, Sizing};
 use super::heads::{Heads, Rows, Verdict};
 use super::pack::Packed;
 use super::torch_error;
@@ -107,6 +107,11 @@ impl Network {
     /// In what arithmetic, where and by which kernels the encoder runs.
     pub fn arithmetic(&self) -> Arithmetic {
         self.encoder.describe()
+    }
+
+    /// How an engine that runs it is best sized.
+    pub fn sizing(&self) -> Sizing {
+        self.encoder.sizing()
     }
 
     /// The width of an embedding.
