@@ -114,8 +114,15 @@ impl Workers {
         let mut alive = self.alive.clone();
         // An error means that the sender is gone, and with it every thread.
         let _ = alive.wait_for(|&n| n == 0).await;
+        self.join();
+    }
+
+    /// Blocks until all threads have ended, which they do once the queue is closed and empty.
+    pub(crate) fn join(&self) {
         let handles = std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner));
-        for handle in handles {
+        let this = thread::current().id();
+        // A worker that answers the last caller may be the one that drops the engine: it must not wait for itself.
+        for handle in handles.into_iter().filter(|handle| handle.thread().id() != this) {
             let _ = handle.join();
         }
     }

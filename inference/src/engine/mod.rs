@@ -100,8 +100,10 @@ pub struct EngineStats {
     pub tokens: u64,
 }
 
-/// A loaded model and the workers that run it. Cloning is cheap: all clones share one queue. When the last clone is
-/// dropped the workers end by themselves; [`Engine::shutdown`] waits for that.
+/// A loaded model and the workers that run it. Cloning is cheap: all clones share one queue.
+///
+/// Dropping the last clone drops what still waits, and blocks until the workers have ended: no longer than the forward
+/// passes in progress. [`Engine::shutdown`] scores what waits first, and does not block its thread while the workers do.
 #[derive(Clone, Debug)]
 pub struct Engine {
     inner: Arc<Inner>,
@@ -119,8 +121,12 @@ struct Inner {
 }
 
 impl Drop for Inner {
+    /// Ends the workers and waits for them. libtorch destructs its globals when the process exits, and a thread that is
+    /// still inside a forward pass then crashes. What waits has no callers any more, so it is dropped, not scored: this
+    /// takes as long as the forward passes in progress.
     fn drop(&mut self) {
-        self.queue.close();
+        self.queue.abandon();
+        self.workers.join();
     }
 }
 

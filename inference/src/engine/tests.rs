@@ -174,6 +174,24 @@ async fn shutdown_scores_what_waits_and_refuses_what_comes() {
 }
 
 #[tokio::test]
+async fn dropping_the_last_clone_joins_the_workers_and_scores_nothing_more() {
+    let (fake, engine, first) = held(EngineConfig::default()).await;
+    {
+        let mut left = pin!(engine.score_all(texts(&["one", "two"]), Lane::Bulk));
+        assert!(poll_once(left.as_mut()).is_pending());
+    }
+    first.abort();
+    let _ = first.await;
+    let dropping = tokio::task::spawn_blocking(move || drop(engine));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!dropping.is_finished(), "a worker is still inside a forward pass");
+    fake.gate.set_closed(false);
+    dropping.await.unwrap();
+    assert_eq!(Arc::strong_count(&fake.batches), 1, "a thread still has its backend");
+    assert_eq!(fake.batches.lock().unwrap().concat(), ["first"]);
+}
+
+#[tokio::test]
 async fn nobody_waits_for_workers_that_died() {
     let fake = Fake { dies_at_start: true, ..Fake::default() };
     let engine = engine(&fake, 2, EngineConfig { queue_tokens: 1, ..EngineConfig::default() });
