@@ -40,14 +40,15 @@ pub(crate) async fn bench(args: BenchArgs) -> Result<Outcome> {
     if args.seconds == 0 {
         return Err(Error::new(ErrorKind::InvalidConfig, "value of --seconds is 0").help("give at least 1"));
     }
-    let config = EngineConfig { workers: args.workers, ..EngineConfig::default() };
+    let config = EngineConfig { workers: args.workers, cache_bytes: 0, ..EngineConfig::default() };
     let engine = start_engine(&model_folder(args.model.as_deref())?, config).await?;
     let workers = engine.stats().workers;
     let time = Duration::from_secs(args.seconds);
 
     closed_loop(&engine, &texts, 64 * workers, time / 10).await?;
+    let model = engine.model();
     let report = Report {
-        model: engine.model(),
+        model: &model,
         processor: processor_name(),
         instruction_sets: instruction_sets(),
         workers,

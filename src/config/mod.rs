@@ -157,6 +157,9 @@ impl Config {
         if raw.inference.token_budget == 0 {
             return Err(fail("inference.token_budget", &0, "at least 1; 512 is the default"));
         }
+        if raw.inference.bulk_tokens == 0 {
+            return Err(fail("inference.bulk_tokens", &0, "at least 1; 128 is the default"));
+        }
         if !(raw.generator.rate > 0.0 && raw.generator.rate <= 1e6) {
             return Err(fail("generator.rate", &raw.generator.rate, "posts a second, more than 0 and at most 1000000"));
         }
@@ -206,7 +209,9 @@ impl Config {
             engine: EngineConfig {
                 workers: raw.inference.workers,
                 token_budget: raw.inference.token_budget,
+                bulk_tokens: raw.inference.bulk_tokens,
                 queue_tokens: raw.inference.queue_tokens,
+                cache_bytes: raw.inference.cache_bytes,
                 ..defaults
             },
             data: PathBuf::from(&raw.data.dir),

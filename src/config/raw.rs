@@ -46,7 +46,11 @@ pub(super) struct Inference {
     /// 0: one a core.
     pub(super) workers: usize,
     pub(super) token_budget: usize,
+    /// The budget of batches with bulk texts in them while interactive texts come.
+    pub(super) bulk_tokens: usize,
     pub(super) queue_tokens: usize,
+    /// The memory of the repeat cache; 0 switches it off.
+    pub(super) cache_bytes: usize,
 }
 
 impl Default for Inference {
@@ -57,7 +61,9 @@ impl Default for Inference {
             precision: "fp32".to_owned(),
             workers: engine.workers,
             token_budget: engine.token_budget,
+            bulk_tokens: engine.bulk_tokens,
             queue_tokens: engine.queue_tokens,
+            cache_bytes: engine.cache_bytes,
         }
     }
 }
