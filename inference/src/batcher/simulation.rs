@@ -25,6 +25,9 @@ struct Arrival {
     leaves: Option<u64>,
 }
 
+/// Where a caller's answer comes.
+type Receiver = oneshot::Receiver<Result<Scored>>;
+
 /// What becomes of a batch.
 #[derive(Clone, Copy, Debug)]
 enum End {
@@ -81,7 +84,7 @@ proptest! {
         let mut due = start;
         let mut pending: VecDeque<(Instant, Arrival)> =
             arrivals.iter().map(|a| { due += ms(a.delay); (due, a.clone()) }).collect();
-        let (mut callers, mut receivers): (Vec<Caller>, Vec<Option<oneshot::Receiver<Result<Scored>>>>) = Default::default();
+        let (mut callers, mut receivers): (Vec<Caller>, Vec<Option<Receiver>>) = Default::default();
         let mut answered = vec![0u32; arrivals.len()];
         let mut crew: Vec<(Instant, Busy, Budget)> = (0..workers).map(|_| (start, Busy::Idle, Budget::new(BUDGET))).collect();
         let mut ends = ends.into_iter().chain(std::iter::repeat(End::Good));

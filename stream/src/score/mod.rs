@@ -268,7 +268,7 @@ async fn score_chunk(
             Prepared::Malformed { event, error } => outcome::dead(&event, "parse", &error, 1, limit, now),
             Prepared::Tombstone { event, post } => outcome::tombstone(&event, *post, now),
             Prepared::Text { event, post, entities } => match verdicts.next() {
-                Some(Verdict::Scored(scores)) => outcome::scored(&event, *post, entities, scores, now),
+                Some(Verdict::Scored(scores)) => outcome::scored(&event, *post, entities, *scores, now),
                 Some(Verdict::Poison { error, attempts }) => {
                     outcome::dead(&event, "score", &error, attempts, limit, now)
                 }

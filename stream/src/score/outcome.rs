@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 use undertone_error::Error;
-use undertone_proto::v1::{DeadLetter, Entities, Model, Outcome, ScoredPost, outcome};
+use undertone_proto::v1::{DeadLetter, Entities, Outcome, ScoredPost, outcome};
 use undertone_proto::{Event, EventTime, LIVE_RUN, Post, identity};
 
 use super::scorer::Scores;
@@ -127,7 +127,7 @@ pub(super) fn dead(
 #[cfg(test)]
 mod tests {
     use undertone_error::ErrorKind;
-    use undertone_proto::v1::Origin;
+    use undertone_proto::v1::{Model, Origin};
 
     use super::*;
 
