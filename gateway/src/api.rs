@@ -215,7 +215,7 @@ impl Selection {
 
 impl ScoreResult {
     /// The scores of one text.
-    pub fn new(id: Option<Value>, scored: Scored, model: &ModelInfo, selection: &Selection) -> Self {
+    pub fn new(id: Option<Value>, scored: Scored, selection: &Selection) -> Self {
         let wanted = scored.heads.iter().filter(|scores| selection.wants(&scores.head));
         Self::Scored(Box::new(Scores {
             id,
@@ -226,7 +226,7 @@ impl ScoreResult {
             tokens: scored.tokens,
             truncated: scored.truncated,
             embedding: selection.embedding.then_some(scored.embedding),
-            model: ModelRef::from(model),
+            model: ModelRef::from(&*scored.model),
         }))
     }
 

@@ -102,7 +102,7 @@ impl GatewayBuilder {
 
     /// The gateway; nothing runs until it serves.
     pub fn build(self) -> Gateway {
-        let live = self.live.unwrap_or_else(|| Live::new(self.scorer.model()));
+        let live = self.live.unwrap_or_else(|| Live::new(&self.scorer.model()));
         Gateway {
             broadcast: Broadcast::new(live.clone(), LIVE_PERIOD, self.shutdown.clone()),
             calls: Arc::new(Semaphore::new(self.limits.calls_in_flight)),

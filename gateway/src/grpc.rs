@@ -148,12 +148,14 @@ async fn answer(
     for (index, item) in message.items.iter().enumerate() {
         check_id(&item.id, index)?;
     }
-    let selection = select(message.heads, message.embedding, model, "/heads")?;
+    let selection = select(message.heads, message.embedding, &model, "/heads")?;
     let (ids, texts): (Vec<_>, Vec<_>) = message.items.into_iter().map(|item| (item.id, item.text)).unzip();
     let count = texts.len();
     let outcomes = gateway.score_texts(texts, deadline).await;
     telemetry::texts("grpc", count, &outcomes);
-    let results = ids.into_iter().zip(outcomes?).map(|(id, outcome)| {
+    let outcomes = outcomes?;
+    let model = crate::scoring::model_of(&outcomes).unwrap_or(model);
+    let results = ids.into_iter().zip(outcomes).map(|(id, outcome)| {
         let outcome = match outcome {
             Ok(scored) => Outcome::Scores(scores(scored, &selection)),
             Err(problem) => {
@@ -162,7 +164,7 @@ async fn answer(
         };
         v1::ScoreResult { id, outcome: Some(outcome) }
     });
-    let response = ScoreResponse { results: results.collect(), model: Some(model_message(model)) };
+    let response = ScoreResponse { results: results.collect(), model: Some(model_message(&model)) };
     drop(admission);
     Ok(response)
 }

@@ -9,8 +9,8 @@ use undertone_inference::{Engine, ModelInfo, Request, Scored};
 /// Scores texts. Dropping the future of [`Scorer::score`] gives the text up.
 #[async_trait]
 pub trait Scorer: Send + Sync + 'static {
-    /// The model that runs.
-    fn model(&self) -> &ModelInfo;
+    /// The model that takes texts now; each [`Scored`] names the one that scored it.
+    fn model(&self) -> Arc<ModelInfo>;
 
     /// Scores one text.
     ///
@@ -22,7 +22,7 @@ pub trait Scorer: Send + Sync + 'static {
 
 #[async_trait]
 impl Scorer for Engine {
-    fn model(&self) -> &ModelInfo {
+    fn model(&self) -> Arc<ModelInfo> {
         Engine::model(self)
     }
 
@@ -33,7 +33,7 @@ impl Scorer for Engine {
 
 #[async_trait]
 impl<T: Scorer + ?Sized> Scorer for Arc<T> {
-    fn model(&self) -> &ModelInfo {
+    fn model(&self) -> Arc<ModelInfo> {
         T::model(self)
     }
 

@@ -4,6 +4,8 @@
 //! call that scored nothing because the server is full, late or draining says so with its status. Admission, limits,
 //! lanes and the verdict over a call's results are decided here, by functions that know nothing of either protocol.
 
+use std::sync::Arc;
+
 use futures::future::join_all;
 use tokio::{
     sync::{OwnedSemaphorePermit, TryAcquireError},
@@ -80,6 +82,11 @@ fn verdict(outcomes: Outcomes) -> Result<Outcomes, Problem> {
         Some(Err(problem)) if all_about_the_call => Err(problem.clone()),
         _ => Ok(outcomes),
     }
+}
+
+/// The model that scored the first text that was scored; while a model is replaced, others may have another.
+pub(crate) fn model_of(outcomes: &[Result<Scored, Problem>]) -> Option<Arc<ModelInfo>> {
+    outcomes.iter().find_map(|outcome| outcome.as_ref().ok()).map(|scored| Arc::clone(&scored.model))
 }
 
 /// The heads that a caller named, each once.

@@ -70,7 +70,8 @@ fn benches(c: &mut Criterion) {
     group.finish();
 
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let engine = Engine::start(&model(), EngineConfig::default()).expect("an engine");
+    let engine =
+        Engine::start(&model(), EngineConfig { cache_bytes: 0, ..EngineConfig::default() }).expect("an engine");
     let mut group = c.benchmark_group("engine");
     group.sample_size(10).measurement_time(Duration::from_secs(10));
     group.throughput(Throughput::Elements(texts.len() as u64));

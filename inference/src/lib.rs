@@ -42,6 +42,21 @@
 //! (`Busy`), because a person is better served by a quick "no"; a full bulk lane makes its callers wait, which is
 //! how backpressure reaches the stream's source. No batch waits to be filled: a free worker takes what is there.
 //!
+//! A forward pass cannot be interrupted, so an interactive text waits for the pass that is under way. While such texts
+//! come, batches with bulk texts in them are therefore small ([`EngineConfig::bulk_tokens`]); else they are full.
+//!
+//! # When something fails
+//!
+//! A batch that fails is halved until the culprit fails alone, and a known-good text, the canary, is run after each
+//! failure: if it passes, the text gets its error; if it fails too, the device is ill, its texts wait for another worker
+//! or for its restart, and no text is blamed. When memory runs out the worker's token budget halves, and grows back.
+//!
+//! # Reposts and new revisions
+//!
+//! The score of a clean text is kept for a while, so reposts cost no forward pass ([`EngineConfig::cache_bytes`]); a
+//! cache belongs to one loaded model. [`Engine::replace`] swaps the model for another revision while it serves; each
+//! [`Scored`] names the model that scored it.
+//!
 //! # Devices and precisions
 //!
 //! `--device auto|cpu|cuda|cuda:N` says where, `--precision auto|fp32|bf16|fp16|int8` in which arithmetic; what cannot be

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::HeadKind;
+use crate::{HeadKind, ModelInfo};
 
 /// What one head says about a text.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,8 @@ impl HeadScores {
 /// Everything that one forward pass says about a text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scored {
+    /// The model that scored: the one that really did, also while it is being replaced.
+    pub model: Arc<ModelInfo>,
     /// One entry a head, in the order of [`crate::ModelInfo::heads`].
     pub heads: Vec<HeadScores>,
     /// `negative`, `neutral` or `positive`; `None` if the model folder maps no labels to them.

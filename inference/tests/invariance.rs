@@ -65,8 +65,11 @@ fn an_empty_batch_gives_no_rows_and_a_bad_id_an_error() {
 #[tokio::test]
 async fn scores_through_the_engine_do_not_depend_on_company() {
     let folder = support::Tiny::new().write();
-    let engine =
-        Engine::start(folder.path(), EngineConfig { workers: 2, token_budget: 64, ..EngineConfig::default() }).unwrap();
+    let engine = Engine::start(
+        folder.path(),
+        EngineConfig { workers: 2, token_budget: 64, cache_bytes: 0, ..EngineConfig::default() },
+    )
+    .unwrap();
     let texts: Vec<String> = (1..61).map(|i| "abc de f ghijk ".repeat(i % 7) + &"z".repeat(i)).collect();
     let together = engine.score_all(texts.clone(), Lane::Bulk).await;
     for (text, together) in texts.into_iter().zip(together) {

@@ -68,7 +68,8 @@ async fn embeddings_and_tokens_equal_the_python_reference() {
     let folder = support::real_encoder(Some(json!({"format": 1, "max_tokens": reference.max_tokens})));
     let opened = ModelFolder::open(folder.path()).unwrap();
     let tokenizer = TextTokenizer::new(opened.tokenizer_json(), opened.max_tokens(), opened.vocabulary()).unwrap();
-    let engine = Engine::start(folder.path(), EngineConfig { precision: Precision::Fp32, ..EngineConfig::default() }).unwrap();
+    let engine =
+        Engine::start(folder.path(), EngineConfig { precision: Precision::Fp32, ..EngineConfig::default() }).unwrap();
     let texts: Vec<String> = reference.texts.iter().map(|entry| entry.text.clone()).collect();
     let scored = engine.score_all(texts, Lane::Bulk).await;
     for ((entry, expected), scored) in reference.texts.iter().zip(&expected).zip(scored) {
@@ -101,7 +102,8 @@ fn every_precision_stays_as_close_to_the_reference_as_is_promised() {
         let network = Network::load_on(&folder, Device::Cpu, precision).unwrap();
         let vectors = support::rows(&network.encoder().forward(&Packed::new(&ids)).unwrap());
         let cosines: Vec<f64> = vectors.iter().zip(&expected).map(|(one, other)| cosine(one, other)).collect();
-        let (average, lowest) = (cosines.iter().sum::<f64>() / cosines.len() as f64, cosines.iter().copied().fold(1.0, f64::min));
+        let (average, lowest) =
+            (cosines.iter().sum::<f64>() / cosines.len() as f64, cosines.iter().copied().fold(1.0, f64::min));
         assert!(average >= mean && lowest >= least, "{precision}: cosine {average} on average, {lowest} at least");
         // A rounding that did not happen would be a precision in name alone.
         assert!(precision == Precision::Fp32 || average < 0.999_999, "{precision} is fp32: cosine {average}");

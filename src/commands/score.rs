@@ -46,7 +46,7 @@ pub(crate) async fn score(args: ScoreArgs) -> Result<Outcome> {
     let dir = model_folder(args.model.as_deref())?;
     let engine = start_engine(&dir, config).await?;
     let selection = Selection { heads: args.heads.clone(), embedding: args.embed };
-    check_heads(engine.model(), &selection.heads)?;
+    check_heads(&engine.model(), &selection.heads)?;
     let mut output = Output::create(args.output.as_deref().map(Path::new))?;
 
     let progress = progress_bar(args.output.is_some());
@@ -151,7 +151,7 @@ async fn score_chunk(engine: Engine, chunk: Vec<Line>, selection: Selection) -> 
     let mut result = |line: Line| match line {
         Err((id, error)) => ScoreResult::failed(id, local_problem(&error)),
         Ok(item) => match scored.next() {
-            Some(Ok(scored)) => ScoreResult::new(item.id, scored, engine.model(), &selection),
+            Some(Ok(scored)) => ScoreResult::new(item.id, scored, &selection),
             Some(Err(error)) => ScoreResult::failed(item.id, local_problem(&error)),
             None => {
                 let error = Error::new(ErrorKind::Internal, "the engine answered too few texts");

@@ -239,6 +239,9 @@ fn engine(raw: &Inference, origins: &Origins) -> Result<EngineConfig> {
     if raw.token_budget == 0 {
         return Err(wrong(origins, "inference.token_budget", &0, "at least 1; 512 is the default"));
     }
+    if raw.bulk_tokens == 0 {
+        return Err(wrong(origins, "inference.bulk_tokens", &0, "at least 1; 128 is the default"));
+    }
     if raw.cuda_token_budget == 0 {
         return Err(wrong(origins, "inference.cuda_token_budget", &0, "at least 1; 16384 is the default"));
     }
@@ -251,7 +254,9 @@ fn engine(raw: &Inference, origins: &Origins) -> Result<EngineConfig> {
         workers: raw.workers,
         token_budget: raw.token_budget,
         cuda_token_budget: raw.cuda_token_budget,
+        bulk_tokens: raw.bulk_tokens,
         queue_tokens: raw.queue_tokens,
+        cache_bytes: raw.cache_bytes,
         ..EngineConfig::default()
     })
 }

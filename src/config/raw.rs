@@ -96,7 +96,11 @@ pub(super) struct Inference {
     pub(super) cuda_token_budget: usize,
     /// The folder with libtorch_cuda.so; left out: beside libtorch_cpu.so, or as UNDERTONE_LIBTORCH_CUDA says.
     pub(super) libtorch_cuda: Option<String>,
+    /// The budget of batches with bulk texts in them while interactive texts come.
+    pub(super) bulk_tokens: usize,
     pub(super) queue_tokens: usize,
+    /// The memory of the repeat cache; 0 switches it off.
+    pub(super) cache_bytes: usize,
 }
 
 impl Default for Inference {
@@ -109,7 +113,9 @@ impl Default for Inference {
             token_budget: engine.token_budget,
             cuda_token_budget: engine.cuda_token_budget,
             libtorch_cuda: None,
+            bulk_tokens: engine.bulk_tokens,
             queue_tokens: engine.queue_tokens,
+            cache_bytes: engine.cache_bytes,
         }
     }
 }

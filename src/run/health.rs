@@ -12,6 +12,9 @@ pub(super) fn engine_part(stats: &EngineStats) -> Part {
     if stats.workers == 0 {
         return Part::not_ready("engine", PartState::Failed, "no worker is alive; restart the process");
     }
+    if stats.ill >= stats.workers {
+        return Part::not_ready("engine", PartState::Failed, "every worker is restarting its device");
+    }
     if stats.oldest_batch_seconds > STUCK_SECONDS {
         let reason = format!("a batch has been running for {:.0} s", stats.oldest_batch_seconds);
         return Part::not_ready("engine", PartState::Failed, reason);
@@ -52,7 +55,9 @@ mod tests {
     fn a_dead_or_stuck_engine_is_not_ready() {
         let stats =
             |workers, oldest_batch_seconds| EngineStats { workers, oldest_batch_seconds, ..EngineStats::default() };
-        let cases = [(stats(2, 0.1), true), (stats(0, 0.0), false), (stats(2, 31.0), false)];
+        let ill = |ill| EngineStats { ill, ..stats(2, 0.0) };
+        let cases =
+            [(stats(2, 0.1), true), (stats(0, 0.0), false), (stats(2, 31.0), false), (ill(1), true), (ill(2), false)];
         for (stats, ready) in cases {
             assert_eq!(engine_part(&stats).state.is_ready(), ready, "{stats:?}");
         }

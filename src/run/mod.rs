@@ -46,7 +46,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
     let engine = start_engine(&config.model, config.engine.clone()).await?;
     let model = engine.model();
 
-    let live = Live::new(model);
+    let live = Live::new(&model);
+    signals::reload_on_hangup(engine.clone(), live.clone(), config.model.clone(), drain.clone())?;
     let stream = match data {
         Some(data) => Some(Stream::start(&config, data, &engine, &live).await?),
         None => None,

@@ -1,8 +1,13 @@
-//! Ctrl-C and SIGTERM: the first asks for a drain, the second ends the process at once.
+//! Ctrl-C and SIGTERM: the first asks for a drain, the second ends the process at once. SIGHUP loads the model folder
+//! again.
+
+use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use undertone_error::{Context, ErrorKind, Result};
+use undertone_error::{Context, Error, ErrorKind, Result};
+use undertone_gateway::Live;
+use undertone_inference::Engine;
 
 /// The status of a process that was told twice, as shells give it to one that a signal ended.
 const INTERRUPTED: u8 = 130;
@@ -30,4 +35,42 @@ pub(super) fn drain_on_signal() -> Result<CancellationToken> {
         crate::exit::now(INTERRUPTED);
     });
     Ok(token)
+}
+
+/// Replaces the model by what its folder holds then, whenever SIGHUP comes, until `drain`. No request is refused or lost for
+/// it; a folder that cannot be loaded leaves the model that runs.
+///
+/// # Errors
+/// [`ErrorKind::Exhausted`] if the process cannot listen for signals.
+pub(super) fn reload_on_hangup(engine: Engine, live: Live, dir: PathBuf, drain: CancellationToken) -> Result<()> {
+    let mut hangup = signal(SignalKind::hangup()).context(ErrorKind::Exhausted, "cannot listen for SIGHUP")?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = drain.cancelled() => return,
+                received = hangup.recv() => if received.is_none() { return },
+            }
+            tracing::info!(path = %dir.display(), "loading the model again");
+            let before = engine.model();
+            let (loading, path) = (engine.clone(), dir.clone());
+            let replaced = tokio::task::spawn_blocking(move || loading.replace(&path)).await;
+            let replaced = replaced.unwrap_or_else(|panic| {
+                Err(Error::new(ErrorKind::Internal, "loading the model panicked").source(panic))
+            });
+            match replaced {
+                Ok(model) if model.revision == before.revision => {
+                    tracing::info!(revision = model.short_revision(), "model folder holds what is served already");
+                }
+                Ok(model) => {
+                    live.set_model(&model);
+                    let (from, to) = (before.short_revision(), model.short_revision());
+                    tracing::info!(model = model.name, from, to, precision = model.precision, "model replaced");
+                }
+                Err(error) => {
+                    tracing::error!(%error, revision = before.short_revision(), "model not replaced, the old one serves on");
+                }
+            }
+        }
+    });
+    Ok(())
 }

@@ -11,8 +11,8 @@ use std::{env, fs};
 
 use tokio_util::sync::CancellationToken;
 use undertone_error::Result;
+use undertone_proto::v1::Outcome;
 use undertone_proto::v1::outcome::Kind;
-use undertone_proto::v1::{Model, Outcome};
 use undertone_stream::data::DataFolder;
 use undertone_stream::dead::{self, DeadLetterFile};
 use undertone_stream::input::InputLog;
@@ -28,10 +28,6 @@ const MALFORMED: i64 = 7;
 struct Upper;
 
 impl Scorer for Upper {
-    fn model(&self) -> Model {
-        Model::default()
-    }
-
     async fn score_all(&self, texts: Vec<String>) -> Vec<Result<Scores>> {
         texts.iter().map(|text| Ok(Scores { clean_text: text.to_uppercase(), ..Scores::default() })).collect()
     }

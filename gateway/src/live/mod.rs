@@ -50,6 +50,11 @@ impl Live {
         Self { state: Arc::new(Mutex::new(state)), clock: Arc::new(clock) }
     }
 
+    /// Shows another model from now on.
+    pub fn set_model(&self, model: &ModelInfo) {
+        self.state().set_model(ModelRef::from(model));
+    }
+
     /// Counts events that were taken in.
     pub fn observe_events(&self, count: u64) {
         self.state().events(count);

@@ -48,6 +48,10 @@ impl State {
         }
     }
 
+    pub(crate) fn set_model(&mut self, model: ModelRef) {
+        self.model = model;
+    }
+
     pub(crate) fn events(&mut self, count: u64) {
         self.totals.events += count;
     }

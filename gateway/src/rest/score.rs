@@ -81,21 +81,23 @@ pub(super) async fn score(
     let asked = body::parse(&body)?;
     drop(body);
     let model = gateway.scorer.model();
-    let selection = select(asked.heads, asked.embedding, model, "/heads")?;
+    let selection = select(asked.heads, asked.embedding, &model, "/heads")?;
 
     let texts = asked.texts.len();
     let outcomes = gateway.score_texts(asked.texts, deadline).await;
     telemetry::texts("rest", texts, &outcomes);
+    let outcomes = outcomes?;
+    let model = crate::scoring::model_of(&outcomes).unwrap_or(model);
     let mut results = Vec::with_capacity(texts);
-    for (id, outcome) in asked.ids.into_iter().zip(outcomes?) {
+    for (id, outcome) in asked.ids.into_iter().zip(outcomes) {
         results.push(match outcome {
-            Ok(scored) => ScoreResult::new(id, scored, model, &selection),
+            Ok(scored) => ScoreResult::new(id, scored, &selection),
             Err(problem) if asked.single => return Err(problem),
             Err(problem) => ScoreResult::failed(id, problem),
         });
     }
     drop(admission);
-    Ok(Json(ScoreResponse { model: ModelRef::from(model), results }))
+    Ok(Json(ScoreResponse { model: ModelRef::from(&*model), results }))
 }
 
 /// What the models that are served can say
@@ -107,5 +109,5 @@ pub(super) async fn score(
     responses((status = 200, description = "the models, their heads and their limits", body = crate::api::Models))
 )]
 pub(super) async fn models(State(gateway): State<Gateway>) -> Json<crate::api::Models> {
-    Json(crate::api::Models { models: vec![Model::from(gateway.scorer.model())] })
+    Json(crate::api::Models { models: vec![Model::from(&*gateway.scorer.model())] })
 }

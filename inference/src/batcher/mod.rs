@@ -14,14 +14,30 @@
 //!
 //! Guarantees: every accepted text is answered exactly once or its caller has gone; texts of a lane are run in the order
 //! in which they came; a text whose deadline has passed or whose caller has gone costs no forward pass; a failing text
-//! fails alone, because a failed batch is halved until the culprit is found; if a worker dies, nobody waits for ever.
+//! fails alone, because a failed batch is halved until the culprit is found; a text is blamed only after a known-good text
+//! (the canary) has passed where it failed; the texts of an ill device go back to the front of their lanes while its worker
+//! restarts it; if no worker is left, callers are told so, and nobody waits for ever.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `plan` | which texts make the next batch, and what a free worker does: pure |
+//! | `faults` | what a failed batch means, how the token budget and the pauses follow: pure |
+//! | `state` | what waits, in which order: no lock, no clock |
+//! | `queue` | the lock around it |
+//! | `worker` | the threads, the canary, restarts |
+//! | `cache` | scores of texts that were scored before |
 
+mod cache;
 #[cfg(test)]
 pub(crate) mod fake;
+mod faults;
 mod plan;
 mod queue;
+mod state;
 mod worker;
 
+pub(crate) use faults::RecoveryRules;
 pub(crate) use plan::Rules;
-pub(crate) use queue::{Queue, Ticket, closed, expired};
-pub(crate) use worker::{Backend, Prepared, Workers};
+pub(crate) use queue::{Queue, expired};
+pub(crate) use state::{Closed, Ticket};
+pub(crate) use worker::{Backend, Counters, Normalized, Prepared, Shared, Workers};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::Lane;
 
 /// How many batches in a row may leave out a bulk text that has waited long enough.
-const MAX_PASSED_OVER: u32 = 3;
+pub(crate) const MAX_PASSED_OVER: u32 = 3;
 
 /// The part of a batch that aged bulk texts may take ahead of interactive ones: a quarter.
 const AGED_SHARE: usize = 4;
@@ -22,6 +22,8 @@ pub(crate) trait Waiting {
     fn deadline(&self) -> Option<Instant>;
     /// Whether its caller has gone.
     fn abandoned(&self) -> bool;
+    /// Whether nothing may run beside it: it was there more than once when a device fell ill.
+    fn suspect(&self) -> bool;
 }
 
 /// What a decision looks at: the ready texts of both lanes, oldest first.
@@ -31,6 +33,10 @@ pub(crate) struct QueueView<'a, W> {
     pub(crate) bulk: &'a VecDeque<W>,
     /// How many batches in a row ran nothing of the bulk lane although something waited there.
     pub(crate) passed_over: u32,
+    /// When an interactive text was last submitted.
+    pub(crate) last_interactive: Option<Instant>,
+    /// The most tokens that the asking worker has memory for; at most [`Rules::token_budget`].
+    pub(crate) budget: usize,
 }
 
 /// The limits that decisions keep.
@@ -38,6 +44,10 @@ pub(crate) struct QueueView<'a, W> {
 pub(crate) struct Rules {
     /// The most tokens in a batch; a single text with more runs alone.
     pub(crate) token_budget: usize,
+    /// The most tokens in a batch with bulk texts in it, while interactive texts may come at any moment.
+    pub(crate) bulk_tokens: usize,
+    /// For so long after an interactive text another one is expected.
+    pub(crate) interactive_window: Duration,
     /// After this time a bulk text may go ahead of interactive ones.
     pub(crate) bulk_ageing: Duration,
 }
@@ -60,6 +70,8 @@ pub(crate) struct Batch {
     pub(crate) bulk: Vec<Fate>,
     /// The tokens of the texts that run.
     pub(crate) tokens: usize,
+    /// Whether the batch is a single text that nothing may run beside.
+    pub(crate) suspect: bool,
 }
 
 /// The fate of a text, looked at now.
@@ -73,32 +85,46 @@ pub(crate) fn fate(abandoned: bool, deadline: Option<Instant>, now: Instant) -> 
     }
 }
 
+/// The most tokens that a batch may have with bulk texts in it. A forward pass cannot be interrupted, so what bulk adds to
+/// one is what the next interactive text waits for: while such texts come, bulk runs in small batches, else in full ones.
+pub(crate) fn bulk_limit(last_interactive: Option<Instant>, now: Instant, rules: &Rules) -> usize {
+    let expected = last_interactive.is_some_and(|last| now.saturating_duration_since(last) < rules.interactive_window);
+    if expected { rules.bulk_tokens.min(rules.token_budget) } else { rules.token_budget }
+}
+
 /// Chooses a batch. Interactive texts first, then bulk with the tokens that are left; but when the oldest bulk text has
 /// aged and was passed over [`MAX_PASSED_OVER`] times, bulk takes its share (at least one text) ahead of the others.
 pub(crate) fn plan<W: Waiting>(view: &QueueView<'_, W>, now: Instant, rules: &Rules) -> Batch {
     let mut batch = Batch::default();
+    let budget = view.budget.min(rules.token_budget);
+    let bulk_limit = bulk_limit(view.last_interactive, now, rules).min(budget);
     let aged =
         view.bulk.front().is_some_and(|oldest| now.saturating_duration_since(oldest.submitted()) >= rules.bulk_ageing);
     if aged && view.passed_over >= MAX_PASSED_OVER {
-        let share = rules.token_budget / AGED_SHARE;
-        take(view.bulk, &mut batch.bulk, &mut batch.tokens, share, now);
+        take(view.bulk, Lane::Bulk, &mut batch, bulk_limit.min(budget / AGED_SHARE), now);
     }
-    take(view.interactive, &mut batch.interactive, &mut batch.tokens, rules.token_budget, now);
-    take(view.bulk, &mut batch.bulk, &mut batch.tokens, rules.token_budget, now);
+    take(view.interactive, Lane::Interactive, &mut batch, budget, now);
+    take(view.bulk, Lane::Bulk, &mut batch, bulk_limit, now);
     batch
 }
 
 /// Takes texts from the front of a lane until the batch would have more than `limit` tokens. The first text of a batch
 /// is taken even if it has more: it would never fit.
-fn take<W: Waiting>(lane: &VecDeque<W>, fates: &mut Vec<Fate>, tokens: &mut usize, limit: usize, now: Instant) {
-    for item in lane.iter().skip(fates.len()) {
+fn take<W: Waiting>(waiting: &VecDeque<W>, lane: Lane, batch: &mut Batch, limit: usize, now: Instant) {
+    let Batch { interactive, bulk, tokens, suspect } = batch;
+    let fates = match lane {
+        Lane::Interactive => interactive,
+        Lane::Bulk => bulk,
+    };
+    for item in waiting.iter().skip(fates.len()) {
         let fate = fate(item.abandoned(), item.deadline(), now);
         if fate == Fate::Run {
             let with = *tokens + item.tokens();
-            if with > limit && *tokens > 0 {
+            if *tokens > 0 && (with > limit || *suspect || item.suspect()) {
                 return;
             }
             *tokens = with;
+            *suspect = item.suspect();
         }
         fates.push(fate);
     }
@@ -113,8 +139,12 @@ pub(crate) struct Load {
     pub(crate) raw_bulk: usize,
     /// Texts that are ready, of both lanes.
     pub(crate) ready: usize,
+    /// Tokens of interactive texts that are ready.
+    pub(crate) ready_interactive_tokens: usize,
     /// Tokens of bulk texts that are ready.
     pub(crate) ready_bulk_tokens: usize,
+    /// As in [`QueueView`].
+    pub(crate) passed_over: u32,
     /// Whether the queue takes no more texts.
     pub(crate) closed: bool,
 }
@@ -132,12 +162,14 @@ pub(crate) enum Step {
     Stop,
 }
 
-/// Interactive texts are prepared at once, bulk texts only as far as the next batch can hold them; then a batch runs.
-/// Both lanes hold a bounded number of texts, so preparing ends and batches run.
+/// Texts of either lane are prepared only as far as the next batch can hold them. An interactive text that is ready runs
+/// at once, without waiting for bulk texts to be prepared for the rest of its batch, unless those were passed over before.
 pub(crate) fn step(load: &Load, rules: &Rules) -> Step {
-    if load.raw_interactive > 0 {
+    let bulk_runs_dry = load.raw_bulk > 0 && load.ready_bulk_tokens < rules.token_budget;
+    let bulk_may_go = load.ready_interactive_tokens == 0 || load.passed_over >= MAX_PASSED_OVER;
+    if load.raw_interactive > 0 && load.ready_interactive_tokens < rules.token_budget {
         Step::Prepare(Lane::Interactive)
-    } else if load.raw_bulk > 0 && load.ready_bulk_tokens < rules.token_budget {
+    } else if bulk_runs_dry && bulk_may_go {
         Step::Prepare(Lane::Bulk)
     } else if load.ready > 0 {
         Step::Run

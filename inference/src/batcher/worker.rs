@@ -1,30 +1,47 @@
-//! Worker threads: they take work from the queue until it is closed and empty. A worker survives a panic of the model;
-//! if a worker thread ends all the same and is the last one, the queue is abandoned so that no caller waits for ever.
+//! Worker threads: they take work from the queue until it is closed and empty.
+//!
+//! Each begins by running the canary, a known-good text, which warms the model up and shows that it works. A worker survives
+//! a panic of the model, and restarts a device that fell ill. One that cannot is given up; if it is the last one, the queue
+//! is abandoned, so that no caller waits for ever.
 
+mod attend;
 mod progress;
 
-use std::any::Any;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use tokio::sync::watch;
-use undertone_error::{Context, Error, ErrorKind, Result};
+use undertone_error::{Context, ErrorKind, Result};
 
+use self::attend::{Ill, surviving};
 use self::progress::Progress;
-use super::queue::{Queue, Queued, Work};
+use super::cache::Cache;
+use super::faults::{Budget, Illness, RecoveryRules};
+use super::queue::Queue;
+use super::state::{Queued, Work};
 use crate::model::Outcome;
 use crate::tokenize::Tokens;
-use crate::{Scored, telemetry};
+use crate::{ModelInfo, telemetry};
+
+/// Any model scores this; if it does not, the device is ill, not the text.
+const CANARY: &str = "The coffee here is good today.";
+
+/// A text as the model's normaliser leaves it.
+#[derive(Clone, Debug)]
+pub(crate) struct Normalized {
+    pub(crate) clean_text: String,
+    pub(crate) language: Option<&'static str>,
+    /// Whether the raw text was longer than what is looked at.
+    pub(crate) cut: bool,
+}
 
 /// A text that is ready for a forward pass.
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
-    pub(crate) clean_text: String,
-    pub(crate) language: Option<&'static str>,
+    pub(crate) text: Normalized,
     pub(crate) tokens: Tokens,
 }
 
@@ -37,11 +54,21 @@ impl AsRef<[u32]> for Prepared {
 /// What a worker works with. Each worker owns one.
 pub(crate) trait Backend: Send + 'static {
     /// Called once in the worker's thread, before any other call.
-    fn enter(&self) {}
-    /// Normalises and tokenises a text.
-    fn prepare(&self, text: &str) -> Result<Prepared>;
-    /// Runs a batch: one result a text, in order; or an error of the whole batch.
+    fn enter(&mut self) -> Result<()> {
+        Ok(())
+    }
+    /// Normalises a text. Cheap: the repeat cache is asked before the text is tokenised.
+    fn normalize(&self, text: &str) -> Result<Normalized>;
+    /// Tokenises a normalised text. The same clean text always gives the same tokens.
+    fn tokenize(&self, text: &Normalized) -> Result<Tokens>;
+    /// Runs a batch: one result a text, in order; or an error of the whole batch. `Exhausted` says that there was not
+    /// enough memory, and that fewer tokens may fit.
     fn run(&self, batch: &[Prepared]) -> Result<Vec<Result<Outcome>>>;
+    /// Restarts what the batches run on, after the canary failed. The default has nothing to restart, which suits a
+    /// processor; the canary is run again in any case.
+    fn recover(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Counts since the start.
@@ -50,58 +77,107 @@ pub(crate) struct Counters {
     pub(crate) batches: AtomicU64,
     pub(crate) scored: AtomicU64,
     pub(crate) failed: AtomicU64,
+    pub(crate) dropped: AtomicU64,
     pub(crate) tokens: AtomicU64,
+    pub(crate) cache_hits: AtomicU64,
+    pub(crate) cache_misses: AtomicU64,
 }
 
 /// What a worker thread does.
 type Body = Box<dyn FnOnce() + Send>;
+
+/// What the workers of a model have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) model: Arc<ModelInfo>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) cache: Cache,
+    pub(crate) progress: Progress,
+    /// Workers that are trying to get well.
+    pub(crate) ill: AtomicUsize,
+    pub(crate) recovery: RecoveryRules,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        model: Arc<ModelInfo>,
+        counters: Arc<Counters>,
+        cache_bytes: usize,
+        workers: usize,
+        recovery: RecoveryRules,
+    ) -> Self {
+        let (cache, progress) = (Cache::new(cache_bytes), Progress::new(workers));
+        Self { model, counters, cache, progress, ill: AtomicUsize::new(0), recovery }
+    }
+}
 
 /// The worker threads of a queue.
 #[derive(Debug)]
 pub(crate) struct Workers {
     handles: Mutex<Vec<JoinHandle<()>>>,
     alive: watch::Receiver<usize>,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) progress: Arc<Progress>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Workers {
-    /// Starts one thread for each backend, or none: if one cannot be started, those before it have ended when the error
-    /// is returned, and the queue is closed.
+    /// Starts one thread for each backend, and returns when each has run the canary. Fails if none could; what fails for
+    /// some only is left to them to mend. After an error all threads have ended, and the queue is closed.
     ///
     /// # Errors
-    /// `Exhausted` if the system gives no thread.
-    pub(crate) fn start<B: Backend>(queue: &Arc<Queue>, backends: Vec<B>) -> Result<Self> {
-        Self::start_with(queue, backends, |name, body| thread::Builder::new().name(name).spawn(body))
+    /// `Exhausted` if the system gives no thread; what the canary failed with, if it failed everywhere.
+    pub(crate) fn start<B: Backend>(queue: &Arc<Queue>, shared: Arc<Shared>, backends: Vec<B>) -> Result<Self> {
+        Self::start_with(queue, shared, backends, |name, body| thread::Builder::new().name(name).spawn(body))
     }
 
     /// The same, with the threads from `spawn`, which is given a thread's name and body.
     fn start_with<B: Backend>(
         queue: &Arc<Queue>,
+        shared: Arc<Shared>,
         backends: Vec<B>,
         mut spawn: impl FnMut(String, Body) -> io::Result<JoinHandle<()>>,
     ) -> Result<Self> {
         let (alive, watch) = watch::channel(0);
-        let counters = Arc::new(Counters::default());
-        let progress = Arc::new(Progress::new(backends.len()));
-        let mut handles = Vec::new();
-        for (i, backend) in backends.into_iter().enumerate() {
+        let (report, reports) = mpsc::channel();
+        let workers = Self { handles: Mutex::default(), alive: watch, shared };
+        for (number, backend) in backends.into_iter().enumerate() {
             alive.send_modify(|n| *n += 1);
             let guard = Alive { alive: alive.clone(), queue: Arc::clone(queue) };
-            let (counters, progress) = (Arc::clone(&counters), Arc::clone(&progress));
-            let body = move || work(&guard.queue, &Worker { number: i, backend, counters, progress });
-            match spawn(format!("undertone-{i}"), Box::new(body)) {
-                Ok(handle) => handles.push(handle),
+            let (shared, report) = (Arc::clone(&workers.shared), report.clone());
+            let budget = Budget::new(queue.rules().token_budget);
+            let illness = Illness::default();
+            let worker = Worker { number, backend, canary: None, budget, illness, shared };
+            let body = move || worker.work(&guard.queue, report);
+            let spawned = spawn(format!("undertone-{number}"), Box::new(body))
+                .context(ErrorKind::Exhausted, "cannot start a worker thread");
+            match spawned {
+                Ok(handle) => workers.handles.lock().unwrap_or_else(PoisonError::into_inner).push(handle),
                 Err(error) => {
-                    queue.close();
-                    for handle in handles {
-                        let _ = handle.join();
-                    }
-                    return Err(error).context(ErrorKind::Exhausted, "cannot start a worker thread");
+                    queue.abandon();
+                    workers.join();
+                    return Err(error);
                 }
             }
         }
-        Ok(Self { handles: Mutex::new(handles), alive: watch, counters, progress })
+        drop(report);
+        let (mut well, mut ailment) = (0, None);
+        // A report that never comes is one of a thread that ended.
+        for report in reports {
+            match report {
+                Ok(()) => well += 1,
+                Err(error) => ailment = Some(error),
+            }
+        }
+        match ailment {
+            Some(error) if well == 0 => {
+                queue.abandon();
+                workers.join();
+                Err(match error.mend() {
+                    Some(_) => error,
+                    None => error.help("no worker could run a known-good text: look at the model, and at the device"),
+                })
+            }
+            _ => Ok(workers),
+        }
     }
 
     /// How many threads run.
@@ -114,8 +190,15 @@ impl Workers {
         let mut alive = self.alive.clone();
         // An error means that the sender is gone, and with it every thread.
         let _ = alive.wait_for(|&n| n == 0).await;
+        self.join();
+    }
+
+    /// Blocks until all threads have ended, which they do once the queue is closed and empty.
+    pub(crate) fn join(&self) {
         let handles = std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner));
-        for handle in handles {
+        let this = thread::current().id();
+        // A worker that answers the last caller may be the one that drops the engine: it must not wait for itself.
+        for handle in handles.into_iter().filter(|handle| handle.thread().id() != this) {
             let _ = handle.join();
         }
     }
@@ -140,130 +223,159 @@ impl Drop for Alive {
     }
 }
 
-/// A worker's backend, and where it reports what it does.
+/// One worker: its backend, and how it has fared.
 struct Worker<B> {
     number: usize,
     backend: B,
-    counters: Arc<Counters>,
-    progress: Arc<Progress>,
+    canary: Option<Prepared>,
+    budget: Budget,
+    illness: Illness,
+    shared: Arc<Shared>,
 }
 
-fn work<B: Backend>(queue: &Queue, worker: &Worker<B>) {
-    worker.backend.enter();
-    loop {
-        match queue.next() {
-            Work::Prepare(items) => {
-                let busy = worker.progress.begin(worker.number);
-                let ready = items.into_iter().filter_map(|item| prepare(worker, item)).collect();
-                drop(busy);
-                queue.ready(ready);
+impl<B: Backend> Worker<B> {
+    fn work(mut self, queue: &Queue, report: mpsc::Sender<Result<()>>) {
+        telemetry::budget(self.number, self.budget.tokens());
+        let warm = self.warm_up();
+        let well = warm.is_ok();
+        let _ = report.send(warm);
+        // Whoever started this worker waits until the last report has come.
+        drop(report);
+        if !well && !self.recover(queue) {
+            return;
+        }
+        loop {
+            match queue.next(self.budget.tokens()) {
+                Work::Prepare(items) => {
+                    let shared = Arc::clone(&self.shared);
+                    let busy = shared.progress.begin(self.number);
+                    let ready = items.into_iter().filter_map(|item| self.prepare(item)).collect();
+                    drop(busy);
+                    queue.ready(ready);
+                }
+                Work::Run(items) => {
+                    if let Err(Ill { error, back }) = self.run(items) {
+                        let texts = back.len();
+                        tracing::error!(%error, texts, worker = self.number, "device is ill, its texts go back");
+                        queue.give_back(back);
+                        if !self.recover(queue) {
+                            return;
+                        }
+                    }
+                }
+                Work::Wait => {}
+                Work::Stop => return,
             }
-            Work::Run(items) => run(worker, items),
-            Work::Stop => return,
         }
     }
-}
 
-/// Prepares one text; a text that cannot be prepared is answered here.
-fn prepare<B: Backend>(worker: &Worker<B>, item: Queued<String>) -> Option<Queued<Prepared>> {
-    let started = Instant::now();
-    let result = surviving(|| worker.backend.prepare(&item.payload));
-    telemetry::stage("tokenize", started.elapsed());
-    match result {
-        Ok(prepared) => Some(item.with(prepared)),
-        Err(error) => {
-            worker.counters.failed.fetch_add(1, Ordering::Relaxed);
-            telemetry::items("failed", 1);
-            item.ticket.answer(Err(error));
-            None
+    /// Prepares the canary and runs it.
+    fn warm_up(&mut self) -> Result<()> {
+        surviving(|| self.backend.enter())?;
+        self.canary = match surviving(|| self.prepare_text(CANARY)) {
+            Ok(canary) => Some(canary),
+            Err(error) => {
+                tracing::warn!(%error, "model reads no known-good text: an ill device will pass for ill texts");
+                None
+            }
+        };
+        self.ask_canary()
+    }
+
+    /// Restarts the backend, with growing pauses, until the canary passes. False if there is nothing more to do here: the
+    /// attempts are used up, or the queue has ended.
+    fn recover(&mut self, queue: &Queue) -> bool {
+        let shared = Arc::clone(&self.shared);
+        shared.ill.fetch_add(1, Ordering::Relaxed);
+        let well = loop {
+            let Some(pause) = self.illness.pause(&shared.recovery) else {
+                tracing::error!(worker = self.number, "worker gave up: its device does not get well");
+                telemetry::recovery("gave_up");
+                break false;
+            };
+            if !queue.pause(pause) {
+                break false;
+            }
+            let attempt = surviving(|| self.backend.recover()).and_then(|()| match &self.canary {
+                Some(_) => self.ask_canary(),
+                None => self.warm_up(),
+            });
+            self.illness = self.illness.attempted(attempt.is_ok());
+            match attempt {
+                Ok(()) => {
+                    tracing::info!(worker = self.number, "device is well again");
+                    telemetry::recovery("recovered");
+                    break true;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, worker = self.number, "device is still ill");
+                    telemetry::recovery("failed");
+                }
+            }
+        };
+        shared.ill.fetch_sub(1, Ordering::Relaxed);
+        well
+    }
+
+    fn prepare_text(&self, text: &str) -> Result<Prepared> {
+        let text = self.backend.normalize(text)?;
+        let tokens = self.backend.tokenize(&text)?;
+        Ok(Prepared { text, tokens })
+    }
+
+    /// Prepares one text. One that cannot be prepared is answered here, and so is one whose score is known.
+    fn prepare(&self, item: Queued<String>) -> Option<Queued<Prepared>> {
+        let started = Instant::now();
+        let result = surviving(|| {
+            let text = self.backend.normalize(&item.payload)?;
+            if let Some(kept) = self.look_up(&text) {
+                return Ok(Found::Kept(text, kept));
+            }
+            let tokens = self.backend.tokenize(&text)?;
+            Ok(Found::New(Prepared { text, tokens }))
+        });
+        telemetry::stage("tokenize", started.elapsed());
+        let result = match result {
+            Ok(Found::New(prepared)) => return Some(item.with(prepared)),
+            Ok(Found::Kept(text, kept)) => Ok(self.assemble(text, kept.outcome.clone(), kept.tokens, kept.truncated)),
+            Err(error) => Err(error),
+        };
+        self.count(result.is_ok());
+        item.ticket.answer(result);
+        None
+    }
+
+    fn look_up(&self, text: &Normalized) -> Option<Arc<super::cache::Kept>> {
+        if !self.shared.cache.is_on() {
+            return None;
         }
-    }
-}
-
-fn run<B: Backend>(worker: &Worker<B>, items: Vec<Queued<Prepared>>) {
-    let counters = &worker.counters;
-    let (batch, tickets): (Vec<_>, Vec<_>) = items.into_iter().map(|item| (item.payload, item.ticket)).unzip();
-    let now = Instant::now();
-    for ticket in &tickets {
-        telemetry::stage("queue", now.saturating_duration_since(ticket.submitted));
-    }
-    let busy = worker.progress.begin(worker.number);
-    let results = run_halving(&worker.backend, &batch, counters);
-    // Over before the callers can know, so that an answered engine is seen to be idle.
-    drop(busy);
-    for ((prepared, ticket), result) in batch.into_iter().zip(tickets).zip(results) {
-        let (counter, outcome) =
-            if result.is_ok() { (&counters.scored, "scored") } else { (&counters.failed, "failed") };
+        let kept = self.shared.cache.get(&text.clean_text);
+        let counters = &self.shared.counters;
+        let counter = if kept.is_some() { &counters.cache_hits } else { &counters.cache_misses };
         counter.fetch_add(1, Ordering::Relaxed);
-        telemetry::items(outcome, 1);
-        ticket.answer(result.map(|outcome| assemble(prepared, outcome)));
+        telemetry::cache(kept.is_some());
+        kept
     }
 }
 
-/// Runs a batch. If it fails as a whole, its halves are run one after the other, down to single texts: the culprits fail
-/// alone and the others get their scores.
-fn run_halving<B: Backend>(backend: &B, batch: &[Prepared], counters: &Counters) -> Vec<Result<Outcome>> {
-    let tokens: usize = batch.iter().map(|item| item.tokens.ids.len()).sum();
-    counters.batches.fetch_add(1, Ordering::Relaxed);
-    counters.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
-    telemetry::batch(tokens);
-    let complete = |results: Vec<Result<Outcome>>| match results.len() == batch.len() {
-        true => Ok(results),
-        false => Err(Error::new(ErrorKind::Internal, "model answered for another number of texts than it was given")),
-    };
-    let error = match surviving(|| backend.run(batch)).and_then(complete) {
-        Ok(results) => return results,
-        Err(error) => error,
-    };
-    if batch.len() <= 1 {
-        return vec![Err(error)];
-    }
-    tracing::warn!(%error, texts = batch.len(), tokens, "batch failed, running its halves");
-    let (left, right) = batch.split_at(batch.len() / 2);
-    let mut results = run_halving(backend, left, counters);
-    results.extend(run_halving(backend, right, counters));
-    results
-}
-
-/// Turns a panic into an error: the worker goes on with the next text.
-fn surviving<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
-        Err(Error::new(ErrorKind::Internal, "model panicked").with("panic", panic_message(panic.as_ref())))
-    })
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let owned = panic.downcast_ref::<String>().map(String::as_str);
-    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown")
-}
-
-fn assemble(prepared: Prepared, outcome: Outcome) -> Scored {
-    let sentiment = outcome.verdict.sentiment;
-    Scored {
-        heads: outcome.verdict.heads,
-        sentiment: sentiment.map(|s| s.side.name().to_owned()),
-        polarity: sentiment.map(|s| s.polarity),
-        confidence: sentiment.map(|s| s.confidence),
-        embedding: outcome.embedding,
-        clean_text: prepared.clean_text,
-        language: prepared.language,
-        tokens: u32::try_from(prepared.tokens.ids.len()).unwrap_or(u32::MAX),
-        truncated: prepared.tokens.truncated,
-    }
+/// A text that was looked at.
+enum Found {
+    New(Prepared),
+    Kept(Normalized, Arc<super::cache::Kept>),
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
     use std::time::Duration;
 
-    use super::super::Rules;
-    use super::super::fake::Fake;
+    use super::super::fake::{Fake, info, rules};
     use super::*;
 
     #[test]
     fn a_start_that_fails_leaves_no_thread_behind() {
-        let queue = Arc::new(Queue::new(Rules { token_budget: 8, bulk_ageing: Duration::from_secs(1) }));
+        let counters = Arc::new(Counters::default());
+        let queue = Arc::new(Queue::new(rules(8), Arc::clone(&counters)));
+        let shared = Arc::new(Shared::new(Arc::new(info("0")), counters, 0, 4, RecoveryRules::default()));
         let fake = Fake::default();
         let (done, result) = mpsc::channel();
         let (theirs, backends) = (Arc::clone(&queue), vec![fake.clone(); 4]);
@@ -276,11 +388,22 @@ mod tests {
                     thread::Builder::new().name(name).spawn(body)
                 }
             };
-            let _ = done.send(Workers::start_with(&theirs, backends, spawn).map(drop));
+            let _ = done.send(Workers::start_with(&theirs, shared, backends, spawn).map(drop));
         });
         let result = result.recv_timeout(Duration::from_secs(10)).expect("the threads that were started must end");
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Exhausted);
         assert_eq!(Arc::strong_count(&fake.batches), 1, "a thread still has its backend");
-        assert!(matches!(queue.next(), Work::Stop), "nothing would work off what is put in");
+        assert!(matches!(queue.next(8), Work::Stop), "nothing would work off what is put in");
+    }
+
+    #[test]
+    fn a_start_fails_with_what_ails_every_worker() {
+        let counters = Arc::new(Counters::default());
+        let queue = Arc::new(Queue::new(rules(8), Arc::clone(&counters)));
+        let shared = Arc::new(Shared::new(Arc::new(info("0")), counters, 0, 2, RecoveryRules::default()));
+        let fake = Fake { dies_at_start: true, ..Fake::default() };
+        let error = Workers::start(&queue, shared, vec![fake.clone(); 2]).unwrap_err();
+        assert!(error.to_string().contains("this worker dies"), "{error}");
+        assert_eq!(Arc::strong_count(&fake.batches), 1, "a thread still has its backend");
     }
 }

@@ -1,24 +1,25 @@
 //! The engine: a loaded model behind the batcher.
 //!
 //! Guarantees: every call is answered, with a score or with an error that says what to do; a score does not depend on
-//! what else was sent at the same time; no text is scored twice; memory is bounded, because both lanes are.
+//! what else was sent at the same time; no text is answered twice; memory is bounded, because both lanes and the repeat
+//! cache are; the model can be replaced while it serves.
+
+mod core;
+mod generation;
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::Once;
 use std::sync::atomic::Ordering;
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::{Semaphore, TryAcquireError, oneshot};
 use undertone_error::{Error, ErrorKind, Result};
 
-use crate::batcher::{Backend, Prepared, Queue, Rules, Ticket, Workers, closed, expired};
-use crate::model::{Arithmetic, ModelFolder, Network, Outcome, revision};
-use crate::normalize::{Normalizer, is_blank};
-use crate::tokenize::TextTokenizer;
-use crate::{Device, HeadInfo, LabelMap, Lane, ModelInfo, Precision, Scored, language, telemetry};
+use self::core::Loaded;
+use self::generation::{Generation, check_successor};
+use crate::batcher::{Backend, Closed, Counters, RecoveryRules, Ticket, expired};
+use crate::{Device, LabelMap, Lane, ModelInfo, Precision, Scored, telemetry};
 
 /// How an engine is sized.
 #[derive(Clone, Debug)]
@@ -33,6 +34,14 @@ pub struct EngineConfig {
     pub token_budget: usize,
     /// The most tokens in one forward pass on a GPU, which is idle between small ones.
     pub cuda_token_budget: usize,
+    /// The same for forward passes with bulk texts in them, while interactive texts come: a pass cannot be interrupted, so
+    /// this is what an interactive text may have to wait for. Beyond [`EngineConfig::token_budget`] it changes nothing.
+    pub bulk_tokens: usize,
+    /// For so long after an interactive text the next one is expected, and [`EngineConfig::bulk_tokens`] holds.
+    pub interactive_window: Duration,
+    /// About the most memory in bytes for scores of texts that may be posted again; 0 switches the repeat cache off. A text
+    /// of a model with a 384-wide embedding and five heads takes some 2.5 kB. While a model is replaced there are two caches.
+    pub cache_bytes: usize,
     /// The room in each lane, in tokens as estimated from a text's length.
     pub queue_tokens: usize,
     /// A bulk text that has waited this long gets a turn of its own even if interactive texts never run out.
@@ -53,6 +62,9 @@ impl Default for EngineConfig {
             workers: 0,
             token_budget: 512,
             cuda_token_budget: 1 << 14,
+            bulk_tokens: 128,
+            interactive_window: Duration::from_secs(2),
+            cache_bytes: 32 << 20,
             queue_tokens: 1 << 16,
             bulk_ageing: Duration::from_secs(1),
             max_text_bytes: 1 << 20,
@@ -93,6 +105,8 @@ pub struct LaneStats {
 pub struct EngineStats {
     /// Worker threads that are alive.
     pub workers: usize,
+    /// Those of them that are restarting a device that fell ill.
+    pub ill: usize,
     /// For how many seconds the oldest work in progress (a forward pass, or the preparing of some texts) has been going
     /// on; 0 when all workers are idle. Work takes well under a second, so one that lasts for many means a stuck worker.
     pub oldest_batch_seconds: f64,
@@ -110,10 +124,18 @@ pub struct EngineStats {
     pub dropped: u64,
     /// Tokens that went through the encoder.
     pub tokens: u64,
+    /// Texts that were answered from the repeat cache; they count as scored too.
+    pub cache_hits: u64,
+    /// Texts that were looked for there in vain.
+    pub cache_misses: u64,
+    /// About the bytes that the repeat cache takes.
+    pub cache_bytes: usize,
 }
 
-/// A loaded model and the workers that run it. Cloning is cheap: all clones share one queue. When the last clone is
-/// dropped the workers end by themselves; [`Engine::shutdown`] waits for that.
+/// A loaded model and the workers that run it. Cloning is cheap: all clones share one queue.
+///
+/// Dropping the last clone drops what still waits, and blocks until the workers have ended: no longer than the forward
+/// passes in progress. [`Engine::shutdown`] scores what waits first, and does not block its thread while the workers do.
 #[derive(Clone, Debug)]
 pub struct Engine {
     inner: Arc<Inner>,
@@ -121,115 +143,125 @@ pub struct Engine {
 
 #[derive(Debug)]
 struct Inner {
-    model: ModelInfo,
     config: EngineConfig,
-    queue: Arc<Queue>,
-    workers: Workers,
+    recovery: RecoveryRules,
+    serving: RwLock<Serving>,
+    /// Held by the one replacement that may be under way.
+    replacing: Mutex<()>,
+    counters: Arc<Counters>,
     interactive: Arc<Semaphore>,
     bulk: Arc<Semaphore>,
     room: usize,
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.queue.close();
-    }
+/// Which model takes texts.
+#[derive(Debug)]
+struct Serving {
+    current: Arc<Generation>,
+    /// The model before it, while it works off what it has.
+    retired: Option<Arc<Generation>>,
+    closed: bool,
 }
 
-/// What a worker of the engine works with.
-struct Core {
-    normalizer: Normalizer,
-    tokenizer: TextTokenizer,
-    network: Network,
-}
-
-impl Backend for Core {
-    fn enter(&self) {
-        // One worker a core: a second thread inside a forward pass would only take the core of another worker.
-        tch::set_num_threads(1);
+impl Inner {
+    /// Nothing panics under this lock, so a poisoned one is as good as any.
+    fn serving(&self) -> RwLockReadGuard<'_, Serving> {
+        self.serving.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn prepare(&self, text: &str) -> Result<Prepared> {
-        let readable = self.tokenizer.readable(text);
-        let clean_text = self.normalizer.apply(readable);
-        if is_blank(&clean_text) {
-            return Err(Error::new(ErrorKind::InvalidInput, "text is empty")
-                .with("bytes", text.len())
-                .help("send a text that shows something"));
-        }
-        let mut tokens = self.tokenizer.encode(&clean_text)?;
-        if tokens.empty {
-            return Err(Error::new(ErrorKind::InvalidInput, "text has nothing that the model reads")
-                .with("bytes", text.len())
-                .help("send a text with words, numbers, punctuation or emoji"));
-        }
-        tokens.truncated |= readable.len() < text.len();
-        // The language is told from the text as it came: names of emoji are English in every language.
-        Ok(Prepared { language: language::detect(readable), tokens, clean_text })
-    }
-
-    fn run(&self, batch: &[Prepared]) -> Result<Vec<Result<Outcome>>> {
-        self.network.forward(batch)
+    fn serving_mut(&self) -> RwLockWriteGuard<'_, Serving> {
+        self.serving.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Engine {
-    /// Loads a model folder and starts the workers. Blocks for the time that it takes to read the weights (a fraction
-    /// of a second for a small model), so call it before serving or from a blocking thread.
+    /// Loads a model folder, starts the workers and lets each run a known-good text. Blocks for the time that it takes to
+    /// read the weights (a fraction of a second for a small model), so call it before serving or from a blocking thread.
     ///
     /// # Errors
-    /// `NotFound`, `InvalidConfig`, `Unsupported` or `Corrupt`, naming the file, the key and the mend.
+    /// `NotFound`, `InvalidConfig`, `Unsupported` or `Corrupt`, naming the file, the key and the mend; `Internal` if the
+    /// model fails on the known-good text.
     pub fn start(model_dir: &Path, config: EngineConfig) -> Result<Self> {
         check(&config)?;
         telemetry::describe();
-        single_interop_thread();
-        let folder = ModelFolder::open_with(model_dir, config.labels.as_ref())?;
-        let hashing = {
-            let folder = folder.clone();
-            thread::spawn(move || revision(&folder))
+        let Loaded { model, backends, gpu } = core::load(model_dir, &config)?;
+        let config = match gpu {
+            // A GPU is through with a full batch sooner than a core with a small one.
+            true => {
+                EngineConfig { token_budget: config.cuda_token_budget, bulk_tokens: config.cuda_token_budget, ..config }
+            }
+            false => config,
         };
-        let tokenizer = TextTokenizer::new(folder.tokenizer_json(), folder.max_tokens(), folder.vocabulary())?;
-        let network = Network::load_on(&folder, config.device, config.precision)?;
-        let revision =
-            hashing.join().map_err(|_| Error::new(ErrorKind::Internal, "hashing the model folder panicked"))??;
-        let model = describe(&folder, &network, revision);
-
-        let sizing = network.sizing();
-        let workers = match (config.workers, sizing.workers) {
-            (0, Some(n)) => n,
-            (0, None) => thread::available_parallelism().map_or(1, usize::from),
-            (n, _) => n,
-        };
-        let token_budget = if sizing.gpu { config.cuda_token_budget } else { config.token_budget };
-        let config = EngineConfig { token_budget, ..config };
-        let normalizer = folder.manifest().normalizer();
-        let backends =
-            (0..workers).map(|_| Core { normalizer, tokenizer: tokenizer.clone(), network: network.share() }).collect();
-        tracing::info!(
-            model = model.name,
-            revision = model.short_revision(),
-            precision = model.precision,
-            device = model.device,
-            kernels = model.kernels,
-            workers,
-            "model loaded"
-        );
-        telemetry::model(&model, true);
-        Self::with_backends(model, config, backends)
+        Self::with_backends(model, config, RecoveryRules::default(), backends)
     }
 
-    fn with_backends<B: Backend>(model: ModelInfo, config: EngineConfig, backends: Vec<B>) -> Result<Self> {
+    fn with_backends<B: Backend>(
+        model: ModelInfo,
+        config: EngineConfig,
+        recovery: RecoveryRules,
+        backends: Vec<B>,
+    ) -> Result<Self> {
         // Every text fits into an empty lane.
         let room = config.queue_tokens.clamp(model.max_tokens, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
-        let queue = Arc::new(Queue::new(Rules { token_budget: config.token_budget, bulk_ageing: config.bulk_ageing }));
-        let workers = Workers::start(&queue, backends)?;
+        let counters = Arc::new(Counters::default());
+        let current = Arc::new(Generation::start(model, &config, recovery, &counters, backends)?);
+        telemetry::model(&current.model, true);
+        let serving = RwLock::new(Serving { current, retired: None, closed: false });
         let (interactive, bulk) = (Arc::new(Semaphore::new(room)), Arc::new(Semaphore::new(room)));
-        Ok(Self { inner: Arc::new(Inner { model, config, queue, workers, interactive, bulk, room }) })
+        let replacing = Mutex::default();
+        let inner = Inner { config, recovery, serving, replacing, counters, interactive, bulk, room };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The model that runs.
-    pub fn model(&self) -> &ModelInfo {
-        &self.inner.model
+    /// The model that takes texts now. Each [`Scored`] names the one that scored it.
+    pub fn model(&self) -> Arc<ModelInfo> {
+        Arc::clone(&self.inner.serving().current.model)
+    }
+
+    /// Replaces the model by another revision of it, without a caller noticing: the new one is loaded and tried beside the
+    /// old one, takes over at once, and the old one works off what it has already tokenised. Answers the model that then
+    /// serves; if the folder holds what runs already, nothing happens. Blocks until the old model has ended, so call it from a
+    /// blocking thread. For a moment both are in memory. Replacements wait for each other.
+    ///
+    /// # Errors
+    /// As [`Engine::start`]; `InvalidConfig` also if the new model lacks a head or has another width than the old one;
+    /// `Unavailable` while shutting down. After an error the old model serves as before.
+    pub fn replace(&self, model_dir: &Path) -> Result<Arc<ModelInfo>> {
+        let _one_at_a_time = self.inner.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Loaded { model, backends, .. } = core::load(model_dir, &self.inner.config)?;
+        self.replace_with(model, backends)
+    }
+
+    fn replace_with<B: Backend>(&self, model: ModelInfo, backends: Vec<B>) -> Result<Arc<ModelInfo>> {
+        let inner = &self.inner;
+        let old = self.model();
+        if (&old.name, &old.revision, &old.precision) == (&model.name, &model.revision, &model.precision)
+            && inner.serving().current.workers.alive() > 0
+        {
+            return Ok(old);
+        }
+        check_successor(&old, &model)?;
+        let new = Generation::start(model, &inner.config, inner.recovery, &inner.counters, backends)?;
+        let new = Arc::new(new);
+        let swapped = {
+            let mut serving = inner.serving_mut();
+            match serving.closed {
+                true => None,
+                false => {
+                    // Nobody submits meanwhile, so nobody finds the old queue closed or overtakes what waited there.
+                    serving.current.queue.hand_over(&new.queue);
+                    let old = std::mem::replace(&mut serving.current, Arc::clone(&new));
+                    serving.retired = Some(Arc::clone(&old));
+                    Some(old)
+                }
+            }
+        };
+        let Some(old) = swapped else { return Err(Closed::ShuttingDown.error()) };
+        telemetry::model(&old.model, false);
+        telemetry::model(&new.model, true);
+        old.workers.join();
+        inner.serving_mut().retired = None;
+        Ok(Arc::clone(&new.model))
     }
 
     /// Scores one text. Dropping the future withdraws the text. A deadline needs a Tokio runtime with its timer enabled.
@@ -237,7 +269,8 @@ impl Engine {
     /// # Errors
     /// `InvalidInput` for a text that is empty, shows nothing, or has nothing that the model reads; `TooLarge`; `Busy` if
     /// the interactive lane is full (the bulk lane waits for room instead); `DeadlineExceeded`; `Unavailable` while
-    /// shutting down; `Internal` if the model failed on this text.
+    /// shutting down, or if no worker gets its device to run; `Internal` if the model failed on this text and not on a
+    /// known-good one; `Exhausted` if there is not enough memory even for this text alone.
     pub async fn score(&self, request: Request) -> Result<Scored> {
         let Request { text, lane, deadline } = request;
         let scoring = async { answer(self.submit(text, lane, deadline).await?).await };
@@ -282,40 +315,57 @@ impl Engine {
                 .help("send a shorter text; the model reads only the beginning of a long one"));
         }
         let submitted = Instant::now();
-        let cost = estimate_tokens(text.len(), inner.model.max_tokens);
+        let cost = estimate_tokens(text.len(), self.model().max_tokens.min(inner.room));
         let room = match lane {
             Lane::Interactive => {
                 Arc::clone(&inner.interactive).try_acquire_many_owned(cost).map_err(|error| match error {
                     TryAcquireError::NoPermits => busy(inner.room),
-                    TryAcquireError::Closed => closed(),
+                    TryAcquireError::Closed => Closed::ShuttingDown.error(),
                 })?
             }
-            Lane::Bulk => Arc::clone(&inner.bulk).acquire_many_owned(cost).await.map_err(|_| closed())?,
+            Lane::Bulk => {
+                Arc::clone(&inner.bulk).acquire_many_owned(cost).await.map_err(|_| Closed::ShuttingDown.error())?
+            }
         };
         let (reply, receiver) = oneshot::channel();
-        inner.queue.submit(text, Ticket { lane, submitted, deadline, reply, room })?;
+        inner.serving().current.queue.submit(text, Ticket { lane, submitted, deadline, reply, room })?;
         Ok(receiver)
     }
 
     /// What waits, and what was done since the start.
     pub fn stats(&self) -> EngineStats {
         let inner = &self.inner;
-        let counts = inner.queue.counts();
-        let counters = &inner.workers.counters;
+        let serving = inner.serving();
+        let counters = &inner.counters;
+        let generations = || std::iter::once(&serving.current).chain(&serving.retired);
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let lane = |waiting, room: &Semaphore| LaneStats {
             waiting,
             tokens: inner.room.saturating_sub(room.available_permits()),
         };
+        let (mut interactive, mut bulk, mut oldest) = (0, 0, Duration::ZERO);
+        let now = Instant::now();
+        for generation in generations() {
+            let counts = generation.queue.counts();
+            interactive += counts.interactive;
+            bulk += counts.bulk;
+            oldest = oldest.max(generation.workers.shared.progress.oldest(now));
+        }
+        let shared = &serving.current.workers.shared;
         EngineStats {
-            workers: inner.workers.alive(),
-            oldest_batch_seconds: inner.workers.progress.oldest(Instant::now()).as_secs_f64(),
-            interactive: lane(counts.interactive, &inner.interactive),
-            bulk: lane(counts.bulk, &inner.bulk),
-            batches: counters.batches.load(Ordering::Relaxed),
-            scored: counters.scored.load(Ordering::Relaxed),
-            failed: counters.failed.load(Ordering::Relaxed),
-            dropped: counts.dropped,
-            tokens: counters.tokens.load(Ordering::Relaxed),
+            workers: serving.current.workers.alive(),
+            ill: shared.ill.load(Ordering::Relaxed),
+            oldest_batch_seconds: oldest.as_secs_f64(),
+            interactive: lane(interactive, &inner.interactive),
+            bulk: lane(bulk, &inner.bulk),
+            batches: count(&counters.batches),
+            scored: count(&counters.scored),
+            failed: count(&counters.failed),
+            dropped: count(&counters.dropped),
+            tokens: count(&counters.tokens),
+            cache_hits: count(&counters.cache_hits),
+            cache_misses: count(&counters.cache_misses),
+            cache_bytes: shared.cache.bytes(),
         }
     }
 
@@ -324,15 +374,23 @@ impl Engine {
     pub async fn shutdown(&self) {
         self.inner.interactive.close();
         self.inner.bulk.close();
-        self.inner.queue.close();
-        self.inner.workers.ended().await;
+        let (current, retired) = {
+            let mut serving = self.inner.serving_mut();
+            serving.closed = true;
+            serving.current.queue.close();
+            (Arc::clone(&serving.current), serving.retired.clone())
+        };
+        current.workers.ended().await;
+        if let Some(retired) = retired {
+            retired.workers.ended().await;
+        }
     }
 }
 
 /// The answer to a submitted text.
 async fn answer(receiver: oneshot::Receiver<Result<Scored>>) -> Result<Scored> {
     receiver.await.unwrap_or_else(|_| {
-        Err(Error::new(ErrorKind::Internal, "worker ended before it answered")
+        Err(Error::new(ErrorKind::Unavailable, "worker ended before it answered")
             .help("see the log of the engine, and restart it"))
     })
 }
@@ -352,6 +410,7 @@ fn check(config: &EngineConfig) -> Result<()> {
     let sizes = [
         ("token_budget", config.token_budget),
         ("cuda_token_budget", config.cuda_token_budget),
+        ("bulk_tokens", config.bulk_tokens),
         ("queue_tokens", config.queue_tokens),
         ("max_text_bytes", config.max_text_bytes),
     ];
@@ -363,39 +422,7 @@ fn check(config: &EngineConfig) -> Result<()> {
     }
 }
 
-/// Forward passes never use libtorch's inter-op pool, which has a thread a core otherwise. libtorch allows one call.
-fn single_interop_thread() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| tch::set_num_interop_threads(1));
-}
-
-fn describe(folder: &ModelFolder, network: &Network, revision: String) -> ModelInfo {
-    let manifest = folder.manifest();
-    let heads = manifest.heads();
-    let Arithmetic { precision, device, kernels } = network.arithmetic();
-    ModelInfo {
-        name: folder.name(),
-        revision,
-        precision,
-        device,
-        kernels,
-        dimensions: network.dimensions(),
-        sentiment_head: manifest.sentiment_head().map(str::to_owned),
-        heads: heads
-            .iter()
-            .map(|head| HeadInfo {
-                name: head.name.clone(),
-                labels: head.labels.clone(),
-                kind: head.kind,
-                temperature: head.temperature,
-            })
-            .collect(),
-        max_tokens: folder.max_tokens(),
-        normalizer: manifest.normalizer().name().to_owned(),
-        parameters: network.parameters(),
-        layers: folder.layers(),
-    }
-}
-
+#[cfg(test)]
+mod soak;
 #[cfg(test)]
 mod tests;

@@ -5,27 +5,10 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use super::*;
-use crate::batcher::fake::Fake;
-
-fn info() -> ModelInfo {
-    ModelInfo {
-        name: "fake".to_owned(),
-        revision: "0".repeat(64),
-        precision: "fp32".to_owned(),
-        device: "cpu".to_owned(),
-        kernels: "fake".to_owned(),
-        dimensions: 1,
-        heads: Vec::new(),
-        sentiment_head: None,
-        max_tokens: 64,
-        normalizer: "none".to_owned(),
-        parameters: 0,
-        layers: 0,
-    }
-}
+use crate::batcher::fake::{Fake, info, quick};
 
 fn engine(fake: &Fake, workers: usize, config: EngineConfig) -> Engine {
-    Engine::with_backends(info(), config, vec![fake.clone(); workers]).unwrap()
+    Engine::with_backends(info("0"), config, quick(), vec![fake.clone(); workers]).unwrap()
 }
 
 fn texts(texts: &[&str]) -> Vec<String> {
@@ -153,7 +136,7 @@ async fn interactive_texts_overtake_bulk_texts() {
     }
     first.await.unwrap().unwrap();
     assert_eq!(fake.batches.lock().unwrap().concat(), ["first", "i1", "i2", "i3", "b1", "b2", "b3"]);
-    assert_eq!(fake.batches.lock().unwrap()[2], ["i3", "b1"], "bulk fills the room that interactive leaves");
+    assert_eq!(fake.batches.lock().unwrap()[2], ["i3"], "it does not wait for bulk texts to be prepared");
 }
 
 #[tokio::test]
@@ -176,17 +159,183 @@ async fn shutdown_scores_what_waits_and_refuses_what_comes() {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_workers_that_died() {
-    let fake = Fake { dies_at_start: true, ..Fake::default() };
+async fn dropping_the_last_clone_joins_the_workers_and_scores_nothing_more() {
+    let (fake, engine, first) = held(EngineConfig::default()).await;
+    {
+        let mut left = pin!(engine.score_all(texts(&["one", "two"]), Lane::Bulk));
+        assert!(poll_once(left.as_mut()).is_pending());
+    }
+    first.abort();
+    let _ = first.await;
+    let dropping = tokio::task::spawn_blocking(move || drop(engine));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!dropping.is_finished(), "a worker is still inside a forward pass");
+    fake.gate.set_closed(false);
+    dropping.await.unwrap();
+    assert_eq!(Arc::strong_count(&fake.batches), 1, "a thread still has its backend");
+    assert_eq!(fake.batches.lock().unwrap().concat(), ["first"]);
+}
+
+#[tokio::test]
+async fn when_no_device_gets_well_callers_are_told_and_no_text_is_blamed() {
+    let fake = Fake::default();
     let engine = engine(&fake, 2, EngineConfig { queue_tokens: 1, ..EngineConfig::default() });
+    fake.device.stubborn.store(u32::MAX, Ordering::SeqCst);
+    fake.device.lost.store(true, Ordering::SeqCst);
     let results = engine.score_all(vec!["x".repeat(200); 50], Lane::Bulk);
     let results = tokio::time::timeout(Duration::from_secs(10), results).await.expect("callers must not hang");
-    assert!(
-        results
-            .iter()
-            .all(|result| matches!(result.as_ref().unwrap_err().kind(), ErrorKind::Internal | ErrorKind::Unavailable))
-    );
+    for result in results {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    assert_eq!(engine.score(Request::new("later")).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let stats = engine.stats();
+    assert_eq!((stats.workers, stats.ill, stats.interactive, stats.bulk), Default::default());
     tokio::time::timeout(Duration::from_secs(10), engine.shutdown()).await.expect("shutdown must not hang");
+}
+
+#[tokio::test]
+async fn a_lost_device_costs_its_texts_time_and_nothing_else() {
+    let (fake, engine, first) = held(EngineConfig::default()).await;
+    fake.device.lost.store(true, Ordering::SeqCst);
+    fake.device.stubborn.store(2, Ordering::SeqCst);
+    let mut many = pin!(engine.score_all(texts(&["a", "bb", "ccc"]), Lane::Bulk));
+    assert!(poll_once(many.as_mut()).is_pending());
+    fake.gate.set_closed(false);
+    assert_eq!(first.await.unwrap().unwrap().embedding, [5.0]);
+    let embeddings: Vec<_> = many.await.into_iter().map(|result| result.unwrap().embedding[0]).collect();
+    assert_eq!(embeddings, [1.0, 2.0, 3.0]);
+    assert_eq!(fake.device.restarts.load(Ordering::SeqCst), 3);
+    assert_eq!((engine.stats().failed, engine.stats().ill), (0, 0));
+}
+
+#[tokio::test]
+async fn a_text_that_kills_the_device_is_given_up_and_takes_no_other_with_it() {
+    let fake = Fake::default();
+    let engine = engine(&fake, 1, EngineConfig::default());
+    let results = engine.score_all(texts(&["a", "killer", "bb", "ccc"]), Lane::Bulk).await;
+    let kinds: Vec<_> = results.iter().map(|result| result.as_ref().err().map(Error::kind)).collect();
+    assert_eq!(kinds, [None, Some(ErrorKind::Unavailable), None, None]);
+}
+
+#[tokio::test]
+async fn one_ill_worker_leaves_the_work_to_the_others() {
+    let fake = Fake::default();
+    let ill = fake.on_own_device();
+    ill.device.stubborn.store(u32::MAX, Ordering::SeqCst);
+    ill.device.lost.store(true, Ordering::SeqCst);
+    let engine = Engine::with_backends(info("0"), EngineConfig::default(), quick(), vec![fake.clone(), ill]).unwrap();
+    let results = engine.score_all(vec!["abc".to_owned(); 500], Lane::Bulk).await;
+    assert!(results.iter().all(|result| result.as_ref().unwrap().embedding == [3.0]));
+}
+
+#[tokio::test]
+async fn too_little_memory_makes_batches_smaller_and_fails_only_what_cannot_fit() {
+    let fake = Fake::default();
+    let config = EngineConfig { token_budget: 400, cache_bytes: 0, ..EngineConfig::default() };
+    let engine = engine(&fake, 1, config);
+    fake.device.memory.store(30, Ordering::SeqCst);
+    let many: Vec<String> = (0..200).map(|i| "x".repeat(1 + i % 40)).collect();
+    for (text, result) in many.iter().zip(engine.score_all(many.clone(), Lane::Bulk).await) {
+        match result {
+            Ok(scored) => assert_eq!(scored.embedding, [text.len() as f32]),
+            Err(error) => assert!(error.kind() == ErrorKind::Exhausted && text.len() > 30, "{error}"),
+        }
+    }
+    fake.device.memory.store(0, Ordering::SeqCst);
+    fake.batches.lock().unwrap().clear();
+    // 16 good batches for each doubling, then large ones again.
+    engine.score_all(vec!["x".repeat(20); 2000], Lane::Bulk).await.into_iter().for_each(|result| drop(result.unwrap()));
+    let sizes: Vec<usize> = fake.batches.lock().unwrap().iter().map(Vec::len).collect();
+    assert!(sizes[0] <= 2 && sizes.contains(&20), "{sizes:?}");
+}
+
+#[tokio::test]
+async fn reposts_are_answered_from_the_cache_exactly_as_before() {
+    let fake = Fake::default();
+    let engine = engine(&fake, 1, EngineConfig::default());
+    let first = engine.score(Request::new("again")).await.unwrap();
+    let second = engine.score(Request::new("again")).await.unwrap();
+    assert_eq!(first, second);
+    // The same clean text of a raw text that was cut: the score is the same, what is said of the raw text is not.
+    let cut = engine.score(Request::new("again ")).await.unwrap();
+    assert!(cut.truncated && !first.truncated);
+    assert_eq!(cut, Scored { truncated: true, ..first });
+    let stats = engine.stats();
+    assert_eq!((stats.cache_hits, stats.cache_misses, stats.scored), (2, 1, 3));
+    assert!(stats.cache_bytes > 0);
+    assert_eq!(fake.batches.lock().unwrap().concat(), ["again"]);
+    // Errors are not kept.
+    for _ in 0..2 {
+        engine.score(Request::new("ill")).await.unwrap_err();
+    }
+    assert_eq!(engine.stats().cache_hits, 2);
+}
+
+#[tokio::test]
+async fn without_a_cache_every_text_is_run() {
+    let fake = Fake::default();
+    let engine = engine(&fake, 1, EngineConfig { cache_bytes: 0, ..EngineConfig::default() });
+    for _ in 0..2 {
+        engine.score(Request::new("again")).await.unwrap();
+    }
+    assert_eq!(fake.batches.lock().unwrap().concat(), ["again", "again"]);
+    assert_eq!((engine.stats().cache_hits, engine.stats().cache_misses, engine.stats().cache_bytes), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn one_to_ten_thousand_texts_of_one_to_512_tokens_are_each_answered_in_place() {
+    let fake = Fake::default();
+    let engine = engine(&fake, 2, EngineConfig::default());
+    for count in [1, 2, 100, 10_000] {
+        let many: Vec<String> = (0..count).map(|i| "x".repeat(1 + (i * 97 + count) % 512)).collect();
+        for (text, result) in many.iter().zip(engine.score_all(many.clone(), Lane::Bulk).await) {
+            let scored = result.unwrap();
+            assert_eq!((scored.embedding[0] as usize, scored.tokens as usize), (text.len(), text.len()));
+        }
+    }
+    let budgets_kept = |batch: &Vec<String>| batch.len() == 1 || batch.iter().map(String::len).sum::<usize>() <= 512;
+    assert!(fake.batches.lock().unwrap().iter().all(budgets_kept));
+}
+
+#[tokio::test]
+async fn another_model_takes_over_between_two_texts_and_loses_none() {
+    let (fake, engine, first) = held(EngineConfig::default()).await;
+    let mut waits = pin!(engine.score_all(texts(&["one", "three"]), Lane::Bulk));
+    assert!(poll_once(waits.as_mut()).is_pending());
+    let new = Fake { shift: 100.0, gate: crate::batcher::fake::Gate::default(), ..Fake::default() };
+    let replacing = tokio::task::spawn_blocking({
+        let (engine, new) = (engine.clone(), new.clone());
+        move || engine.replace_with(info("1"), vec![new])
+    });
+    while engine.model().revision != "1".repeat(64) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The old model is still inside its forward pass; what waited and what comes is scored by the new one.
+    for (scored, tokens) in waits.await.into_iter().zip([3.0, 5.0]) {
+        let scored = scored.unwrap();
+        assert_eq!((&*scored.model.revision, scored.embedding[0]), (&*"1".repeat(64), 100.0 + tokens));
+    }
+    assert!(!replacing.is_finished(), "the old model has not ended");
+    fake.gate.set_closed(false);
+    let first = first.await.unwrap().unwrap();
+    assert_eq!((&*first.model.revision, first.embedding[0]), (&*"0".repeat(64), 5.0));
+    assert_eq!(replacing.await.unwrap().unwrap().revision, "1".repeat(64));
+    assert_eq!(Arc::strong_count(&fake.batches), 1, "a thread still has the old model");
+}
+
+#[tokio::test]
+async fn a_model_that_fails_or_says_less_does_not_take_over() {
+    let engine = engine(&Fake::default(), 1, EngineConfig::default());
+    let dead = Fake { dies_at_start: true, ..Fake::default() };
+    assert!(engine.replace_with(info("1"), vec![dead]).is_err());
+    let wider = ModelInfo { dimensions: 2, ..info("1") };
+    assert_eq!(engine.replace_with(wider, vec![Fake::default()]).unwrap_err().kind(), ErrorKind::InvalidConfig);
+    assert_eq!(engine.replace(Path::new("no-such-folder")).unwrap_err().kind(), ErrorKind::NotFound);
+    let scored = engine.score(Request::new("still")).await.unwrap();
+    assert_eq!((&*scored.model.revision, scored.embedding[0]), (&*"0".repeat(64), 5.0));
+    engine.shutdown().await;
+    let late = engine.replace_with(info("1"), vec![Fake::default()]);
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
 #[tokio::test]
@@ -212,6 +361,7 @@ async fn a_text_over_the_limit_is_refused() {
 fn sizes_of_nothing_are_refused() {
     for config in [
         EngineConfig { token_budget: 0, ..EngineConfig::default() },
+        EngineConfig { bulk_tokens: 0, ..EngineConfig::default() },
         EngineConfig { queue_tokens: 0, ..EngineConfig::default() },
         EngineConfig { max_text_bytes: 0, ..EngineConfig::default() },
     ] {

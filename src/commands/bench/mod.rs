@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use undertone_collectors::generator::{Generator, GeneratorConfig};
 use undertone_error::{Context, Error, ErrorKind, Result};
-use undertone_inference::bench::{Arithmetic, ClosedReport, OpenReport, closed_loop, open_loop, peak_gflops, poisson, stage_times};
+use undertone_inference::bench::{
+    Arithmetic, ClosedReport, OpenReport, closed_loop, open_loop, peak_gflops, poisson, stage_times,
+};
 use undertone_inference::model::ModelFolder;
 use undertone_inference::{Engine, EngineConfig, Lane};
 use undertone_proto::Post;
@@ -43,7 +45,8 @@ pub(crate) async fn bench(args: BenchArgs) -> Result<Outcome> {
     .into();
     check(&args)?;
     let dir = model_folder(args.model.as_deref())?;
-    let config = EngineConfig { workers: args.workers, ..args.compute.engine()? };
+    // The texts go round: with the repeat cache only the first round would be measured.
+    let config = EngineConfig { workers: args.workers, cache_bytes: 0, ..args.compute.engine()? };
     let engine = start_engine(&dir, config).await?;
     if args.rounds {
         rounds::serve(&engine, &texts).await?;
@@ -111,7 +114,7 @@ async fn measure<'a>(
             }
         });
     }
-    report.finish(machine::resident_mib(), peak_gflops(engine.model(), workers));
+    report.finish(machine::resident_mib(), peak_gflops(&engine.model(), workers));
     Ok(report)
 }
 

@@ -33,16 +33,21 @@ impl Fake {
             Some("flaky") if company > 1 => error(ErrorKind::Internal),
             Some("busy") if self.busy.fetch_add(1, Ordering::SeqCst) < 2 => error(ErrorKind::Busy),
             Some("always") => error(ErrorKind::Unavailable),
-            _ => Ok(Scores { clean_text: text.to_uppercase(), tokens: text.len() as u32, ..Scores::default() }),
+            _ => Ok(Scores {
+                model: model(),
+                clean_text: text.to_uppercase(),
+                tokens: text.len() as u32,
+                ..Scores::default()
+            }),
         }
     }
 }
 
-impl Scorer for Fake {
-    fn model(&self) -> v1::Model {
-        v1::Model { name: "fake".into(), revision: "0".into(), precision: "fp32".into() }
-    }
+fn model() -> v1::Model {
+    v1::Model { name: "fake".into(), revision: "0".into(), precision: "fp32".into() }
+}
 
+impl Scorer for Fake {
     async fn score_all(&self, texts: Vec<String>) -> Vec<Result<Scores>> {
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_running.fetch_max(running, Ordering::SeqCst);

@@ -17,7 +17,7 @@ const MAX_ILL_ROUNDS: u32 = 8;
 /// What became of one text.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    Scored(Scores),
+    Scored(Box<Scores>),
     /// It is the text's own fault.
     Poison {
         error: Error,
@@ -102,7 +102,7 @@ async fn examine(
     shutdown: &CancellationToken,
 ) -> Result<Option<Result<Verdict, Error>>> {
     let error = match result {
-        Ok(scores) => return Ok(Some(Ok(Verdict::Scored(scores)))),
+        Ok(scores) => return Ok(Some(Ok(Verdict::Scored(Box::new(scores))))),
         Err(error) => error,
     };
     match next(error.kind()) {
@@ -113,7 +113,7 @@ async fn examine(
     *attempts += 1;
     let Some(alone) = score(scorer, vec![text.to_owned()], shutdown).await? else { return Ok(None) };
     let error = match alone.into_iter().next() {
-        Some(Ok(scores)) => return Ok(Some(Ok(Verdict::Scored(scores)))),
+        Some(Ok(scores)) => return Ok(Some(Ok(Verdict::Scored(Box::new(scores))))),
         Some(Err(error)) => error,
         None => error,
     };

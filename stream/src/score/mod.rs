@@ -71,7 +71,6 @@ pub struct ScoreStage<S> {
     input: InputLog,
     scored: ScoredLog,
     scorer: Arc<S>,
-    model: v1::Model,
     config: Arc<ScoreConfig>,
     attempts: Option<Attempts>,
 }
@@ -82,8 +81,7 @@ type Chunk = AbortOnDropHandle<Result<Option<Vec<Outcome>>>>;
 impl<S: Scorer> ScoreStage<S> {
     /// A stage that is not yet running.
     pub fn new(input: InputLog, scored: ScoredLog, scorer: Arc<S>, config: ScoreConfig) -> Self {
-        let model = scorer.model();
-        Self { input, scored, scorer, model, config: Arc::new(config), attempts: None }
+        Self { input, scored, scorer, config: Arc::new(config), attempts: None }
     }
 
     /// Counts starts in the file at `path`, so that a post that kills the process while it is scored is found and given
@@ -173,9 +171,9 @@ impl<S: Scorer> ScoreStage<S> {
     }
 
     fn chunk(&self, events: Vec<(i64, Event)>, shutdown: &CancellationToken) -> Chunk {
-        let (scorer, model, config) = (Arc::clone(&self.scorer), self.model.clone(), Arc::clone(&self.config));
+        let (scorer, config) = (Arc::clone(&self.scorer), Arc::clone(&self.config));
         let shutdown = shutdown.clone();
-        let work = async move { score_chunk(&*scorer, &model, &config, events, &shutdown).await };
+        let work = async move { score_chunk(&*scorer, &config, events, &shutdown).await };
         AbortOnDropHandle::new(tokio::spawn(work))
     }
 
@@ -251,7 +249,6 @@ async fn acquit(attempts: &Attempts, shutdown: &CancellationToken) -> Result<boo
 
 async fn score_chunk(
     scorer: &impl Scorer,
-    model: &v1::Model,
     config: &ScoreConfig,
     events: Vec<(i64, Event)>,
     shutdown: &CancellationToken,
@@ -271,7 +268,7 @@ async fn score_chunk(
             Prepared::Malformed { event, error } => outcome::dead(&event, "parse", &error, 1, limit, now),
             Prepared::Tombstone { event, post } => outcome::tombstone(&event, *post, now),
             Prepared::Text { event, post, entities } => match verdicts.next() {
-                Some(Verdict::Scored(scores)) => outcome::scored(&event, *post, entities, scores, model.clone(), now),
+                Some(Verdict::Scored(scores)) => outcome::scored(&event, *post, entities, *scores, now),
                 Some(Verdict::Poison { error, attempts }) => {
                     outcome::dead(&event, "score", &error, attempts, limit, now)
                 }

@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 use undertone_error::Error;
-use undertone_proto::v1::{DeadLetter, Entities, Model, Outcome, ScoredPost, outcome};
+use undertone_proto::v1::{DeadLetter, Entities, Outcome, ScoredPost, outcome};
 use undertone_proto::{Event, EventTime, LIVE_RUN, Post, identity};
 
 use super::scorer::Scores;
@@ -46,14 +46,7 @@ impl Prepared {
 }
 
 /// An event that was scored.
-pub(super) fn scored(
-    event: &Event,
-    post: Post,
-    entities: Entities,
-    scores: Scores,
-    model: Model,
-    now: EventTime,
-) -> Outcome {
+pub(super) fn scored(event: &Event, post: Post, entities: Entities, scores: Scores, now: EventTime) -> Outcome {
     let post = ScoredPost {
         text: post.text.clone(),
         clean_text: scores.clean_text,
@@ -66,7 +59,7 @@ pub(super) fn scored(
         embedding: scores.embedding,
         tokens: scores.tokens,
         truncated: scores.truncated,
-        model: Some(model),
+        model: Some(scores.model),
         scored_at_us: now,
         ..common(event, post)
     };
@@ -134,7 +127,7 @@ pub(super) fn dead(
 #[cfg(test)]
 mod tests {
     use undertone_error::ErrorKind;
-    use undertone_proto::v1::Origin;
+    use undertone_proto::v1::{Model, Origin};
 
     use super::*;
 
@@ -152,9 +145,10 @@ mod tests {
                 "metrics":{"likes":2},"extra":{"k":[1]}}"##,
         );
         let Prepared::Text { event, post, entities } = Prepared::new(event) else { panic!("a post with a text") };
-        let scores = Scores { clean_text: "hi ann tea".into(), polarity: Some(0.5), ..Scores::default() };
         let model = Model { name: "m".into(), ..Model::default() };
-        let outcome = scored(&event, *post, entities, scores, model.clone(), NOW + 5);
+        let scores =
+            Scores { model: model.clone(), clean_text: "hi ann tea".into(), polarity: Some(0.5), ..Scores::default() };
+        let outcome = scored(&event, *post, entities, scores, NOW + 5);
         let Some(outcome::Kind::Scored(post)) = outcome.kind else { panic!("a scored post") };
         assert_eq!(
             (post.text.as_str(), post.clean_text.as_str(), post.run.as_str()),

@@ -7,6 +7,8 @@ use undertone_proto::v1;
 /// What a model says about one text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores {
+    /// The model that scored.
+    pub model: v1::Model,
     /// One entry a head.
     pub heads: Vec<v1::HeadScores>,
     /// `negative`, `neutral` or `positive`, if the model maps its labels to them.
@@ -29,9 +31,6 @@ pub struct Scores {
 
 /// Scores texts.
 pub trait Scorer: Send + Sync + 'static {
-    /// The model that scores.
-    fn model(&self) -> v1::Model;
-
     /// One result for each text, in order, independent of what else is asked at the same time. Waits for room in the
     /// model's queue. An error belongs to its text: retryable if trying again may help, the user's fault if this text
     /// can never be scored.
@@ -39,11 +38,6 @@ pub trait Scorer: Send + Sync + 'static {
 }
 
 impl Scorer for Engine {
-    fn model(&self) -> v1::Model {
-        let model = Engine::model(self);
-        v1::Model { name: model.name.clone(), revision: model.revision.clone(), precision: model.precision.clone() }
-    }
-
     async fn score_all(&self, texts: Vec<String>) -> Vec<Result<Scores>> {
         Engine::score_all(self, texts, Lane::Bulk).await.into_iter().map(|result| result.map(Scores::from)).collect()
     }
@@ -61,7 +55,13 @@ impl From<Scored> for Scores {
                 .map(|(label, &value)| v1::Probability { label: label.clone(), value })
                 .collect(),
         });
+        let model = &scored.model;
         Self {
+            model: v1::Model {
+                name: model.name.clone(),
+                revision: model.revision.clone(),
+                precision: model.precision.clone(),
+            },
             heads: heads.collect(),
             sentiment: scored.sentiment,
             polarity: scored.polarity,

@@ -42,6 +42,7 @@ pub(crate) fn scored(text: &str) -> Scored {
     let model = model();
     let labels = |head: usize| -> Arc<[String]> { model.heads[head].labels.clone().into() };
     Scored {
+        model: Arc::new(model.clone()),
         heads: vec![
             HeadScores {
                 head: "sentiment".into(),

@@ -30,7 +30,7 @@ use undertone_inference::{Lane, ModelInfo, Request as Text, Scored};
 /// Texts that are instructions: `busy`, `broken`, `refused`, `panic`, `slow` (answers at its deadline), `stuck` (never
 /// answers) and `held` (answers when the gate opens).
 pub(crate) struct FakeScorer {
-    model: ModelInfo,
+    model: Arc<ModelInfo>,
     pub(crate) lanes: Mutex<Vec<Lane>>,
     pub(crate) arrived: Semaphore,
     pub(crate) gate: Semaphore,
@@ -39,14 +39,14 @@ pub(crate) struct FakeScorer {
 impl FakeScorer {
     pub(crate) fn new() -> Arc<Self> {
         let lanes = Mutex::new(Vec::new());
-        Arc::new(Self { model: fake::model(), lanes, arrived: Semaphore::new(0), gate: Semaphore::new(0) })
+        Arc::new(Self { model: Arc::new(fake::model()), lanes, arrived: Semaphore::new(0), gate: Semaphore::new(0) })
     }
 }
 
 #[async_trait]
 impl Scorer for FakeScorer {
-    fn model(&self) -> &ModelInfo {
-        &self.model
+    fn model(&self) -> Arc<ModelInfo> {
+        Arc::clone(&self.model)
     }
 
     async fn score(&self, request: Text) -> Result<Scored> {

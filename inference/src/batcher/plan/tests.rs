@@ -1,14 +1,12 @@
-use proptest::prelude::*;
-
 use super::*;
 
 #[derive(Clone, Debug)]
 struct Item {
-    id: usize,
     tokens: usize,
     submitted: Instant,
     deadline: Option<Instant>,
     abandoned: bool,
+    suspect: bool,
 }
 
 impl Waiting for Item {
@@ -24,15 +22,26 @@ impl Waiting for Item {
     fn abandoned(&self) -> bool {
         self.abandoned
     }
+    fn suspect(&self) -> bool {
+        self.suspect
+    }
 }
 
-const RULES: Rules = Rules { token_budget: 100, bulk_ageing: Duration::from_secs(1) };
+fn view<'a>(interactive: &'a VecDeque<Item>, bulk: &'a VecDeque<Item>, passed_over: u32) -> QueueView<'a, Item> {
+    QueueView { interactive, bulk, passed_over, last_interactive: None, budget: 100 }
+}
+
+const RULES: Rules = Rules {
+    token_budget: 100,
+    bulk_tokens: 40,
+    interactive_window: Duration::from_secs(2),
+    bulk_ageing: Duration::from_secs(1),
+};
 
 fn items(start: Instant, tokens: &[usize]) -> VecDeque<Item> {
     tokens
         .iter()
-        .enumerate()
-        .map(|(id, &tokens)| Item { id, tokens, submitted: start, deadline: None, abandoned: false })
+        .map(|&tokens| Item { tokens, submitted: start, deadline: None, abandoned: false, suspect: false })
         .collect()
 }
 
@@ -44,19 +53,19 @@ fn fates(n: usize) -> Vec<Fate> {
 fn interactive_goes_first_and_bulk_fills_the_rest() {
     let now = Instant::now();
     let (interactive, bulk) = (items(now, &[30, 30]), items(now, &[30, 30, 30]));
-    let batch = plan(&QueueView { interactive: &interactive, bulk: &bulk, passed_over: 0 }, now, &RULES);
-    assert_eq!(batch, Batch { interactive: fates(2), bulk: fates(1), tokens: 90 });
+    let batch = plan(&view(&interactive, &bulk, 0), now, &RULES);
+    assert_eq!(batch, Batch { interactive: fates(2), bulk: fates(1), tokens: 90, suspect: false });
 }
 
 #[test]
 fn a_text_over_the_budget_runs_alone() {
     let now = Instant::now();
     let (interactive, bulk) = (items(now, &[101, 1]), items(now, &[1]));
-    let batch = plan(&QueueView { interactive: &interactive, bulk: &bulk, passed_over: 0 }, now, &RULES);
-    assert_eq!(batch, Batch { interactive: fates(1), bulk: vec![], tokens: 101 });
+    let batch = plan(&view(&interactive, &bulk, 0), now, &RULES);
+    assert_eq!(batch, Batch { interactive: fates(1), bulk: vec![], tokens: 101, suspect: false });
     let interactive = items(now, &[1, 101]);
-    let batch = plan(&QueueView { interactive: &interactive, bulk: &VecDeque::new(), passed_over: 0 }, now, &RULES);
-    assert_eq!(batch, Batch { interactive: fates(1), bulk: vec![], tokens: 1 });
+    let batch = plan(&view(&interactive, &VecDeque::new(), 0), now, &RULES);
+    assert_eq!(batch, Batch { interactive: fates(1), bulk: vec![], tokens: 1, suspect: false });
 }
 
 #[test]
@@ -66,8 +75,16 @@ fn expired_and_abandoned_texts_leave_without_costing_tokens() {
     lane[0].deadline = Some(now);
     lane[1].abandoned = true;
     lane[2].deadline = Some(now + Duration::from_millis(1));
-    let batch = plan(&QueueView { interactive: &lane, bulk: &VecDeque::new(), passed_over: 0 }, now, &RULES);
-    assert_eq!(batch, Batch { interactive: vec![Fate::Expired, Fate::Abandoned, Fate::Run], bulk: vec![], tokens: 90 });
+    let batch = plan(&view(&lane, &VecDeque::new(), 0), now, &RULES);
+    assert_eq!(
+        batch,
+        Batch {
+            interactive: vec![Fate::Expired, Fate::Abandoned, Fate::Run],
+            bulk: vec![],
+            tokens: 90,
+            suspect: false
+        }
+    );
 }
 
 #[test]
@@ -75,105 +92,83 @@ fn aged_bulk_gets_a_share_of_its_own_after_being_passed_over() {
     let start = Instant::now();
     let now = start + Duration::from_secs(2);
     let (interactive, bulk) = (items(now, &[50, 50, 50]), items(start, &[20, 20, 20]));
-    let view = |passed_over| QueueView { interactive: &interactive, bulk: &bulk, passed_over };
-    assert_eq!(plan(&view(2), now, &RULES), Batch { interactive: fates(2), bulk: vec![], tokens: 100 });
-    assert_eq!(plan(&view(3), now, &RULES), Batch { interactive: fates(1), bulk: fates(2), tokens: 90 });
+    let view = |bulk, passed_over| view(&interactive, bulk, passed_over);
+    assert_eq!(
+        plan(&view(&bulk, 2), now, &RULES),
+        Batch { interactive: fates(2), bulk: vec![], tokens: 100, suspect: false }
+    );
+    assert_eq!(
+        plan(&view(&bulk, 3), now, &RULES),
+        Batch { interactive: fates(1), bulk: fates(2), tokens: 90, suspect: false }
+    );
     // Not aged yet: interactive keeps the batch.
     let young = items(now, &[20]);
-    let batch = plan(&QueueView { interactive: &interactive, bulk: &young, passed_over: 9 }, now, &RULES);
+    let batch = plan(&view(&young, 9), now, &RULES);
     assert_eq!(batch.bulk, vec![]);
 }
 
 #[test]
-fn a_worker_prepares_interactive_then_tops_up_bulk_then_runs() {
-    let load = |raw_interactive, raw_bulk, ready, ready_bulk_tokens, closed| Load {
-        raw_interactive,
-        raw_bulk,
-        ready,
-        ready_bulk_tokens,
-        closed,
-    };
+fn bulk_keeps_batches_small_while_interactive_texts_come() {
+    let start = Instant::now();
+    let (none, bulk) = (VecDeque::new(), items(start, &[15; 20]));
+    // (seconds since the last interactive text, the bulk texts of the batch)
+    for (since, texts) in [(None, 6), (Some(0), 2), (Some(1), 2), (Some(2), 6)] {
+        let last_interactive = since.map(|_| start);
+        let now = start + Duration::from_secs(since.unwrap_or(0));
+        let view = QueueView { last_interactive, ..view(&none, &bulk, 0) };
+        assert_eq!(plan(&view, now, &RULES).bulk.len(), texts, "{since:?} s after");
+    }
+    // Interactive texts may fill the whole batch, bulk adds to it only up to its limit.
+    let (few, many) = (items(start, &[20]), items(start, &[20; 20]));
+    for (interactive, expected) in [(&few, (1, 1, 35)), (&many, (5, 0, 100))] {
+        let view = QueueView { last_interactive: Some(start), ..view(interactive, &bulk, 0) };
+        let batch = plan(&view, start, &RULES);
+        assert_eq!((batch.interactive.len(), batch.bulk.len(), batch.tokens), expected);
+    }
+    // An over-long bulk text still gets its turn, alone.
+    let long = items(start, &[90, 5]);
+    let batch = plan(&QueueView { last_interactive: Some(start), ..view(&none, &long, 0) }, start, &RULES);
+    assert_eq!((batch.bulk.len(), batch.tokens), (1, 90));
+}
+
+#[test]
+fn a_worker_with_little_memory_gets_smaller_batches() {
+    let now = Instant::now();
+    let (interactive, bulk) = (items(now, &[10; 9]), items(now, &[10; 9]));
+    let batch = plan(&QueueView { budget: 30, ..view(&interactive, &bulk, 0) }, now, &RULES);
+    assert_eq!((batch.interactive.len(), batch.bulk.len()), (3, 0));
+}
+
+#[test]
+fn a_suspect_runs_alone() {
+    let now = Instant::now();
+    let mut interactive = items(now, &[10, 10, 10]);
+    interactive[1].suspect = true;
+    let bulk = items(now, &[10]);
+    assert_eq!(plan(&view(&interactive, &bulk, 0), now, &RULES).tokens, 20, "bulk may fill, the suspect may not");
+    interactive.pop_front();
+    let batch = plan(&view(&interactive, &bulk, 0), now, &RULES);
+    assert_eq!((batch.interactive.len(), batch.bulk.len(), batch.suspect), (1, 0, true));
+}
+
+#[test]
+fn a_free_worker_prepares_what_the_next_batch_can_hold_and_lets_no_interactive_text_wait_for_bulk() {
+    let load = Load::default();
+    let (interactive, bulk) = (Step::Prepare(Lane::Interactive), Step::Prepare(Lane::Bulk));
     let table = [
-        (load(1, 9, 9, 0, false), Step::Prepare(Lane::Interactive)),
-        (load(0, 9, 3, 99, false), Step::Prepare(Lane::Bulk)),
-        (load(0, 9, 3, 100, false), Step::Run),
-        (load(0, 0, 1, 0, false), Step::Run),
-        (load(0, 0, 0, 0, false), Step::Wait),
-        (load(0, 0, 0, 0, true), Step::Stop),
-        (load(0, 1, 0, 0, true), Step::Prepare(Lane::Bulk)),
-        (load(0, 0, 1, 0, true), Step::Run),
+        (Load { raw_interactive: 1, raw_bulk: 9, ready: 9, ..load }, interactive),
+        (Load { raw_interactive: 1, ready: 9, ready_interactive_tokens: 100, ..load }, Step::Run),
+        (Load { raw_bulk: 9, ready: 3, ready_bulk_tokens: 99, ..load }, bulk),
+        (Load { raw_bulk: 9, ready: 3, ready_bulk_tokens: 100, ..load }, Step::Run),
+        (Load { raw_bulk: 9, ready: 1, ready_interactive_tokens: 9, ..load }, Step::Run),
+        (Load { raw_bulk: 9, ready: 1, ready_interactive_tokens: 9, passed_over: MAX_PASSED_OVER, ..load }, bulk),
+        (Load { ready: 1, ..load }, Step::Run),
+        (load, Step::Wait),
+        (Load { closed: true, ..load }, Step::Stop),
+        (Load { raw_bulk: 1, closed: true, ..load }, bulk),
+        (Load { ready: 1, closed: true, ..load }, Step::Run),
     ];
     for (load, expected) in table {
         assert_eq!(step(&load, &RULES), expected, "{load:?}");
-    }
-}
-
-/// One arrival of the simulation: after `delay` ms, in a lane, with tokens, perhaps with a deadline or a caller that goes.
-fn arrivals() -> impl Strategy<Value = Vec<(u64, bool, usize, Option<u64>, bool)>> {
-    let arrival =
-        (0u64..40, any::<bool>(), 1usize..150, prop::option::weighted(0.2, 0u64..400), prop::bool::weighted(0.1));
-    prop::collection::vec(arrival, 1..120)
-}
-
-proptest! {
-    /// A simulated worker with a simulated clock. A batch takes 20 ms and half a millisecond a token, so that either lane
-    /// alone could keep it busy and bulk texts age.
-    #[test]
-    fn nothing_is_lost_doubled_starved_or_over_budget(arrivals in arrivals()) {
-        let rules = Rules { bulk_ageing: Duration::from_millis(100), ..RULES };
-        let start = Instant::now();
-        let mut clock = start;
-        let mut arrival_time = start;
-        let mut pending: VecDeque<(Instant, bool, Item)> = VecDeque::new();
-        for (id, &(delay, bulk, tokens, deadline, abandoned)) in arrivals.iter().enumerate() {
-            arrival_time += Duration::from_millis(delay);
-            let deadline = deadline.map(|ms| arrival_time + Duration::from_millis(ms));
-            pending.push_back((arrival_time, bulk, Item { id, tokens, submitted: arrival_time, deadline, abandoned }));
-        }
-        let (mut interactive, mut bulk) = (VecDeque::new(), VecDeque::new());
-        let (mut over, mut bulk_waited_batches) = (0, 0);
-        let mut seen = vec![0; arrivals.len()];
-        let mut last_run = [None::<usize>; 2];
-        while !(pending.is_empty() && interactive.is_empty() && bulk.is_empty()) {
-            while pending.front().is_some_and(|(at, ..)| *at <= clock) {
-                if let Some((_, is_bulk, item)) = pending.pop_front() {
-                    if is_bulk { bulk.push_back(item) } else { interactive.push_back(item) }
-                }
-            }
-            if interactive.is_empty() && bulk.is_empty() {
-                clock = pending.front().map_or(clock, |(at, ..)| *at);
-                continue;
-            }
-            let aged = bulk.front().is_some_and(|oldest: &Item| clock - oldest.submitted >= rules.bulk_ageing);
-            let batch = plan(&QueueView { interactive: &interactive, bulk: &bulk, passed_over: over }, clock, &rules);
-            over = passed_over(over, !bulk.is_empty(), &batch);
-            prop_assert!(batch.interactive.len() + batch.bulk.len() > 0, "a batch must make progress");
-
-            let mut ran = Vec::new();
-            for (lane, (queue, fates)) in [(&mut interactive, &batch.interactive), (&mut bulk, &batch.bulk)].into_iter().enumerate() {
-                for fate in fates {
-                    let item: Item = queue.pop_front().unwrap();
-                    seen[item.id] += 1;
-                    match fate {
-                        Fate::Abandoned => prop_assert!(item.abandoned),
-                        Fate::Expired => prop_assert!(item.deadline.is_some_and(|deadline| deadline <= clock)),
-                        Fate::Run => {
-                            prop_assert!(!item.abandoned && item.deadline.is_none_or(|deadline| deadline > clock));
-                            prop_assert!(last_run[lane] < Some(item.id), "order within a lane is by age");
-                            last_run[lane] = Some(item.id);
-                            ran.push(item.tokens);
-                        }
-                    }
-                }
-            }
-            let tokens: usize = ran.iter().sum();
-            prop_assert_eq!(tokens, batch.tokens);
-            prop_assert!(tokens <= rules.token_budget || ran.len() == 1);
-            // Starvation: aged bulk waits at most MAX_PASSED_OVER batches before one of it leaves the queue.
-            bulk_waited_batches = if aged && batch.bulk.is_empty() { bulk_waited_batches + 1 } else { 0 };
-            prop_assert!(bulk_waited_batches <= MAX_PASSED_OVER);
-            clock += Duration::from_millis(20 + tokens as u64 / 2);
-        }
-        prop_assert!(seen.iter().all(|&times| times == 1), "each text leaves exactly once: {:?}", seen);
     }
 }

@@ -1,0 +1,224 @@
+//! Whole lives of the queue with a simulated clock: texts come in both lanes with deadlines and callers that leave, workers
+//! take them, run out of memory, and fall ill.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::sync::Semaphore;
+use tokio::sync::oneshot::error::TryRecvError;
+
+use super::super::faults::Budget;
+use super::super::worker::Normalized;
+use super::*;
+use crate::tokenize::Tokens;
+
+const BUDGET: usize = 100;
+
+/// A text: after `delay` ms, in a lane, with tokens, perhaps with a deadline or a caller that leaves after so many ms.
+#[derive(Clone, Debug)]
+struct Arrival {
+    delay: u64,
+    bulk: bool,
+    tokens: usize,
+    deadline: Option<u64>,
+    leaves: Option<u64>,
+}
+
+/// Where a caller's answer comes.
+type Receiver = oneshot::Receiver<Result<Scored>>;
+
+/// What becomes of a batch.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Good,
+    Exhausted,
+    Ill,
+}
+
+/// What a simulated worker is at.
+#[derive(Default)]
+enum Busy {
+    #[default]
+    Idle,
+    Preparing(Vec<Queued<String>>),
+    Running(Vec<Queued<Prepared>>, End),
+}
+
+#[derive(Clone, Debug)]
+struct Caller {
+    lane: usize,
+    tokens: usize,
+    submitted: Instant,
+    deadline: Option<Instant>,
+    leaves: Option<Instant>,
+    runs: u32,
+    returns: u32,
+}
+
+fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
+    let rare = |range| prop::option::weighted(0.15, range);
+    let arrival = (0u64..30, any::<bool>(), 1usize..150, rare(0u64..400), rare(0u64..200))
+        .prop_map(|(delay, bulk, tokens, deadline, leaves)| Arrival { delay, bulk, tokens, deadline, leaves });
+    prop::collection::vec(arrival, 1..150)
+}
+
+fn ends() -> impl Strategy<Value = Vec<End>> {
+    prop::collection::vec(prop_oneof![8 => Just(End::Good), 1 => Just(End::Exhausted), 1 => Just(End::Ill)], 400)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn nothing_is_lost_doubled_starved_over_budget_or_out_of_order(arrivals in arrivals(), ends in ends(), workers in 1usize..4) {
+        let rules = Rules {
+            token_budget: BUDGET,
+            bulk_tokens: 40,
+            interactive_window: Duration::from_millis(50),
+            bulk_ageing: Duration::from_millis(100),
+        };
+        let (start, ms) = (Instant::now(), Duration::from_millis);
+        let room = Arc::new(Semaphore::new(arrivals.len()));
+        let (mut state, mut clock) = (State::default(), start);
+        let mut due = start;
+        let mut pending: VecDeque<(Instant, Arrival)> =
+            arrivals.iter().map(|a| { due += ms(a.delay); (due, a.clone()) }).collect();
+        let (mut callers, mut receivers): (Vec<Caller>, Vec<Option<Receiver>>) = Default::default();
+        let mut answered = vec![0u32; arrivals.len()];
+        let mut crew: Vec<(Instant, Busy, Budget)> = (0..workers).map(|_| (start, Busy::Idle, Budget::new(BUDGET))).collect();
+        let mut ends = ends.into_iter().chain(std::iter::repeat(End::Good));
+        let mut newest = [None::<u64>; 2];
+        let mut passed = 0;
+        let mut steps = 0;
+        loop {
+            steps += 1;
+            prop_assert!(steps < 100_000, "it must come to an end");
+            // Texts come and callers leave.
+            while pending.front().is_some_and(|(at, _)| *at <= clock) {
+                let Some((at, arrival)) = pending.pop_front() else { break };
+                let (reply, receiver) = oneshot::channel();
+                let lane = if arrival.bulk { Lane::Bulk } else { Lane::Interactive };
+                let deadline = arrival.deadline.map(|after| at + ms(after));
+                let permit = Arc::clone(&room).try_acquire_owned().unwrap();
+                state.submit(callers.len().to_string(), Ticket { lane, submitted: at, deadline, reply, room: permit }).unwrap();
+                callers.push(Caller { lane: usize::from(arrival.bulk), tokens: arrival.tokens, submitted: at, deadline,
+                    leaves: arrival.leaves.map(|after| at + ms(after)), runs: 0, returns: 0 });
+                receivers.push(Some(receiver));
+            }
+            if pending.is_empty() {
+                state.close();
+            }
+            for (caller, receiver) in callers.iter().zip(&mut receivers) {
+                if caller.leaves.is_some_and(|at| at <= clock) {
+                    *receiver = None;
+                }
+            }
+            // Workers finish, and take.
+            let mut stopped = 0;
+            for (until, busy, budget) in &mut crew {
+                if *until > clock {
+                    continue;
+                }
+                match std::mem::take(busy) {
+                    Busy::Idle => {}
+                    Busy::Preparing(items) => {
+                        let prepare = |item: Queued<String>| {
+                            let clean_text = item.payload.clone();
+                            let ids = vec![7; callers[clean_text.parse::<usize>().unwrap()].tokens];
+                            let text = Normalized { clean_text, language: None, cut: false };
+                            item.with(Prepared { text, tokens: Tokens { ids, truncated: false, empty: false } })
+                        };
+                        state.ready(items.into_iter().map(prepare).collect());
+                    }
+                    Busy::Running(items, End::Ill) => {
+                        for item in &items {
+                            callers[item.payload.text.clean_text.parse::<usize>().unwrap()].returns += 1;
+                        }
+                        for ticket in state.give_back(items) {
+                            ticket.answer(Err(Closed::NoWorker.error()));
+                        }
+                        *until = clock + ms(40);
+                        continue;
+                    }
+                    Busy::Running(items, end) => {
+                        let sizes = || items.iter().map(Waiting::tokens);
+                        *budget = match end {
+                            End::Exhausted if items.len() > 1 => budget.exhausted(sizes().sum(), sizes().max().unwrap_or(0)),
+                            _ => budget.good(),
+                        };
+                        for item in items {
+                            item.ticket.answer(Err(Error::new(ErrorKind::Cancelled, "ran")));
+                        }
+                    }
+                }
+                let (work, useless) = state.next(clock, budget.tokens(), &rules);
+                for (ticket, fate) in useless {
+                    match fate {
+                        Fate::Expired => prop_assert!(ticket.deadline.is_some_and(|deadline| deadline <= clock)),
+                        _ => prop_assert!(ticket.reply.is_closed()),
+                    }
+                    ticket.answer(Err(Error::new(ErrorKind::DeadlineExceeded, "late")));
+                }
+                match work {
+                    Work::Stop => stopped += 1,
+                    Work::Wait => {}
+                    Work::Prepare(items) => {
+                        *until = clock + ms(1);
+                        *busy = Busy::Preparing(items);
+                    }
+                    Work::Run(items) => {
+                        let tokens: usize = items.iter().map(Waiting::tokens).sum();
+                        prop_assert!(tokens <= budget.tokens() || items.len() == 1, "{} of {}", tokens, budget.tokens());
+                        let has_bulk = items.iter().any(|item| item.ticket.lane == Lane::Bulk);
+                        let limit = plan::bulk_limit(callers.iter().filter(|c| c.lane == 0).map(|c| c.submitted).max(), clock, &rules);
+                        // Aged bulk that goes first takes a share, and interactive texts the rest of a full batch.
+                        let bulk = || items.iter().filter(|item| item.ticket.lane == Lane::Bulk);
+                        let aged = bulk().any(|item| clock - item.ticket.submitted >= rules.bulk_ageing);
+                        let share = bulk().count() == 1 || bulk().map(Waiting::tokens).sum::<usize>() <= BUDGET / 4;
+                        let small = tokens <= limit || items.len() == 1 || (aged && share);
+                        prop_assert!(!has_bulk || small, "bulk makes {} of {}", tokens, limit);
+                        let mut before = [None; 2];
+                        for item in &items {
+                            let caller = &mut callers[item.payload.text.clean_text.parse::<usize>().unwrap()];
+                            prop_assert!(!item.ticket.reply.is_closed() && caller.deadline.is_none_or(|deadline| deadline > clock));
+                            prop_assert!(caller.returns < u32::from(SUSPECT_RETURNS) || items.len() == 1, "a suspect runs alone");
+                            prop_assert!(before[caller.lane] < Some(item.number), "by age within a batch");
+                            before[caller.lane] = Some(item.number);
+                            // What came back from an ill device is older than what ran meanwhile, and so may chunks of several workers be.
+                            if caller.runs == 0 && workers == 1 {
+                                prop_assert!(newest[caller.lane] < Some(item.number), "by age within a lane");
+                                newest[caller.lane] = Some(item.number);
+                            }
+                            caller.runs += 1;
+                            prop_assert!(caller.runs <= u32::from(MAX_RETURNS) + 1);
+                        }
+                        // Starvation: what has aged and is ready is passed over a bounded number of times.
+                        let aged = state.ready.bulk.front().is_some_and(|oldest| clock - oldest.ticket.submitted >= rules.bulk_ageing);
+                        let suspect = items.iter().any(Waiting::suspect);
+                        passed = if aged && !has_bulk && !suspect { passed + 1 } else { 0 };
+                        prop_assert!(passed <= plan::MAX_PASSED_OVER + 1, "bulk starves");
+                        *until = clock + ms(5 + tokens as u64 / 2);
+                        *busy = Busy::Running(items, ends.next().unwrap_or(End::Good));
+                    }
+                }
+            }
+            for (times, receiver) in answered.iter_mut().zip(&mut receivers) {
+                if let Some(open) = receiver {
+                    match open.try_recv() {
+                        Ok(_) => { *times += 1; *receiver = None; }
+                        Err(TryRecvError::Closed) => prop_assert!(false, "a text was lost"),
+                        Err(TryRecvError::Empty) => {}
+                    }
+                }
+            }
+            if stopped == workers {
+                break;
+            }
+            clock += ms(1);
+        }
+        prop_assert!(receivers.iter().all(Option::is_none), "everybody was answered or had left");
+        prop_assert!(callers.iter().zip(&answered).all(|(caller, &times)| times == 1 || caller.leaves.is_some()));
+        prop_assert_eq!(room.available_permits(), arrivals.len(), "all room is free again");
+    }
+}
