@@ -74,7 +74,7 @@ pub(crate) struct RunArgs {
 }
 
 /// Where the model runs and in which arithmetic.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ComputeArgs {
     /// Where the model runs: auto, cpu, cuda (every GPU) or cuda:N [default: auto]
     #[arg(long, value_name = "D")]

@@ -3,7 +3,7 @@
 
 use crate::dot::{Dot, Fp32};
 use crate::encoder::grow;
-use crate::gemm::{TILE_ROWS, accumulate};
+use crate::gemm::{Ahead, TILE_ROWS, accumulate};
 use crate::rows::exponentials;
 use crate::simd::Simd;
 
@@ -93,13 +93,15 @@ impl Head {
         let stride = 3 * self.shape.hidden;
         for column in (0..self.padded).step_by(columns) {
             let mut acc = [[<Fp32 as Dot<S>>::zero(); V]; R];
+            let keys = self.keys.add(column).cast();
             accumulate::<S, Fp32, R, V>(
                 &mut acc,
                 self.query.cast(),
                 stride,
-                self.keys.add(column).cast(),
+                keys,
                 self.padded,
                 self.width,
+                Ahead::nothing(keys),
             );
             for (r, sums) in acc.iter().enumerate() {
                 for (v, &sum) in sums.iter().enumerate() {
@@ -113,13 +115,15 @@ impl Head {
         }
         for column in (0..self.width).step_by(columns) {
             let mut acc = [[<Fp32 as Dot<S>>::zero(); V]; R];
+            let value = self.value.add(column).cast();
             accumulate::<S, Fp32, R, V>(
                 &mut acc,
                 scores.cast(),
                 self.padded,
-                self.value.add(column).cast(),
+                value,
                 stride,
                 self.shape.length,
+                Ahead::nothing(value),
             );
             for (r, (sums, &factor)) in acc.iter().zip(&factors).enumerate() {
                 for (v, &sum) in sums.iter().enumerate() {

@@ -41,11 +41,11 @@ pub(crate) enum Words {
 pub struct Scratch {
     /// [tokens, hidden]
     pub(crate) x: Vec<f32>,
-    /// A group's queries, keys and values.
+    /// [tokens, 3 * hidden] and a little more
     pub(crate) qkv: Vec<f32>,
-    /// A group's attention results.
+    /// [tokens, hidden]
     pub(crate) attended: Vec<f32>,
-    /// A block's intermediate rows.
+    /// [rows of a block, intermediate]
     pub(crate) inner: Vec<f32>,
     pub(crate) operand: Operand,
     pub(crate) attention: crate::attention::Scratch,

@@ -1,8 +1,7 @@
 //! The forward pass, over any instruction set and precision.
 //!
-//! Layers run over one group of whole sequences after the other. A group has about [`GROUP`] rows, so that its queries,
-//! keys and values stay in the second-level cache between the product that writes them and the attention that reads them;
-//! behind the attention, blocks of [`BLOCK`] rows go through the rest of the layer, for the same reason.
+//! Products take blocks of up to [`BLOCK`] rows, whatever sequences they belong to; attention takes one sequence after the
+//! other.
 
 use crate::Pooling;
 use crate::attention::Shape;
@@ -11,11 +10,9 @@ use crate::encoder::{Batch, Encoder, Layer, Scratch, Words, grow};
 use crate::gemm::{Finish, Input, Packed};
 use crate::rows::Word;
 
-/// Rows that a group has at least, unless the batch has fewer.
-const GROUP: usize = 64;
-
-/// Rows that go through a product at once.
-const BLOCK: usize = 48;
+/// Rows that go through a product at once: many, so that weights pass by rarely; few enough that their 384 or 768 values
+/// stay in the second-level cache.
+const BLOCK: usize = 256;
 
 /// Attention reads whole vectors, a few values past the last row: two vectors of AVX-512.
 const SLACK: usize = 32;
@@ -46,20 +43,10 @@ pub(crate) unsafe fn forward(
             (kernels.layer_norm)(row, 1, hidden, &encoder.norm);
         }
     }
+    grow(&mut scratch.qkv, tokens * 3 * hidden + SLACK);
+    grow(&mut scratch.attended, tokens * hidden);
     for layer in &encoder.layers {
-        let mut first = 0;
-        while first + 1 < batch.starts.len() {
-            let from = batch.starts[first];
-            let mut last = first + 1;
-            while last + 1 < batch.starts.len() && batch.starts[last] - from < GROUP {
-                last += 1;
-            }
-            let starts = &batch.starts[first..=last];
-            grow(&mut scratch.qkv, (batch.starts[last] - from) * 3 * hidden + SLACK);
-            grow(&mut scratch.attended, (batch.starts[last] - from) * hidden);
-            run_layer(kernels, encoder, layer, starts, scratch);
-            first = last;
-        }
+        run_layer(kernels, encoder, layer, batch.starts, scratch);
     }
     for (i, pair) in batch.starts.windows(2).enumerate() {
         let rows = scratch.x.as_ptr().add(pair[0] * hidden);
@@ -71,11 +58,11 @@ pub(crate) unsafe fn forward(
     }
 }
 
-/// One layer over the sequences between `starts`.
+/// One layer over all rows.
 unsafe fn run_layer(kernels: &Kernels, encoder: &Encoder, layer: &Layer, starts: &[usize], scratch: &mut Scratch) {
     let (hidden, inner) = (encoder.hidden, layer.intermediate.outputs);
-    let (Some(&from), Some(&to)) = (starts.first(), starts.last()) else { return };
-    grow(&mut scratch.inner, BLOCK * inner);
+    let Some(&rows) = starts.last() else { return };
+    grow(&mut scratch.inner, rows.min(BLOCK) * inner);
     let Scratch { x, qkv, attended, inner: inner_rows, operand, attention } = scratch;
     let (x, qkv, attended, inner_rows) =
         (x.as_mut_ptr(), qkv.as_mut_ptr(), attended.as_mut_ptr(), inner_rows.as_mut_ptr());
@@ -83,18 +70,17 @@ unsafe fn run_layer(kernels: &Kernels, encoder: &Encoder, layer: &Layer, starts:
         |rows: *const f32, width: usize, count: usize, weights: &Packed, finish: Finish, out: *mut f32| {
             (kernels.multiply)(Input { rows, width, count }, weights, finish, out, operand);
         };
-    for block in blocks(from, to) {
-        let rows = x.add(block.start * hidden);
-        multiply(rows, hidden, block.len(), &layer.qkv, Finish::Bias, qkv.add((block.start - from) * 3 * hidden));
+    for block in blocks(rows) {
+        let to = qkv.add(block.start * 3 * hidden);
+        multiply(x.add(block.start * hidden), hidden, block.len(), &layer.qkv, Finish::Bias, to);
     }
     for pair in starts.windows(2) {
-        let at = pair[0] - from;
         let shape = Shape { length: pair[1] - pair[0], hidden, heads: encoder.heads };
-        (kernels.attend)(qkv.add(at * 3 * hidden), shape, attended.add(at * hidden), attention);
+        (kernels.attend)(qkv.add(pair[0] * 3 * hidden), shape, attended.add(pair[0] * hidden), attention);
     }
-    for block in blocks(from, to) {
+    for block in blocks(rows) {
         let (count, rows) = (block.len(), x.add(block.start * hidden));
-        let attended = attended.add((block.start - from) * hidden);
+        let attended = attended.add(block.start * hidden);
         multiply(attended, hidden, count, &layer.attention_output, Finish::Residual, rows);
         (kernels.layer_norm)(rows, count, hidden, &layer.attention_norm);
         multiply(rows, hidden, count, &layer.intermediate, Finish::Gelu, inner_rows);
@@ -103,8 +89,8 @@ unsafe fn run_layer(kernels: &Kernels, encoder: &Encoder, layer: &Layer, starts:
     }
 }
 
-/// The rows `from..to` in blocks of equal length, at most [`BLOCK`].
-fn blocks(from: usize, to: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let (count, parts) = (to - from, (to - from).div_ceil(BLOCK));
-    (0..parts).map(move |i| from + i * count / parts..from + (i + 1) * count / parts)
+/// All rows in blocks of equal length, at most [`BLOCK`].
+fn blocks(rows: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let parts = rows.div_ceil(BLOCK);
+    (0..parts).map(move |i| i * rows / parts..(i + 1) * rows / parts)
 }

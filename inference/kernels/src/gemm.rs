@@ -4,7 +4,9 @@
 //! dimension lie side by side, so the inner loop reads them in order, and each lane is one output. A tile of up to
 //! [`TILE_ROWS`] rows by one panel stays in registers over the whole inner loop: 6 x 2 vectors of the 16 that AVX2 has,
 //! 6 x 4 of the 32 of AVX-512. A panel is used for all rows of a block before the next one is read, so it stays in the
-//! first-level cache, and the block's rows in the second.
+//! first-level cache, and the block's rows in the second. Weights are larger than what caches are worth on a shared
+//! machine, so they pass by as rarely as possible, once for a block of a few hundred rows, and the next part of a panel is
+//! asked for while this one is multiplied.
 
 use crate::dot::{Dot, RowScale};
 use crate::encoder::grow;
@@ -16,6 +18,9 @@ pub(crate) const TILE_ROWS: usize = 6;
 
 /// Words of the inner dimension that are run through before the next tile: a panel's part is then 16 KiB with AVX2.
 const INNER: usize = 256;
+
+/// Words of rows that stay in the second-level cache: 384 KiB of the 512 KiB or more that processors have.
+const RESIDENT: usize = 96 << 10;
 
 /// Weights of one fully connected layer, packed for one instruction set and precision.
 #[derive(Debug, Default)]
@@ -99,6 +104,22 @@ pub(crate) unsafe fn multiply<S: Simd, D: Dot<S>, const V: usize>(
     product::<S, D, V>(rows, count, weights, finish, out, &mut operand.partial);
 }
 
+/// Words that will be needed next, to be asked for while others are multiplied.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    /// The first of them.
+    pub(crate) from: *const u32,
+    /// Words from one request to the next; there is a request for each step.
+    pub(crate) stride: usize,
+}
+
+impl Ahead {
+    /// Asks for what is at hand already.
+    pub(crate) fn nothing(b: *const u32) -> Self {
+        Self { from: b, stride: 0 }
+    }
+}
+
 /// Adds the products of `R` rows with one panel to the sums, over `k` words.
 ///
 /// # Safety
@@ -111,6 +132,7 @@ pub(crate) unsafe fn accumulate<S: Simd, D: Dot<S>, const R: usize, const V: usi
     b: *const u32,
     step: usize,
     k: usize,
+    ahead: Ahead,
 ) {
     // One pointer a row, and hidden from the compiler how they hang together: it would recompute each from the stride in
     // every step, and those additions cost more than the loads.
@@ -119,37 +141,37 @@ pub(crate) unsafe fn accumulate<S: Simd, D: Dot<S>, const R: usize, const V: usi
         *row = a.add(r * stride);
     }
     let rows = std::hint::black_box(rows);
-    let mut b = b;
-    let mut i = 0;
-    while i + 1 < k {
-        multiply_step::<S, D, R, V>(acc, &rows, i, b);
-        multiply_step::<S, D, R, V>(acc, &rows, i + 1, b.add(step));
-        b = b.add(2 * step);
-        i += 2;
+    // Sums in variables of this function: behind a reference the compiler would write each to memory in every step.
+    let mut sums = *acc;
+    let (mut b, mut ahead_of) = (b, ahead.from);
+    for i in 0..k {
+        S::prefetch(ahead_of);
+        sums = multiply_step::<S, D, R, V>(sums, &rows, i, b);
+        ahead_of = ahead_of.wrapping_add(ahead.stride);
+        b = b.add(step);
     }
-    if i < k {
-        multiply_step::<S, D, R, V>(acc, &rows, i, b);
-    }
+    *acc = sums;
 }
 
 /// One word of the inner dimension.
 #[inline(always)]
 unsafe fn multiply_step<S: Simd, D: Dot<S>, const R: usize, const V: usize>(
-    acc: &mut [[D::Acc; V]; R],
+    mut acc: [[D::Acc; V]; R],
     rows: &[*const u32; R],
     i: usize,
     b: *const u32,
-) {
+) -> [[D::Acc; V]; R] {
     let mut columns = [S::splat_word(0); V];
-    for (v, column) in columns.iter_mut().enumerate() {
-        *column = S::load_words(b.add(v * S::LANES));
+    for v in 0..V {
+        columns[v] = S::load_words(b.add(v * S::LANES));
     }
-    for (sums, row) in acc.iter_mut().zip(rows) {
-        let word = S::splat_word(*row.add(i));
-        for (sum, &column) in sums.iter_mut().zip(&columns) {
-            *sum = D::step(*sum, word, column);
+    for r in 0..R {
+        let word = S::splat_word(*rows[r].add(i));
+        for v in 0..V {
+            acc[r][v] = D::step(acc[r][v], word, columns[v]);
         }
     }
+    acc
 }
 
 /// One tile of a product.
@@ -163,6 +185,7 @@ struct Tile<'a> {
     /// Where in the inner dimension it begins and ends.
     from: usize,
     to: usize,
+    ahead: Ahead,
 }
 
 /// Sums of a tile over a part of the inner dimension; the last part finishes them.
@@ -191,6 +214,7 @@ unsafe fn tile<S: Simd, D: Dot<S>, const R: usize, const V: usize>(
         tile.panel.add(tile.from * width),
         width,
         tile.to - tile.from,
+        tile.ahead,
     );
     if tile.to < weights.words {
         for (r, sums) in acc.iter().enumerate() {
@@ -236,8 +260,8 @@ unsafe fn tile<S: Simd, D: Dot<S>, const R: usize, const V: usize>(
     }
 }
 
-/// `rows x weights`, finished, into `out` [count, outputs]. `partial` holds sums between the parts of a
-/// long inner dimension and grows as needed.
+/// `rows x weights`, finished, into `out` [count, outputs]. `partial` holds sums between the parts of a long inner
+/// dimension and grows as needed.
 ///
 /// # Safety
 /// `rows` must be good for `count` rows of `weights.words` words, its scales for `count` (integer operands), `out` for
@@ -253,29 +277,41 @@ unsafe fn product<S: Simd, D: Dot<S>, const V: usize>(
 ) {
     let width = V * S::LANES;
     let tiles = count.div_ceil(TILE_ROWS);
-    grow(partial, tiles * TILE_ROWS * width);
-    for (index, column) in (0..weights.outputs).step_by(width).enumerate() {
-        let panel = weights.panels.as_ptr().add(index * weights.words * width);
-        let mut from = 0;
-        while from < weights.words {
-            let left = weights.words - from;
-            // Parts of equal length, so that none is short.
-            let to = from + left.div_ceil(left.div_ceil(INNER));
-            for t in 0..tiles {
-                // Tiles of equal height, so that none is low.
-                let (row, end) = (t * count / tiles, (t + 1) * count / tiles);
-                let place = Tile { rows, row, column, panel, from, to };
-                let partial = partial.as_mut_ptr().add(t * TILE_ROWS * width);
-                match end - row {
-                    1 => tile::<S, D, 1, V>(&place, weights, finish, partial, out),
-                    2 => tile::<S, D, 2, V>(&place, weights, finish, partial, out),
-                    3 => tile::<S, D, 3, V>(&place, weights, finish, partial, out),
-                    4 => tile::<S, D, 4, V>(&place, weights, finish, partial, out),
-                    5 => tile::<S, D, 5, V>(&place, weights, finish, partial, out),
-                    _ => tile::<S, D, 6, V>(&place, weights, finish, partial, out),
+    let panels = weights.outputs.div_ceil(width);
+    // As much of the rows as stays in the second-level cache while all panels pass by.
+    let resident = (RESIDENT / count.max(1)).max(INNER);
+    let laps = weights.words.div_ceil(resident);
+    grow(partial, if laps > 1 { panels } else { 1 } * tiles * TILE_ROWS * width);
+    for lap in 0..laps {
+        let (start, end) = (lap * weights.words / laps, (lap + 1) * weights.words / laps);
+        let parts = (end - start).div_ceil(INNER);
+        for index in 0..panels {
+            let panel = weights.panels.as_ptr().add(index * weights.words * width);
+            // Sums must last until the next lap, or only until the next part.
+            let sums = partial.as_mut_ptr().add(if laps > 1 { index * tiles * TILE_ROWS * width } else { 0 });
+            for part in 0..parts {
+                // Parts of equal length, so that none is short.
+                let (from, to) = (start + part * (end - start) / parts, start + (part + 1) * (end - start) / parts);
+                let next = if part + 1 < parts { to } else { start + weights.words };
+                for t in 0..tiles {
+                    // Each tile asks for its share of the next part.
+                    let share = (to - from) * width / tiles;
+                    let ahead =
+                        Ahead { from: panel.wrapping_add(next * width + t * share), stride: share.div_ceil(to - from) };
+                    // Tiles of equal height, so that none is low.
+                    let (row, below) = (t * count / tiles, (t + 1) * count / tiles);
+                    let place = Tile { rows, row, column: index * width, panel, from, to, ahead };
+                    let partial = sums.add(t * TILE_ROWS * width);
+                    match below - row {
+                        1 => tile::<S, D, 1, V>(&place, weights, finish, partial, out),
+                        2 => tile::<S, D, 2, V>(&place, weights, finish, partial, out),
+                        3 => tile::<S, D, 3, V>(&place, weights, finish, partial, out),
+                        4 => tile::<S, D, 4, V>(&place, weights, finish, partial, out),
+                        5 => tile::<S, D, 5, V>(&place, weights, finish, partial, out),
+                        _ => tile::<S, D, 6, V>(&place, weights, finish, partial, out),
+                    }
                 }
             }
-            from = to;
         }
     }
 }

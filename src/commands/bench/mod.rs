@@ -19,7 +19,7 @@ use undertone_inference::bench::{
     Arithmetic, ClosedReport, OpenReport, closed_loop, open_loop, peak_gflops, poisson, stage_times,
 };
 use undertone_inference::model::ModelFolder;
-use undertone_inference::{Engine, EngineConfig, Lane};
+use undertone_inference::{Engine, EngineConfig, Lane, ModelInfo};
 use undertone_proto::Post;
 
 use self::report::{Mixed, Report, Stage, stages};
@@ -46,12 +46,13 @@ pub(crate) async fn bench(args: BenchArgs) -> Result<Outcome> {
     check(&args)?;
     let dir = model_folder(args.model.as_deref())?;
     // The texts go round: with the repeat cache only the first round would be measured.
-    let config = EngineConfig { workers: args.workers, cache_bytes: 0, ..args.compute.engine()? };
+    let config = EngineConfig { workers: args.workers, cache_bytes: 0, ..args.compute.clone().engine()? };
     let engine = start_engine(&dir, config).await?;
     if args.rounds {
         rounds::serve(&engine, &texts).await?;
     } else {
-        let report = measure(&args, &engine, &texts, Arithmetic::of(&ModelFolder::open(&dir)?)).await?;
+        let model = engine.model();
+        let report = measure(&args, &engine, &model, &texts, Arithmetic::of(&ModelFolder::open(&dir)?)).await?;
         print(&args, &report)?;
     }
     engine.shutdown().await;
@@ -75,7 +76,8 @@ fn check(args: &BenchArgs) -> Result<()> {
 
 async fn measure<'a>(
     args: &BenchArgs,
-    engine: &'a Engine,
+    engine: &Engine,
+    model: &'a ModelInfo,
     texts: &Arc<[String]>,
     arithmetic: Arithmetic,
 ) -> Result<Report<'a>> {
@@ -85,7 +87,7 @@ async fn measure<'a>(
     let saturate = async |time| closed_loop(engine, texts, Lane::Bulk, IN_FLIGHT * workers, time).await;
 
     saturate(time / 10).await?;
-    let mut report = Report::new(engine.model(), workers, arithmetic);
+    let mut report = Report::new(model, workers, arithmetic);
     if wanted(BenchPhase::Single) {
         report.single = Some(closed_loop(engine, texts, Lane::Interactive, 1, time / 2).await?);
     }
@@ -114,7 +116,7 @@ async fn measure<'a>(
             }
         });
     }
-    report.finish(machine::resident_mib(), peak_gflops(&engine.model(), workers));
+    report.finish(machine::resident_mib(), peak_gflops(model, workers));
     Ok(report)
 }
 

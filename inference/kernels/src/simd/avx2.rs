@@ -130,6 +130,10 @@ impl Simd for Avx2 {
         _mm256_set1_epi32(x.cast_signed())
     }
     #[inline(always)]
+    unsafe fn prefetch(p: *const u32) {
+        _mm_prefetch::<_MM_HINT_T1>(p.cast());
+    }
+    #[inline(always)]
     unsafe fn as_floats(a: __m256i) -> __m256 {
         _mm256_castsi256_ps(a)
     }

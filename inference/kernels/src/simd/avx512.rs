@@ -126,6 +126,10 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         _mm512_set1_epi32(x.cast_signed())
     }
     #[inline(always)]
+    unsafe fn prefetch(p: *const u32) {
+        _mm_prefetch::<_MM_HINT_T1>(p.cast());
+    }
+    #[inline(always)]
     unsafe fn as_floats(a: __m512i) -> __m512 {
         _mm512_castsi512_ps(a)
     }

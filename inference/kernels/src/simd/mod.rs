@@ -45,6 +45,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_words(p: *const u32) -> Self::W;
     unsafe fn store_words(p: *mut u32, v: Self::W);
     unsafe fn splat_word(x: u32) -> Self::W;
+    /// Asks for a cache line. Any address will do.
+    unsafe fn prefetch(p: *const u32);
     /// The same bits as floats.
     unsafe fn as_floats(a: Self::W) -> Self::F;
     /// Signed integers to the nearest floats.

@@ -120,6 +120,8 @@ impl Simd for Portable {
         [x; LANES]
     }
     #[inline(always)]
+    unsafe fn prefetch(_: *const u32) {}
+    #[inline(always)]
     unsafe fn as_floats(a: W) -> F {
         a.map(f32::from_bits)
     }
