@@ -95,7 +95,6 @@ use portable::{BF16 as PORTABLE_BF16, FP32 as PORTABLE_FP32, INT8 as PORTABLE_IN
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::*;
-    use crate::dot::Shorts;
     use crate::simd::avx2::Avx2;
     use crate::simd::avx512::Avx512;
 
@@ -111,7 +110,7 @@ mod x86 {
             #[target_feature(enable = "avx2,fma")] Avx2, 2;
             #[target_feature(enable = "avx2,fma")] FP32 multiply_fp32 Avx2, Fp32;
             #[target_feature(enable = "avx2,fma")] BF16 multiply_bf16 Avx2, Bf16;
-            #[target_feature(enable = "avx2,fma")] INT8 multiply_int8 Avx2, Shorts;
+            #[target_feature(enable = "avx2,fma")] INT8 multiply_int8 Avx2, Bytes;
         }
     }
 

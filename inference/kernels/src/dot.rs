@@ -1,10 +1,10 @@
 //! What one 32-bit word of an operand holds in each precision, and how words are multiplied.
 //!
 //! A product's left operand is rows of words, its right operand packed panels of words (`gemm`). A word holds one f32, two
-//! bf16, or quantised integers. The int8 arithmetic is the same integers on every processor: activations are asymmetric
-//! 8-bit values a row, `x ≈ scale (q - zero)`, weights symmetric 8-bit values a channel, sums exact in i32. Where a byte
-//! product exists (VNNI) a word holds four bytes and the zero point is taken out afterwards; where it does not (AVX2, whose
-//! byte product saturates) a word holds two i16 with the zero point already taken out.
+//! bf16, or four bytes. The int8 arithmetic is the same integers on every processor: activations are asymmetric 8-bit
+//! values a row, `x ≈ scale (q - zero)`, weights symmetric 8-bit values a channel, sums exact in i32; the zero point is
+//! taken out afterwards with the sum of the column's weights. Weights are packed so that the processors whose byte product
+//! saturates at 16 bits (AVX2) never do (`pack`).
 
 use crate::simd::Simd;
 
@@ -12,7 +12,7 @@ use crate::simd::Simd;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct RowScale {
     pub(crate) scale: f32,
-    /// What must still be subtracted, times the sum of the column's weights.
+    /// What is subtracted, times the sum of the column's weights.
     pub(crate) zero: f32,
 }
 
@@ -117,9 +117,6 @@ impl<S: Simd> Dot<S> for Bf16 {
 /// Four bytes a word: unsigned activations, signed weights.
 pub(crate) struct Bytes;
 
-/// Two i16 a word, of the same quantised values.
-pub(crate) struct Shorts;
-
 /// Scale, zero point and reciprocal of a row of `k` values. A row that is not finite gets a scale that is not, so that
 /// what is computed from it is not taken for a value.
 #[inline(always)]
@@ -157,37 +154,31 @@ unsafe fn quantised<S: Simd>(v: S::F, inverse: S::F, zero: S::F) -> S::F {
     S::max(S::min(q, S::splat(255.0)), S::splat(0.0))
 }
 
-macro_rules! integer_words {
-    ($per_word:literal, $dot:ident) => {
-        const PER_WORD: usize = $per_word;
-        const SCALED: bool = true;
-        type Acc = S::W;
-
-        #[inline(always)]
-        unsafe fn zero() -> S::W {
-            S::splat_word(0)
-        }
-        #[inline(always)]
-        unsafe fn step(acc: S::W, a: S::W, b: S::W) -> S::W {
-            S::$dot(acc, a, b)
-        }
-        #[inline(always)]
-        unsafe fn load(p: *const u32) -> S::W {
-            S::load_words(p)
-        }
-        #[inline(always)]
-        unsafe fn store(p: *mut u32, acc: S::W) {
-            S::store_words(p, acc);
-        }
-        #[inline(always)]
-        unsafe fn value(acc: S::W) -> S::F {
-            S::to_floats(acc)
-        }
-    };
-}
-
 impl<S: Simd> Dot<S> for Bytes {
-    integer_words!(4, dot_u8i8);
+    const PER_WORD: usize = 4;
+    const SCALED: bool = true;
+    type Acc = S::W;
+
+    #[inline(always)]
+    unsafe fn zero() -> S::W {
+        S::splat_word(0)
+    }
+    #[inline(always)]
+    unsafe fn step(acc: S::W, a: S::W, b: S::W) -> S::W {
+        S::dot_u8i8(acc, a, b)
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const u32) -> S::W {
+        S::load_words(p)
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut u32, acc: S::W) {
+        S::store_words(p, acc);
+    }
+    #[inline(always)]
+    unsafe fn value(acc: S::W) -> S::F {
+        S::to_floats(acc)
+    }
 
     #[inline(always)]
     unsafe fn prepare(row: *const f32, k: usize, words: *mut u32) -> RowScale {
@@ -205,28 +196,5 @@ impl<S: Simd> Dot<S> for Bytes {
             out.add(i).write(0);
         }
         RowScale { scale, zero }
-    }
-}
-
-impl<S: Simd> Dot<S> for Shorts {
-    integer_words!(2, dot_i16);
-
-    #[inline(always)]
-    unsafe fn prepare(row: *const f32, k: usize, words: *mut u32) -> RowScale {
-        let (scale, zero, inverse) = range::<S>(row, k);
-        let (zeros, inverses) = (S::splat(zero), S::splat(inverse));
-        let out = words.cast::<i16>();
-        let whole = k - k % S::LANES;
-        for i in (0..whole).step_by(S::LANES) {
-            let q = quantised::<S>(S::load(row.add(i)), inverses, zeros);
-            S::store_i16(out.add(i), S::to_ints(S::sub(q, zeros)));
-        }
-        for i in whole..k {
-            out.add(i).write(((round(*row.add(i) * inverse) + zero).clamp(0.0, 255.0) - zero) as i16);
-        }
-        if k % 2 == 1 {
-            out.add(k).write(0);
-        }
-        RowScale { scale, zero: 0.0 }
     }
 }

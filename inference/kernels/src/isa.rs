@@ -62,7 +62,7 @@ impl Isa {
         self == Self::Avx512Bf16
     }
 
-    /// Whether int8 products multiply bytes (VNNI), rather than bytes widened to 16 bits.
+    /// Whether there is one instruction for the product of four bytes, summed in 32 bits.
     pub fn has_vnni(self) -> bool {
         matches!(self, Self::Avx512 | Self::Avx512Bf16)
     }
@@ -87,8 +87,6 @@ impl Isa {
         let per_word = match precision {
             Precision::Fp32 => 1,
             Precision::Bf16 => 2,
-            // Portable code takes bytes, AVX2 takes them widened: so both words are run by the tests of any processor.
-            Precision::Int8 if self == Self::Avx2 => 2,
             Precision::Int8 => 4,
         };
         let columns = if self.has_vnni() { 64 } else { 16 };

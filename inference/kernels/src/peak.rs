@@ -34,7 +34,7 @@ const STEPS: usize = 1 << 16;
 
 mod burn {
     use super::{STEPS, SUMS};
-    use crate::dot::{Bf16, Bytes, Dot, Fp32, Shorts};
+    use crate::dot::{Bf16, Bytes, Dot, Fp32};
     use crate::simd::Simd;
     use crate::simd::portable::Portable;
     use crate::{Isa, Precision};
@@ -101,7 +101,7 @@ mod burn {
         compiled_for! {
             avx2_fp32: "avx2,fma", Avx2, Fp32, ymm_reg;
             avx2_bf16: "avx2,fma", Avx2, Bf16, ymm_reg;
-            avx2_int8: "avx2,fma", Avx2, Shorts, ymm_reg;
+            avx2_int8: "avx2,fma", Avx2, Bytes, ymm_reg;
             avx512_fp32: "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", Avx512<false>, Fp32, zmm_reg;
             avx512_widened_bf16: "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", Avx512<false>, Bf16, zmm_reg;
             avx512_bf16: "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16", Avx512<true>, Bf16, zmm_reg;

@@ -157,11 +157,6 @@ impl Simd for Avx2 {
         _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(packed));
     }
     #[inline(always)]
-    unsafe fn store_i16(p: *mut i16, v: __m256i) {
-        let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packs_epi32(v, v));
-        _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(packed));
-    }
-    #[inline(always)]
     unsafe fn store_u8(p: *mut u8, v: __m256i) {
         let words = _mm256_permute4x64_epi64::<0b1000>(_mm256_packs_epi32(v, v));
         let words = _mm256_castsi256_si128(words);
@@ -174,16 +169,8 @@ impl Simd for Avx2 {
         _mm256_fmadd_ps(odd_bf16(a), odd_bf16(b), _mm256_fmadd_ps(even_bf16(a), even_bf16(b), acc))
     }
     #[inline(always)]
-    unsafe fn dot_i16(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
-        _mm256_add_epi32(acc, _mm256_madd_epi16(a, b))
-    }
-    // Not `maddubs`, which saturates at 16 bits: widened, even bytes and odd bytes apart.
-    #[inline(always)]
     unsafe fn dot_u8i8(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
-        let bytes = _mm256_set1_epi16(0xff);
-        let (even_a, odd_a) = (_mm256_and_si256(a, bytes), _mm256_srli_epi16::<8>(a));
-        let (even_b, odd_b) = (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b)), _mm256_srai_epi16::<8>(b));
-        let products = _mm256_add_epi32(_mm256_madd_epi16(even_a, even_b), _mm256_madd_epi16(odd_a, odd_b));
-        _mm256_add_epi32(acc, products)
+        let pairs = _mm256_maddubs_epi16(a, b);
+        _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
     }
 }

@@ -151,10 +151,6 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(rounded_bf16(v)));
     }
     #[inline(always)]
-    unsafe fn store_i16(p: *mut i16, v: __m512i) {
-        _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(v));
-    }
-    #[inline(always)]
     unsafe fn store_u8(p: *mut u8, v: __m512i) {
         _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(v));
     }
@@ -170,10 +166,6 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
             );
         }
         _mm512_fmadd_ps(odd_bf16(a), odd_bf16(b), _mm512_fmadd_ps(even_bf16(a), even_bf16(b), acc))
-    }
-    #[inline(always)]
-    unsafe fn dot_i16(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
-        _mm512_dpwssd_epi32(acc, a, b)
     }
     #[inline(always)]
     unsafe fn dot_u8i8(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {

@@ -16,7 +16,7 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// Lanes as f32.
     type F: Copy;
-    /// Lanes as 32-bit words: an i32, two bf16 or i16, or four bytes.
+    /// Lanes as 32-bit words: an i32, two bf16, or four bytes.
     type W: Copy;
 
     unsafe fn load(p: *const f32) -> Self::F;
@@ -58,16 +58,13 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_bf16(p: *const u16) -> Self::F;
     /// LANES floats to memory as bf16, to nearest even. Values must be finite.
     unsafe fn store_bf16(p: *mut u16, v: Self::F);
-    /// LANES integers to memory as i16; they must fit.
-    unsafe fn store_i16(p: *mut i16, v: Self::W);
     /// LANES integers to memory as u8; they must fit.
     unsafe fn store_u8(p: *mut u8, v: Self::W);
 
     /// `acc + a0 * b0 + a1 * b1` over the two bf16 of each word, in fp32; the order of the sum is the set's own.
     unsafe fn dot_bf16(acc: Self::F, a: Self::W, b: Self::W) -> Self::F;
-    /// `acc + a0 * b0 + a1 * b1` over the two i16 of each word, in i32.
-    unsafe fn dot_i16(acc: Self::W, a: Self::W, b: Self::W) -> Self::W;
-    /// `acc + Σ a_i * b_i` over the four bytes of each word, `a` unsigned and `b` signed, in i32.
+    /// `acc + Σ a_i * b_i` over the four bytes of each word, `a` unsigned and `b` signed, in i32. The first two products must add
+    /// up to an i16, and so must the last two.
     unsafe fn dot_u8i8(acc: Self::W, a: Self::W, b: Self::W) -> Self::W;
 }
 

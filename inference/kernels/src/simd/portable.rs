@@ -143,10 +143,6 @@ impl Simd for Portable {
         p.cast::<[u16; LANES]>().write_unaligned(v.map(to_bf16));
     }
     #[inline(always)]
-    unsafe fn store_i16(p: *mut i16, v: W) {
-        p.cast::<[i16; LANES]>().write_unaligned(v.map(|x| x as i16));
-    }
-    #[inline(always)]
     unsafe fn store_u8(p: *mut u8, v: W) {
         p.cast::<[u8; LANES]>().write_unaligned(v.map(|x| x as u8));
     }
@@ -156,14 +152,6 @@ impl Simd for Portable {
         std::array::from_fn(|i| {
             let ([a0, a1], [b0, b1]) = (halves(a[i]), halves(b[i]));
             acc[i] + from_bf16(a0) * from_bf16(b0) + from_bf16(a1) * from_bf16(b1)
-        })
-    }
-    #[inline(always)]
-    unsafe fn dot_i16(acc: W, a: W, b: W) -> W {
-        std::array::from_fn(|i| {
-            let (a, b) =
-                (halves(a[i]).map(|x| i32::from(x.cast_signed())), halves(b[i]).map(|x| i32::from(x.cast_signed())));
-            acc[i].wrapping_add((a[0] * b[0]).wrapping_add(a[1] * b[1]).cast_unsigned())
         })
     }
     #[inline(always)]

@@ -51,6 +51,12 @@ fn pairs(seed: f32) -> [u32; 32] {
     })
 }
 
+/// Signed bytes of which neighbours add up to at most 128, the largest among them.
+fn weights() -> [u32; 16] {
+    const ROW: [[i8; 4]; 4] = [[64, 64, -64, -64], [127, 1, -128, 0], [0, -127, 33, 90], [-1, -2, 3, 4]];
+    std::array::from_fn(|i| u32::from_le_bytes(ROW[i % 4].map(i8::cast_unsigned)))
+}
+
 unsafe fn float<S: Simd>(v: S::F) -> Vec<f32> {
     let mut out = vec![0.0; S::LANES];
     S::store(out.as_mut_ptr(), v);
@@ -73,7 +79,7 @@ unsafe fn everything<S: Simd>() -> Vec<(&'static str, Vec<f64>)> {
     };
     let floats = |v: Vec<f32>| v.into_iter().map(f64::from).collect::<Vec<_>>();
     let words = |v: Vec<u32>| v.into_iter().map(f64::from).collect::<Vec<_>>();
-    let (left, right) = (pairs(0.2), pairs(1.1));
+    let (left, right, weights) = (pairs(0.2), pairs(1.1), weights());
     for at in (0..16).step_by(S::LANES) {
         let (a, b) = (S::load(FLOATS.as_ptr().add(at)), S::load(FLOATS.as_ptr().add(16 + at)));
         put("add", floats(float::<S>(S::add(a, b))));
@@ -103,15 +109,13 @@ unsafe fn everything<S: Simd>() -> Vec<(&'static str, Vec<f64>)> {
         put("bf16", bf16.iter().map(|&x| f64::from(x)).collect());
         put("load_bf16", floats(float::<S>(S::load_bf16(bf16.as_ptr()))));
         let bytes = S::to_ints(S::max(S::min(S::abs(a), S::splat(255.0)), S::splat(0.0)));
-        let (mut shorts, mut octets) = (vec![0i16; S::LANES], vec![0u8; S::LANES]);
-        S::store_i16(shorts.as_mut_ptr(), S::to_ints(small));
+        let mut octets = vec![0u8; S::LANES];
         S::store_u8(octets.as_mut_ptr(), bytes);
-        put("i16", shorts.iter().map(|&x| f64::from(x)).collect());
         put("u8", octets.iter().map(|&x| f64::from(x)).collect());
         let (x, y) = (S::load_words(WORDS.as_ptr().add(at)), S::load_words(WORDS.as_ptr().add(16 + at)));
         put("to_floats", floats(float::<S>(S::to_floats(x))));
-        put("dot_i16", words(word::<S>(S::dot_i16(y, x, y))));
-        put("dot_u8i8", words(word::<S>(S::dot_u8i8(y, x, y))));
+        let weights = S::load_words(weights.as_ptr().add(at));
+        put("dot_u8i8", words(word::<S>(S::dot_u8i8(y, x, weights))));
         put(
             "dot_bf16",
             floats(float::<S>(S::dot_bf16(
