@@ -16,8 +16,8 @@ use crate::simd::Simd;
 /// Rows in a tile.
 pub(crate) const TILE_ROWS: usize = 6;
 
-/// Words of the inner dimension that are run through before the next tile: a panel's part is then 16 KiB with AVX2.
-const INNER: usize = 256;
+/// Words of the inner dimension that are run through before the next tile: a panel's part is then 24 KiB with AVX2.
+const INNER: usize = 384;
 
 /// Words of rows that stay in the second-level cache: 384 KiB of the 512 KiB or more that processors have.
 const RESIDENT: usize = 96 << 10;
@@ -29,13 +29,42 @@ pub(crate) struct Packed {
     /// Words in a row of the left operand.
     pub(crate) words: usize,
     /// [panels, words, columns of a panel].
-    pub(crate) panels: Vec<u32>,
+    pub(crate) panels: Panels,
     /// One bias an output, padded with zeros to whole panels.
     pub(crate) bias: Vec<f32>,
     /// What a column's integer sums are multiplied with; empty for floats.
     pub(crate) scales: Vec<f32>,
     /// `scale * Σ weights` of a column, for operands whose zero point is still in them.
     pub(crate) zeros: Vec<f32>,
+}
+
+/// Words from the start of a cache line on: a vector that lies across two lines costs two loads.
+#[derive(Debug, Default)]
+pub(crate) struct Panels(Vec<CacheLine>);
+
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
+struct CacheLine([u32; 16]);
+
+impl Panels {
+    /// `words` zeros.
+    pub(crate) fn zeros(words: usize) -> Self {
+        Self(vec![CacheLine::default(); words.div_ceil(16)])
+    }
+
+    /// All words, and zeros up to a whole line.
+    #[cfg(test)]
+    pub(crate) fn words(&self) -> Vec<u32> {
+        self.0.iter().flat_map(|line| line.0).collect()
+    }
+
+    pub(crate) fn set(&mut self, at: usize, word: u32) {
+        self.0[at / 16].0[at % 16] = word;
+    }
+
+    fn as_ptr(&self) -> *const u32 {
+        self.0.as_ptr().cast()
+    }
 }
 
 /// What happens to a sum before it is stored.
@@ -277,6 +306,7 @@ unsafe fn product<S: Simd, D: Dot<S>, const V: usize>(
 ) {
     let width = V * S::LANES;
     let tiles = count.div_ceil(TILE_ROWS);
+    let (low, high) = (count / tiles.max(1), count % tiles.max(1));
     let panels = weights.outputs.div_ceil(width);
     // As much of the rows as stays in the second-level cache while all panels pass by.
     let resident = (RESIDENT / count.max(1)).max(INNER);
@@ -293,16 +323,17 @@ unsafe fn product<S: Simd, D: Dot<S>, const V: usize>(
                 // Parts of equal length, so that none is short.
                 let (from, to) = (start + part * (end - start) / parts, start + (part + 1) * (end - start) / parts);
                 let next = if part + 1 < parts { to } else { start + weights.words };
+                let share = (to - from) * width / tiles;
+                let (mut row, stride) = (0, share.div_ceil(to - from));
                 for t in 0..tiles {
                     // Each tile asks for its share of the next part.
-                    let share = (to - from) * width / tiles;
-                    let ahead =
-                        Ahead { from: panel.wrapping_add(next * width + t * share), stride: share.div_ceil(to - from) };
+                    let ahead = Ahead { from: panel.wrapping_add(next * width + t * share), stride };
                     // Tiles of equal height, so that none is low.
-                    let (row, below) = (t * count / tiles, (t + 1) * count / tiles);
+                    let height = low + usize::from(t < high);
                     let place = Tile { rows, row, column: index * width, panel, from, to, ahead };
                     let partial = sums.add(t * TILE_ROWS * width);
-                    match below - row {
+                    row += height;
+                    match height {
                         1 => tile::<S, D, 1, V>(&place, weights, finish, partial, out),
                         2 => tile::<S, D, 2, V>(&place, weights, finish, partial, out),
                         3 => tile::<S, D, 3, V>(&place, weights, finish, partial, out),

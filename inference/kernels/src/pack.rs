@@ -1,6 +1,6 @@
 //! Packing weights for the kernels of one instruction set and precision.
 
-use crate::gemm::Packed;
+use crate::gemm::{Packed, Panels};
 use crate::simd::to_bf16;
 use crate::{Layout, Precision};
 
@@ -13,7 +13,7 @@ pub(crate) fn pack(weight: &[f32], bias: &[f32], layout: Layout) -> Packed {
     let mut packed = Packed {
         outputs,
         words,
-        panels: vec![0; padded * words],
+        panels: Panels::zeros(padded * words),
         bias: vec![0.0; padded],
         scales: Vec::new(),
         zeros: Vec::new(),
@@ -42,7 +42,7 @@ pub(crate) fn pack(weight: &[f32], bias: &[f32], layout: Layout) -> Packed {
                     }
                 };
             }
-            packed.panels[(panel * words + word) * columns + lane] = bits;
+            packed.panels.set((panel * words + word) * columns + lane, bits);
         }
         if layout.precision == Precision::Int8 {
             packed.scales[output] = scale;
@@ -86,8 +86,9 @@ mod tests {
             let packed = pack(&weight, &[0.0], Isa::Portable.layout(Precision::Int8));
             let columns = Isa::Portable.layout(Precision::Int8).columns;
             let scale = packed.scales[0];
+            let panels = packed.panels.words();
             let bytes: Vec<i32> = (0..packed.words)
-                .flat_map(|word| packed.panels[word * columns].to_le_bytes().map(|byte| i32::from(byte.cast_signed())))
+                .flat_map(|word| panels[word * columns].to_le_bytes().map(|byte| i32::from(byte.cast_signed())))
                 .collect();
             for pair in bytes.chunks(2) {
                 prop_assert!(255 * pair.iter().map(|q| q.abs()).sum::<i32>() <= i32::from(i16::MAX), "{:?}", pair);
@@ -107,16 +108,17 @@ mod tests {
         let packed = pack(&weight, &[0.5; 18], Isa::Portable.layout(Precision::Fp32));
         let columns = Isa::Portable.layout(Precision::Fp32).columns;
         assert_eq!(
-            (packed.outputs, packed.words, packed.panels.len(), packed.bias.len()),
+            (packed.outputs, packed.words, packed.panels.words().len(), packed.bias.len()),
             (18, 5, 2 * columns * 5, 2 * columns)
         );
+        let panels = packed.panels.words();
         for output in 0..18 {
             for word in 0..5 {
-                let bits = packed.panels[(output / columns * 5 + word) * columns + output % columns];
+                let bits = panels[(output / columns * 5 + word) * columns + output % columns];
                 assert_eq!(f32::from_bits(bits), weight[output * 5 + word]);
             }
         }
-        assert_eq!(packed.panels.iter().filter(|&&bits| bits != 0).count(), 18 * 5);
+        assert_eq!(panels.iter().filter(|&&bits| bits != 0).count(), 18 * 5);
         assert_eq!(packed.bias[18..], vec![0.0; 2 * columns - 18]);
     }
 }
