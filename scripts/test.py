@@ -34,7 +34,7 @@ STEPS = [
     Step("format", ["cargo", "fmt", "--all", "--check"]),
     Step("page", ["bash", "scripts/check-page.sh"]),
     Step("build", ["cargo", "build", *CARGO, "--all-targets"]),
-    Step("rust", ["cargo", "test", *CARGO], counts="cargo"),
+    Step("rust", ["cargo", "test", *CARGO, "--no-fail-fast"], counts="cargo"),
     Step("clippy", ["cargo", "clippy", *CARGO, "--all-targets", "--", "-D", "warnings"]),
     Step("python", [PYTHON, "-m", "pytest", "models", "tests", "benches/gpu", "-q", "-rs", "--durations=10"], counts="pytest"),
 ]

@@ -18,8 +18,23 @@ TEXTS = [
     "so the umbrella broke, the bus left, and my shoes are full of rain. wonderful. #monday",
     "une soirée parfaite au bord du lac",
     "long " * 400,
-    *(f"post number {n} about trains and {'rain ' * n}" for n in range(40)),
 ]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory) -> list[str]:
+    """A few texts by hand, and posts of the generator that a model can read."""
+    done = undertone("generate", "--count", 400, "--seed", 5, cwd=tmp_path_factory.mktemp("posts"))
+    assert done.returncode == 0, done.stderr.decode()
+    posts = []
+    for each in done.stdout.splitlines():
+        try:
+            posts.append(json.loads(each)["text"])
+        except (ValueError, KeyError, TypeError):
+            continue  # the generator makes some malformed ones on purpose
+    posts = [text for text in posts if isinstance(text, str) and text.strip()]
+    assert len(posts) > 300
+    return TEXTS + posts[:300]
 
 
 def available() -> list[str]:
@@ -34,8 +49,8 @@ def available() -> list[str]:
     return sets
 
 
-def scored(tmp_path: Path, kernels: str, precision: str) -> list[dict]:
-    lines = "".join(json.dumps({"id": str(number), "text": text}) + "\n" for number, text in enumerate(TEXTS))
+def scored(tmp_path: Path, texts: list[str], kernels: str, precision: str) -> list[dict]:
+    lines = "".join(json.dumps({"id": str(number), "text": text}) + "\n" for number, text in enumerate(texts))
     environment = os.environ | {"UNDERTONE_KERNELS": kernels}
     command = ["score", "--embed", "--precision", precision]
     done = undertone(*command, cwd=tmp_path, stdin=lines.encode(), env=environment)
@@ -50,8 +65,8 @@ def cosines(one: list[dict], other: list[dict]) -> np.ndarray:
 
 @pytest.mark.parametrize("precision,mean,probability", [("fp32", 0.999999, 1e-4), ("bf16", 0.9999, 0.02), ("int8", 0.998, 0.08)])
 @pytest.mark.parametrize("kernels", available())
-def test_each_set_scores_as_the_reference_does(tmp_path: Path, kernels: str, precision: str, mean: float, probability: float):
-    reference, results = scored(tmp_path, "libtorch", "fp32"), scored(tmp_path, kernels, precision)
+def test_each_set_scores_as_the_reference_does(tmp_path: Path, texts, kernels: str, precision: str, mean: float, probability: float):
+    reference, results = scored(tmp_path, texts, "libtorch", "fp32"), scored(tmp_path, texts, kernels, precision)
     assert {each["model"]["precision"] for each in results} == {precision}
     assert cosines(reference, results).mean() >= mean
     for want, got in zip(reference, results, strict=True):
@@ -60,8 +75,8 @@ def test_each_set_scores_as_the_reference_does(tmp_path: Path, kernels: str, pre
             assert abs(got["sentiment"]["probabilities"][label] - value) <= probability, want["id"]
 
 
-def test_int8_is_the_same_on_every_set(tmp_path: Path):
-    results = {kernels: scored(tmp_path, kernels, "int8") for kernels in available()}
+def test_int8_is_the_same_on_every_set(tmp_path: Path, texts):
+    results = {kernels: scored(tmp_path, texts, kernels, "int8") for kernels in available()}
     for kernels, each in results.items():
         assert cosines(results["portable"], each).min() >= 0.9999, kernels
 

@@ -6,7 +6,7 @@ use crate::gemm::{Operand, Packed};
 use crate::pack::pack;
 use crate::rows::Norm;
 use crate::simd::to_bf16;
-use crate::weights::{check, refuse};
+use crate::weights::{check, check_finite, refuse};
 use crate::{EncoderWeights, Isa, LayerWeights, LinearWeights, NormWeights, Pooling, Precision, WeightsError};
 
 /// Token ids of several sequences, one behind the other.
@@ -71,7 +71,7 @@ impl Encoder {
     /// An encoder without layers; [`Encoder::push`] adds them.
     ///
     /// # Errors
-    /// If the processor lacks `isa`, or a tensor has another shape than `hidden` says or a value that is not finite.
+    /// If the processor lacks `isa`, or a tensor has another shape than `hidden` says.
     pub fn new(weights: EncoderWeights, isa: Isa, precision: Precision) -> Result<Self, WeightsError> {
         let EncoderWeights { hidden, heads, words, positions, norm, epsilon, pooling } = weights;
         if !isa.is_available() {
@@ -110,7 +110,7 @@ impl Encoder {
     /// Adds a layer.
     ///
     /// # Errors
-    /// If a tensor has the wrong number of values, or one that is not finite.
+    /// If a tensor has the wrong number of values, or a weight that is to be an integer is not finite.
     pub fn push(&mut self, weights: LayerWeights) -> Result<(), WeightsError> {
         let LayerWeights { mut qkv, attention_output, attention_norm, intermediate, output, output_norm } = weights;
         let (hidden, inner) = (self.hidden, intermediate.bias.len());
@@ -138,6 +138,9 @@ impl Encoder {
         }
         check(name, &linear.weight, outputs * inputs)?;
         check(name, &linear.bias, outputs)?;
+        if self.precision == Precision::Int8 {
+            check_finite(name, &linear.weight)?;
+        }
         Ok(pack(&linear.weight, &linear.bias, self.isa.layout(self.precision)))
     }
 

@@ -86,11 +86,16 @@ pub(crate) fn refuse<T>(name: impl Into<String>, what: impl Into<String>) -> Res
     Err(WeightsError { name: name.into(), what: what.into() })
 }
 
-/// Values of a tensor that must be `expected` in number, and finite: integer products would hide a NaN.
+/// That a tensor has as many values as it must.
 pub(crate) fn check(name: &str, values: &[f32], expected: usize) -> Result<(), WeightsError> {
-    if values.len() != expected {
-        return refuse(name, format!("has {} values, expected {expected}", values.len()));
+    match values.len() == expected {
+        true => Ok(()),
+        false => refuse(name, format!("has {} values, expected {expected}", values.len())),
     }
+}
+
+/// That all values are finite: integers would hide that one is not. Floats pass it on to every result that it touches.
+pub(crate) fn check_finite(name: &str, values: &[f32]) -> Result<(), WeightsError> {
     match values.iter().position(|value| !value.is_finite()) {
         Some(at) => refuse(name, format!("value {at} is not finite")),
         None => Ok(()),

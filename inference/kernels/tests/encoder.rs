@@ -146,10 +146,21 @@ fn what_does_not_fit_is_refused() {
         );
     }
     assert_eq!(encoder.forward(Batch { ids: &[], starts: &[0] }, &mut Scratch::default()).unwrap(), [0f32; 0]);
+    // Floats pass on what is not finite; integers would hide it.
     let mut damaged = model.clone();
     damaged.layers[0].output.weight[5] = f32::NAN;
     let error = damaged.try_encoder(Isa::best(), Precision::Int8, Pooling::Mean).unwrap_err().to_string();
     assert!(error.contains("output") && error.contains("not finite"), "{error}");
+    for isa in available() {
+        for precision in [Precision::Fp32, Precision::Bf16] {
+            let vectors = run(&damaged.encoder(isa, precision, Pooling::Mean), &[vec![1, 2]]);
+            assert!(vectors[0].iter().any(|x| x.is_nan()), "{isa} {precision:?}");
+        }
+        let mut words = model.clone();
+        words.words[3 * 32] = f32::NAN;
+        let vectors = run(&words.encoder(isa, Precision::Int8, Pooling::Mean), &[vec![1, 2], vec![2, 3]]);
+        assert!(vectors[0].iter().all(|x| x.is_finite()) && vectors[1].iter().any(|x| x.is_nan()), "{isa}");
+    }
     damaged.layers[0].output.weight.pop();
     assert!(damaged.try_encoder(Isa::best(), Precision::Fp32, Pooling::Mean).is_err());
 }

@@ -17,7 +17,7 @@ pub(crate) struct Shape {
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
     shape: Shape,
-    words: Vec<f32>,
+    pub(crate) words: Vec<f32>,
     positions: Vec<f32>,
     pub(crate) norm: NormWeights,
     pub(crate) layers: Vec<LayerWeights>,

@@ -30,7 +30,8 @@ impl Native {
     /// Packs an encoder's weights. Each layer's tensors are let go as soon as they are packed.
     ///
     /// # Errors
-    /// `Unsupported` if the processor lacks `isa`; `InvalidConfig` for a weight that is not finite.
+    /// `Unsupported` if the processor lacks `isa`; `InvalidConfig` for a weight that cannot be an
+    /// integer because it is not finite.
     pub(crate) fn new(encoder: Encoder, isa: Isa, precision: Precision) -> Result<Self> {
         let Encoder { words, positions, norm, layers, attention_heads, pooling } = encoder;
         let hidden = norm.weight.numel();
