@@ -33,6 +33,16 @@ def scores(folder: Path, cwd: Path) -> list[dict]:
     return [{key: value for key, value in json.loads(line).items() if key in kept} for line in done.stdout.splitlines()]
 
 
+def assert_alike(after: list[dict], before: list[dict]) -> None:
+    """Equal but for the last digit of a probability, which depends on which texts came first and shared a batch."""
+    assert [{**each, "classification": None} for each in after] == [{**each, "classification": None} for each in before]
+    for one, other in zip(before, after, strict=True):
+        assert ("classification" in one) == ("classification" in other)
+        if "classification" in one:
+            assert one["classification"]["label"] == other["classification"]["label"]
+            assert other["classification"]["probabilities"] == pytest.approx(one["classification"]["probabilities"], abs=1e-6)
+
+
 def pickle_weights(folder: Path) -> None:
     """Replaces model.safetensors by pytorch_model.bin, with one tensor under two names as tied weights are."""
     tensors = load_file(folder / "model.safetensors")
@@ -60,7 +70,7 @@ def test_a_converted_folder_scores_the_same(family: str, tmp_path: Path):
     slow_tokenizer(family, tmp_path / "m")
     done = convert(tmp_path / "m", tmp_path / "new")
     assert done.returncode == 0, done.stderr
-    assert scores(tmp_path / "new", tmp_path) == before
+    assert_alike(scores(tmp_path / "new", tmp_path), before)
     assert not list(tmp_path.glob(".new*"))
 
 
@@ -73,7 +83,7 @@ def test_sentencepiece_becomes_a_tokenizer(tmp_path: Path):
     (tmp_path / "m" / "tokenizer.json").unlink()
     trained = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS), model_writer=trained, vocab_size=150, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, minloglevel=2
+        sentence_iterator=iter(CORPUS), model_writer=trained, vocab_size=80, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, minloglevel=2
     )
     (tmp_path / "m" / "sentencepiece.bpe.model").write_bytes(trained.getvalue())
     done = convert(tmp_path / "m", tmp_path / "new")
@@ -131,7 +141,7 @@ def test_shards_are_joined_or_copied(family: str, tmp_path: Path):
     families.make(family, tmp_path / "m", num_labels=3, shard="30KB")
     before = scores(tmp_path / "m", tmp_path)
     assert convert(tmp_path / "m", tmp_path / "copied").returncode == 0
-    assert scores(tmp_path / "copied", tmp_path) == before
+    assert_alike(scores(tmp_path / "copied", tmp_path), before)
     index = json.loads((tmp_path / "m" / "model.safetensors.index.json").read_text())
     for shard in sorted((tmp_path / "m").glob("*.safetensors")):
         torch.save(load_file(shard), shard.with_suffix(".bin"))
@@ -140,4 +150,4 @@ def test_shards_are_joined_or_copied(family: str, tmp_path: Path):
     (tmp_path / "m" / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     (tmp_path / "m" / "model.safetensors.index.json").unlink()
     assert convert(tmp_path / "m", tmp_path / "joined").returncode == 0
-    assert scores(tmp_path / "joined", tmp_path) == before
+    assert_alike(scores(tmp_path / "joined", tmp_path), before)

@@ -1,7 +1,8 @@
 //! What one 32-bit word of an operand holds in each precision, and how words are multiplied.
 //!
 //! A product's left operand is rows of words, its right operand packed panels of words (`gemm`). A word holds one f32, two
-//! bf16, or four bytes. The int8 arithmetic is the same integers on every processor: activations are asymmetric 8-bit
+//! bf16, or four bytes. The int8 arithmetic makes the same integers of the same row on every
+//! processor: activations are asymmetric 8-bit
 //! values a row, `x ≈ scale (q - zero)`, weights symmetric 8-bit values a channel, sums exact in i32; the zero point is
 //! taken out afterwards with the sum of the column's weights. Weights are packed so that the processors whose byte product
 //! saturates at 16 bits (AVX2) never do (`pack`).
