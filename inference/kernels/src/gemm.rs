@@ -191,8 +191,8 @@ unsafe fn multiply_step<S: Simd, D: Dot<S>, const R: usize, const V: usize>(
     b: *const u32,
 ) -> [[D::Acc; V]; R] {
     let mut columns = [S::splat_word(0); V];
-    for v in 0..V {
-        columns[v] = S::load_words(b.add(v * S::LANES));
+    for (v, column) in columns.iter_mut().enumerate() {
+        *column = S::load_words(b.add(v * S::LANES));
     }
     for r in 0..R {
         let word = S::splat_word(*rows[r].add(i));

@@ -1,6 +1,8 @@
 //! The whole encoder, in every instruction set that this processor has and in every precision, against a plain forward
 //! pass in f64.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly, and so may its helpers")]
+
 mod reference;
 
 use proptest::prelude::*;
