@@ -29,9 +29,9 @@
 //! posts about 40 % of the arithmetic is spent on padding. Here a batch is one row of tokens `[total_tokens]`, text
 //! behind text, with the position of each token and the cumulative lengths beside it (what flash attention calls
 //! `cu_seqlens`). `nn.Linear`, `LayerNorm` and GELU work on `[total_tokens, hidden]` as they are, since they never look
-//! across rows. Attention does: texts are sorted by length, each group of equal length is a view
-//! `[texts, heads, length, width]` of the packed rows, and `scaled_dot_product_attention` runs on it without a mask. Mean
-//! pooling averages each text's own rows. Because nothing of one text ever meets another, a text's score is the same in
+//! across rows. Attention does: on a CPU our kernels run it for one text after the other on the packed rows; libtorch's
+//! encoder, the reference, sorts texts by length and runs `scaled_dot_product_attention` without a mask on each group of
+//! equal length. Mean pooling averages each text's own rows. Because nothing of one text ever meets another, a text's score is the same in
 //! any batch, up to the rounding of fp32; a property test holds that to 1e-5.
 //!
 //! # Lanes
@@ -56,6 +56,13 @@
 //! The score of a clean text is kept for a while, so reposts cost no forward pass ([`EngineConfig::cache_bytes`]); a
 //! cache belongs to one loaded model. [`Engine::replace`] swaps the model for another revision while it serves; each
 //! [`Scored`] names the model that scored it.
+//!
+//! # Precisions on a CPU
+//!
+//! The crate `undertone-kernels` multiplies, normalises and attends, compiled for several instruction sets and chosen at run
+//! time (AVX-512 with BF16 and VNNI, AVX2, portable). `fp32` is the reference; `bf16` is the default where the processor
+//! multiplies it; `int8` is taken when it is asked for: weights a scale a channel, activations a scale and a zero point a
+//! row, sums exact. `UNDERTONE_KERNELS` forces a set by name, or `libtorch`; `undertone model show` says what runs.
 //!
 //! # Devices and precisions
 //!
