@@ -124,11 +124,15 @@ def test_a_deadline_is_kept(api: Api):
     error = refused(lambda: api.score("fine", timeout=0.001))
     assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     # Of a call that was answered in part, the late texts say so themselves.
-    # No two are alike: reposts are answered from a cache.
-    texts = tuple(f"text {number} takes its time " * 30 for number in range(200))
+    # No two are alike: reposts are answered from a cache. A tenth of them tells how long this machine needs.
+    texts = tuple(f"text {number} takes its time " * 30 for number in range(220))
     began = time.monotonic()
-    results = api.score(*texts, timeout=0.5).results
-    assert time.monotonic() - began < 1
+    api.score(*texts[200:])
+    timeout = max(1.0, 4 * (time.monotonic() - began))
+    texts = texts[:200]
+    began = time.monotonic()
+    results = api.score(*texts, timeout=timeout).results
+    assert time.monotonic() - began < timeout + 0.5
     assert len(results) == len(texts)
     codes = {result.error.code for result in results if result.WhichOneof("outcome") == "error"}
     assert codes == {"deadline-exceeded"}
