@@ -33,7 +33,7 @@ def test_it_drains_when_asked_to_end(tmp_path: Path, by: signal.Signals):
 def test_a_drain_answers_the_calls_that_are_running(tmp_path: Path):
     with Running("--roles", "gateway", cwd=tmp_path) as running, ThreadPoolExecutor(1) as pool:
         running.await_ready()
-        body = {"texts": ["some words to keep the worker busy " * 20] * 200}
+        body = {"texts": [f"{number} words to keep the worker busy " * 20 for number in range(200)]}
         call = pool.submit(requests.post, f"{running.http}/v1/score", json=body, timeout=60)
         running.await_that(lambda: total(samples(running.get("/metrics").text), "undertone_http_requests_in_flight") > 1, "begin the call")
         assert running.stop(signal.SIGTERM) == 0, running.log()

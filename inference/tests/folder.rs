@@ -17,10 +17,10 @@ use serde_json::json;
 use support::Tiny;
 use tch::{Kind, Tensor};
 use undertone_error::ErrorKind;
-use undertone_inference::{Engine, EngineConfig, HeadKind, Lane, Request, Scored};
+use undertone_inference::{Engine, EngineConfig, HeadKind, Lane, Precision, Request, Scored};
 
 fn start(folder: &Path) -> undertone_error::Result<Engine> {
-    Engine::start(folder, EngineConfig { workers: 1, ..EngineConfig::default() })
+    Engine::start(folder, EngineConfig { workers: 1, precision: Precision::Fp32, ..EngineConfig::default() })
 }
 
 async fn score(tiny: &Tiny, text: &str) -> Scored {

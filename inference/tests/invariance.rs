@@ -12,7 +12,7 @@ mod support;
 use proptest::prelude::*;
 use serde_json::json;
 use undertone_inference::model::{ModelFolder, Network, Packed};
-use undertone_inference::{Engine, EngineConfig, Lane, Request};
+use undertone_inference::{Engine, EngineConfig, Lane, Precision, Request};
 
 const TOLERANCE: f32 = 1e-5;
 
@@ -67,7 +67,13 @@ async fn scores_through_the_engine_do_not_depend_on_company() {
     let folder = support::Tiny::new().write();
     let engine = Engine::start(
         folder.path(),
-        EngineConfig { workers: 2, token_budget: 64, cache_bytes: 0, ..EngineConfig::default() },
+        EngineConfig {
+            workers: 2,
+            token_budget: 64,
+            cache_bytes: 0,
+            precision: Precision::Fp32,
+            ..EngineConfig::default()
+        },
     )
     .unwrap();
     let texts: Vec<String> = (1..61).map(|i| "abc de f ghijk ".repeat(i % 7) + &"z".repeat(i)).collect();

@@ -115,7 +115,11 @@ fn every_precision_stays_as_close_to_the_reference_as_is_promised() {
 #[tokio::test]
 async fn as_many_tokens_as_there_are_positions_and_as_few_as_three() {
     let folder = support::real_encoder(None);
-    let engine = Engine::start(folder.path(), EngineConfig { workers: 1, ..EngineConfig::default() }).unwrap();
+    let engine = Engine::start(
+        folder.path(),
+        EngineConfig { workers: 1, precision: Precision::Fp32, ..EngineConfig::default() },
+    )
+    .unwrap();
     let model = engine.model().clone();
     assert_eq!((model.max_tokens, model.dimensions, model.layers, model.heads.len()), (512, 384, 6, 0));
     let long = "word ".repeat(2000);

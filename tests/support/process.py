@@ -29,9 +29,10 @@ WITH_MODEL = {"run", "score", "check", "bench"}
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The caller's environment without anything that configures Undertone, plus `extra`."""
+    """The caller's environment without anything that configures Undertone, in the reference's precision whatever this
+    processor's default is, plus `extra`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("UNDERTONE_")}
-    return kept | dict(extra or {})
+    return kept | {"UNDERTONE_INFERENCE__PRECISION": "fp32"} | dict(extra or {})
 
 
 def arguments(*args: object) -> list[str]:
