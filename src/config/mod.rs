@@ -240,7 +240,7 @@ fn engine(raw: &Inference, origins: &Origins) -> Result<EngineConfig> {
         return Err(wrong(origins, "inference.token_budget", &0, "at least 1; 512 is the default"));
     }
     if raw.bulk_tokens == 0 {
-        return Err(wrong(origins, "inference.bulk_tokens", &0, "at least 1; 128 is the default"));
+        return Err(wrong(origins, "inference.bulk_tokens", &0, "at least 1; 32 is the default"));
     }
     if raw.cuda_token_budget == 0 {
         return Err(wrong(origins, "inference.cuda_token_budget", &0, "at least 1; 16384 is the default"));

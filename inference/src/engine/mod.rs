@@ -62,7 +62,7 @@ impl Default for EngineConfig {
             workers: 0,
             token_budget: 512,
             cuda_token_budget: 1 << 14,
-            bulk_tokens: 128,
+            bulk_tokens: 32,
             interactive_window: Duration::from_secs(2),
             cache_bytes: 32 << 20,
             queue_tokens: 1 << 16,
