@@ -159,7 +159,8 @@ def export(model_folder: Path, folder: Path) -> None:
         opset_version=17,
         dynamo=False,
     )
-    quantize_dynamic(str(folder / "fp32.onnx"), str(folder / "int8.onnx"), weight_type=QuantType.QInt8)
+    # Per channel, which is as fast as its default (one scale a matrix) here and far closer to fp32: mean cosine 0.991 for 0.955.
+    quantize_dynamic(str(folder / "fp32.onnx"), str(folder / "int8.onnx"), weight_type=QuantType.QInt8, per_channel=True)
 
 
 def say(value: dict) -> None:
