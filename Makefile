@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ENV := . scripts/env.sh
 
-.PHONY: help run build test lint fmt bench peers soak-score page dist lock lock-peers model clean
+.PHONY: help run build test lint fmt bench peers soak-score page dist lock lock-peers model model-report clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,8 +39,16 @@ soak-score: build ## a million texts through `undertone score`, and its memory; 
 page: ## build the live page into gateway/page/dist
 	@cd gateway/page && npm ci --no-audit --no-fund && npm run build
 
-model: build ## train the sentiment head again and measure it (needs ../shared/data)
-	@$(ENV) && scripts/setup.py test && "$$UNDERTONE_CACHE/test-env/bin/python" models/train_head.py
+# Where training keeps its state, so that a run which was broken off goes on.
+RUNS ?= $(or $(UNDERTONE_CACHE),$(HOME)/.cache/undertone)/training
+
+model: build ## train the model again and measure it (needs ../shared/data; hours on a CPU; ARGS="--minutes 55" stops, the next call goes on)
+	@$(ENV) && scripts/setup.py test && python="$$UNDERTONE_CACHE/test-env/bin/python" base="$$UNDERTONE_CACHE/all-MiniLM-L6-v2" \
+		&& for seed in 1 2 3; do "$$python" models/train/train.py --out "$(RUNS)/$$seed" --seed $$seed --base "$$base" $(ARGS) || exit; done \
+		&& "$$python" models/train/ship.py --runs "$(RUNS)"/{1,2,3} && "$$python" models/reference.py && $(MAKE) model-report
+
+model-report: build ## measure the shipped model, and bring its card in line (needs ../shared/data); ARGS="--model DIR --out DIR" for another
+	@scripts/setup.py test && $(ENV) && "$$UNDERTONE_CACHE/test-env/bin/python" models/report.py $(ARGS)
 
 dist: ## a relocatable tarball in target/dist/
 	@scripts/setup.py dist

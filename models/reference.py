@@ -1,23 +1,29 @@
 #!/usr/bin/env python3
-"""Writes models/sentiment/reference.json: what Python says about some texts, for `undertone model verify`.
+"""Writes models/sentiment/reference.json: what `transformers` says about some texts, in fp32, for `undertone model verify`.
 
-    models/reference.py            # needs numpy
+    make model                # calls it at the end
+    models/reference.py       # by hand, in the tests' environment (torch, transformers)
 
-Embeddings are those of inference/tests/fixtures (sentence-transformers, fp32, see make_reference.py there); the heads are
-computed from them here. Only texts that the model folder's normaliser leaves as they are can be taken from there.
+The texts are such as the model folder's normaliser leaves as they are.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import struct
+import os
+import sys
 from pathlib import Path
 
-import numpy as np
+sys.setdlopenflags(os.RTLD_LAZY)  # a torch without NVIDIA's libraries beside it
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import BertConfig, BertModel
 
 HERE = Path(__file__).resolve().parent
-FIXTURES = HERE.parent / "inference" / "tests" / "fixtures"
-FOLDER = HERE / "sentiment"
 TEXTS = [
     "good morning",
     "this is the best espresso I have had all year",
@@ -34,46 +40,38 @@ TEXTS = [
 ]
 
 
-def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """The fp32 tensors of a file."""
-    data = path.read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    body = data[8 + length :]
-    tensors = {}
-    for name, about in json.loads(data[8 : 8 + length]).items():
-        if name != "__metadata__":
-            start, end = about["data_offsets"]
-            tensors[name] = np.frombuffer(body[start:end], dtype="<f4").reshape(about["shape"])
-    return tensors
-
-
-def probabilities(logits: np.ndarray, head: dict) -> np.ndarray:
-    logits = logits.astype(np.float64) / head.get("temperature", 1.0)
-    if head.get("kind", "softmax") == "sigmoid":
-        return 1 / (1 + np.exp(-logits))
-    exponents = np.exp(logits - logits.max())
-    return exponents / exponents.sum()
-
-
+@torch.inference_mode()
 def main() -> None:
-    fixture = json.loads((FIXTURES / "reference.json").read_text(encoding="utf-8"))
-    embeddings = read_safetensors(FIXTURES / "reference.safetensors")["embeddings"]
-    row = {entry["text"]: index for index, entry in enumerate(fixture["texts"])}
-    manifest = json.loads((FOLDER / "undertone.json").read_text())
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", type=Path, default=HERE / "sentiment", help="model folder whose heads read the pooled vector [%(default)s]")
+    folder = parser.parse_args().model
+    manifest = json.loads((folder / "undertone.json").read_text())
+    weights = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+    model = BertModel(BertConfig(**json.loads((folder / "config.json").read_text())), add_pooling_layer=False).eval()
+    # Position ids are a buffer, and no weights; heads and projection are ours.
+    missing = [name for name in model.load_state_dict(weights, strict=False).missing_keys if "position_ids" not in name]
+    if missing:
+        raise SystemExit(f"reference: {folder / 'model.safetensors'} lacks {', '.join(missing)}")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(manifest["max_tokens"])
     texts = []
     for text in TEXTS:
-        embedding = embeddings[row[text]]
+        ids = torch.tensor([tokenizer.encode(text).ids])
+        pooled = model(input_ids=ids).last_hidden_state[0].mean(0)
+        embedding = linear(weights, manifest["embedding"]["projection"], pooled)
         heads = {}
         for head in manifest["heads"]:
-            assert head["input"] == "embedding", "a head that reads the pooled vector needs it, and the fixture has it not"
-            weights = read_safetensors(FOLDER / head["file"])
-            name = f"heads.{head['name']}"
-            logits = weights[f"{name}.weight"] @ embedding + weights[f"{name}.bias"]
-            heads[head["name"]] = [round(float(p), 7) for p in probabilities(logits, head)]
-        texts.append({"text": text, "embedding": [round(float(x), 7) for x in embedding], "heads": heads})
-    document = {"format": 1, "made_by": "models/reference.py, sentence-transformers in fp32", "texts": texts}
+            logits = linear(weights, f"heads.{head['name']}", pooled)
+            heads[head["name"]] = [round(float(p), 7) for p in torch.softmax(logits.double() / head["temperature"], dim=0)]
+        texts.append({"text": text, "embedding": [round(float(x), 7) for x in F.normalize(embedding, dim=0)], "heads": heads})
+    document = {"format": 1, "made_by": "models/reference.py, transformers in fp32", "texts": texts}
     body = json.dumps(document, ensure_ascii=False).replace('{"text"', '\n{"text"')
-    (FOLDER / "reference.json").write_text(body + "\n", encoding="utf-8")
+    (folder / "reference.json").write_text(body + "\n", encoding="utf-8")
+
+
+def linear(weights: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
+    return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
 
 if __name__ == "__main__":

@@ -13,9 +13,6 @@ import evaluate
 import logistic
 import train_head
 
-REPORT = Path(__file__).with_name("report.json")
-CARD = Path(__file__).with_name("README.md")
-
 
 def clouds(seed: int, sizes: list[int], spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """One cloud of points a class, [n, 5], around corners that a plane can part."""
@@ -179,19 +176,3 @@ def test_cross_validation_prefers_no_candidate_that_ignores_the_data(monkeypatch
     by_l2 = {row["l2"]: row["macro_recall"] for row in table if row["input"] == "pooled"}
     assert by_l2[0.01] > 0.9
     assert by_l2[0.01] >= by_l2[1e4]
-
-
-# --- the card
-
-
-def test_the_card_says_what_the_report_says():
-    report = json.loads(REPORT.read_text())
-    card = CARD.read_text()
-    val = report["val"]
-    percent = lambda share: f"{100 * share:.1f}"  # noqa: E731
-    low, high = val["macro_recall_95"]
-    wanted = [f"**{percent(val['macro_recall'])}**", f"{percent(low)} to {percent(high)}", percent(val["accuracy"])]
-    wanted += [percent(share) for share in val["recall"].values()]
-    wanted += [f"{val['ece_by_temperature']['none']:.3f}", f"{val['ece_by_temperature']['cross_fitted']:.3f}"]
-    wanted += [f"{report['train']['posts']:,}", f"{val['n']:,}", report["model"]["revision"][:12]]
-    assert not [figure for figure in wanted if figure not in card]

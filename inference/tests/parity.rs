@@ -58,11 +58,11 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 #[tokio::test]
 async fn embeddings_and_tokens_equal_the_python_reference() {
     let (reference, expected) = reference();
-    let weights = std::fs::read(support::real_model().join("model.safetensors")).unwrap();
+    let weights = std::fs::read(support::base_encoder().join("model.safetensors")).unwrap();
     let hash: String = Sha256::digest(&weights).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
         hash, reference.weights_sha256,
-        "the fixture was made with other weights: set UNDERTONE_TEST_MODEL, or run make_reference.py again"
+        "the fixture was made with other weights: set UNDERTONE_TEST_ENCODER, or run make_reference.py again"
     );
 
     let folder = support::real_encoder(Some(json!({"format": 1, "max_tokens": reference.max_tokens})));

@@ -123,23 +123,26 @@ impl Tiny {
     }
 }
 
-/// The folder of the real model; a test that needs it fails without it.
-pub fn real_model() -> PathBuf {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/sentiment");
-    let folder = std::env::var_os("UNDERTONE_TEST_MODEL").map_or_else(default, PathBuf::from);
+/// The folder of the base encoder, which the shipped model was trained from and whose vectors are known from elsewhere. A
+/// test that needs it fails without it.
+pub fn base_encoder() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/undertone"));
+    let cache = std::env::var_os("UNDERTONE_CACHE").map(PathBuf::from).or_else(home).unwrap_or_default();
+    let named = std::env::var_os("UNDERTONE_TEST_ENCODER").map(PathBuf::from);
+    let folder = named.unwrap_or_else(|| cache.join("all-MiniLM-L6-v2"));
     for file in ["config.json", "tokenizer.json", "model.safetensors"] {
         assert!(
             folder.join(file).is_file(),
-            "{} is missing: `scripts/setup.py run` fetches the model, or set UNDERTONE_TEST_MODEL to a folder that has it",
+            "{} is missing: `scripts/setup.py run` fetches it, or set UNDERTONE_TEST_ENCODER to all-MiniLM-L6-v2's folder",
             folder.join(file).display()
         );
     }
     folder.canonicalize().unwrap()
 }
 
-/// The real encoder in a folder of its own, with another (or no) `undertone.json`.
+/// The base encoder in a folder of its own, with another (or no) `undertone.json`.
 pub fn real_encoder(manifest: Option<Value>) -> TempDir {
-    let source = real_model();
+    let source = base_encoder();
     let folder = tempfile::tempdir().unwrap();
     for file in ["config.json", "tokenizer.json", "model.safetensors"] {
         std::os::unix::fs::symlink(source.join(file), folder.path().join(file)).unwrap();

@@ -1,0 +1,295 @@
+#!/usr/bin/env python3
+"""Trains the encoder with its heads and its embedding, all at once, from the base encoder and labelled tweets.
+
+    make model                                       what this is usually started by
+    models/train/train.py --out runs/1 --seed 1      one run by hand; again, to go on where it was stopped
+
+One epoch holds every sentiment post and, of the other tasks, as many as --mix says. The loss of a batch is the mean cross-entropy of its
+posts (classes weighing the same within a task, labels smoothed) plus --embedding times the distance of the embedding from the base encoder's.
+AdamW, layer-wise learning rates, linear warm-up and decay to zero; what is kept is the moving average of the weights.
+
+Resumable: state is saved at every --save steps, on SIGTERM and after --minutes, and the same command goes on with the batches that were
+next. Batches and dropout are functions of the seed and the step; only the rounding of a machine's own arithmetic makes runs differ.
+On one core of an AVX2 machine about 40 minutes an epoch, on a GPU two. Log: OUT/log.jsonl, one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.setdlopenflags(os.RTLD_LAZY)  # a torch without NVIDIA's libraries beside it
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+import data
+import metrics
+import network
+
+ROOT = Path(__file__).resolve().parents[2]
+NORMALIZER = "social-1"
+# Sentiment's head is first, as it is the one that people come for.
+TASKS = ["sentiment", "emotion", "irony", "offensive", "hate"]
+MIX = "sentiment=45487,emotion=6512,irony=5724,offensive=7000,hate=4000"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of this run: state, log, weights")
+    parser.add_argument("--base", type=Path, required=True, help="folder of the base encoder")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--binary", type=Path, default=ROOT / "target" / "release" / "undertone", help="normalises the texts")
+    parser.add_argument("--cache", type=Path, help="tokens and embeddings of the base encoder [OUT/../cache]")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--mix", default=MIX, help="posts of each task in an epoch [%(default)s]")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=1e-4, help="top learning rate, of the last layer")
+    parser.add_argument("--head-rate", type=float, default=1e-3)
+    parser.add_argument("--layer-decay", type=float, default=0.9)
+    parser.add_argument("--weight-decay", type=float, default=0.01)
+    parser.add_argument("--warm-up", type=float, default=0.06, help="share of the steps")
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--smoothing", type=float, default=0.05)
+    parser.add_argument("--embedding", type=float, default=2.0, help="weight of the embedding's loss")
+    parser.add_argument("--average", type=float, default=0.995, help="decay of the moving average of the weights, a step")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--save", type=int, default=200, help="steps between saved states")
+    parser.add_argument("--minutes", type=float, default=0, help="stop after so long, to be started again; 0 is never")
+    return parser.parse_args()
+
+
+class Run:
+    """One training run: its data, its model, its state on disk."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options, self.started, self.stopping = options, time.monotonic(), False
+        options.out.mkdir(parents=True, exist_ok=True)
+        cache = options.cache or options.out.parent / "cache"
+        reader = data.Reader(options.binary, options.base, NORMALIZER, options.max_tokens, cache)
+        self.train = {task: reader.split(options.data / task / "train.tsv") for task in TASKS}
+        self.val = {task: reader.split(options.data / task / "val.tsv") for task in TASKS}
+        self.labels = {task: data.labels(options.data / task) for task in TASKS}
+        config = network.read_config(options.base)
+        torch.manual_seed(options.seed)
+        self.model = network.Model(config, {task: len(names) for task, names in self.labels.items()}).to(options.device)
+        network.load_encoder(self.model.encoder, options.base)
+        key = f"{options.base.name}-{options.max_tokens}"
+        self.target = {task: self.base_embeddings(cache / f"base-{key}-{task}-train.npy", self.train[task]) for task in TASKS}
+        self.val_target = self.base_embeddings(cache / f"base-{key}-sentiment-val.npy", self.val["sentiment"])
+        self.class_weight = {task: self.balance(task) for task in TASKS}
+        self.batches = self.plan()
+        self.step = 0
+        self.optimizers = self.make_optimizers()
+        self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+
+    def base_embeddings(self, stored: Path, split: data.Split) -> torch.Tensor:
+        """Embeddings [texts, width] by the encoder that the model starts from, computed once for all runs."""
+        if not stored.exists():
+            self.log(event="embedding by the base encoder", file=stored.name, texts=len(split.texts))
+            part = stored.with_suffix(f".{os.getpid()}.part")
+            with part.open("wb") as file:
+                np.save(file, self.vectors(self.model.encoder, split, lambda pooled: F.normalize(pooled, dim=-1)).astype(np.float16))
+            part.rename(stored)
+        return torch.from_numpy(np.load(stored).astype(np.float32))
+
+    @torch.no_grad()
+    def vectors(self, encoder: network.Encoder, split: data.Split, after, size: int = 64) -> np.ndarray:
+        """`after` of each text's pooled vector, in the order of the texts."""
+        order = np.argsort([len(tokens) for tokens in split.tokens], kind="stable")
+        rows = []
+        for start in range(0, len(order), size):
+            ids, mask = data.pad([split.tokens[i] for i in order[start : start + size]])
+            rows.append(after(encoder(ids.to(self.options.device), mask.to(self.options.device))).float().cpu().numpy())
+        rows = np.concatenate(rows)
+        result = np.empty_like(rows)
+        result[order] = rows
+        return result
+
+    def balance(self, task: str) -> torch.Tensor:
+        """Weights of a task's classes: each class weighs the same in all, and a post 1 on average."""
+        counts = np.bincount(self.train[task].labels, minlength=len(self.labels[task])).astype(float)
+        return torch.tensor(counts.sum() / (len(counts) * counts), dtype=torch.float32, device=self.options.device)
+
+    def plan(self) -> list[list[tuple[str, int]]]:
+        """The batches of the whole run: each a list of (task, row of its training file)."""
+        wanted = {task: int(count) for task, count in (part.split("=") for part in self.options.mix.split(","))}
+        unknown = set(wanted) - set(TASKS)
+        if unknown:
+            raise SystemExit(f"train: --mix names no task of ours: {', '.join(sorted(unknown))}; tasks are {', '.join(TASKS)}")
+        result, random = [], np.random.default_rng(self.options.seed)
+        for _ in range(int(np.ceil(self.options.epochs))):
+            tasks = [task for task in TASKS if wanted.get(task)]
+            rows = data.draw([len(self.train[task].texts) for task in tasks], [wanted[task] for task in tasks], random)
+            posts = [(task, int(row)) for task, picked in zip(tasks, rows) for row in picked]
+            lengths = np.array([len(self.train[task].tokens[row]) for task, row in posts])
+            result += [[posts[i] for i in batch] for batch in data.batches(lengths, self.options.batch, random)]
+        return result[: round(len(result) * self.options.epochs / np.ceil(self.options.epochs))]
+
+    def make_optimizers(self) -> list[torch.optim.Optimizer]:
+        options, encoder = self.options, self.model.encoder
+        groups = []
+        depth = len(encoder.layers)
+        for number, layer in enumerate(encoder.layers):
+            rate = options.rate * options.layer_decay ** (depth - 1 - number)
+            matrices = [p for p in layer.parameters() if p.ndim > 1]
+            groups.append({"params": matrices, "lr": rate, "weight_decay": options.weight_decay})
+            groups.append({"params": [p for p in layer.parameters() if p.ndim == 1], "lr": rate, "weight_decay": 0.0})
+        lowest = options.rate * options.layer_decay**depth
+        below = [encoder.positions.weight, encoder.types, encoder.norm.weight, encoder.norm.bias]
+        groups.append({"params": below, "lr": lowest, "weight_decay": 0.0})
+        above = [*self.model.heads.parameters(), *self.model.projection.parameters()]
+        groups.append({"params": above, "lr": options.head_rate, "weight_decay": 0.0})
+        dense = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+        return [dense, torch.optim.SparseAdam([encoder.words.weight], lr=lowest, betas=(0.9, 0.99))]
+
+    def loss(self, batch: list[tuple[str, int]]) -> tuple[torch.Tensor, dict[str, list[float]]]:
+        device, options = self.options.device, self.options
+        ids, mask = data.pad([self.train[task].tokens[row] for task, row in batch])
+        pooled = self.model.encoder(ids.to(device), mask.to(device), options.dropout)
+        target = torch.stack([self.target[task][row] for task, row in batch]).to(device)
+        away = (1 - (self.model.embed(pooled) * target).sum(1)).mean()
+        total, parts = options.embedding * away, {"embedding": [float(away.detach())]}
+        dropped = F.dropout(pooled, options.dropout)
+        for task in TASKS:
+            places = [place for place, (each, _) in enumerate(batch) if each == task]
+            if places:
+                gold = torch.tensor([self.train[task].labels[batch[place][1]] for place in places], device=device)
+                logits = self.model.heads[task](dropped[places])
+                each = F.cross_entropy(logits, gold, label_smoothing=options.smoothing, reduction="none") * self.class_weight[task][gold]
+                total = total + each.sum() / len(batch)
+                parts[task] = each.detach().tolist()
+        return total, parts
+
+    def advance(self) -> dict[str, list[float]]:
+        """One step."""
+        done, steps = self.step, len(self.batches)
+        warm = max(1, round(steps * self.options.warm_up))
+        scale = (done + 1) / warm if done < warm else (steps - done) / (steps - warm)
+        for optimizer, rates in zip(self.optimizers, self.rates):
+            for group, rate in zip(optimizer.param_groups, rates):
+                group["lr"] = rate * scale
+        torch.manual_seed(self.options.seed * 1_000_003 + done)
+        loss, parts = self.loss(self.batches[done])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None and not p.grad.is_sparse], 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+        # Early on the average follows closely, so that it does not remember the beginning.
+        decay = min(self.options.average, (1 + self.step) / (10 + self.step))
+        for name, tensor in self.model.state_dict().items():
+            self.average[name].lerp_(tensor.detach(), 1 - decay)
+        return parts
+
+    def go(self) -> bool:
+        """Trains to the end, or until it is told to stop. Answers whether the end was reached."""
+        self.resume()
+        steps, seen, since = len(self.batches), {}, time.monotonic()
+        bar = tqdm(total=steps, initial=self.step, unit="step", smoothing=0.05, disable=None)
+        while self.step < steps:
+            minutes = (time.monotonic() - self.started) / 60
+            if self.stopping or (self.options.minutes and minutes > self.options.minutes):
+                self.save_state()
+                self.log(event="stopped", step=self.step, of=steps)
+                return False
+            for task, losses in self.advance().items():
+                seen.setdefault(task, []).extend(losses)
+            bar.update()
+            if self.step % 50 == 0:
+                means = {task: round(float(np.mean(losses)), 4) for task, losses in sorted(seen.items())}
+                self.log(event="step", step=self.step, of=steps, loss=means, seconds_a_step=round((time.monotonic() - since) / 50, 3))
+                bar.set_postfix(sentiment=means.get("sentiment"), embedding=means.get("embedding"))
+                seen, since = {}, time.monotonic()
+            if self.step % self.options.save == 0:
+                self.save_state()
+        return True
+
+    def evaluate(self, model: network.Model) -> dict[str, float]:
+        """Every task's metric on its val file, and how well the embedding is kept. Shares in percent."""
+        result = {}
+        for task in TASKS:
+            logits = self.vectors(model.encoder, self.val[task], model.heads[task])
+            result[task] = round(100 * float(metrics.score(task, self.val[task].labels, logits.argmax(1))), 2)
+        ours, base = self.vectors(model.encoder, self.val["sentiment"], model.embed), self.val_target.numpy()
+        result["embedding_cosine"] = round(float((ours * base).sum(1).mean()), 4)
+        result["embedding_recall_at_10"] = round(metrics.kept_neighbours(ours, base), 4)
+        return result
+
+    def finish(self) -> None:
+        """Measures the last weights and their average; keeps the average."""
+        self.log(event="evaluated", weights="last", **self.evaluate(self.model))
+        self.model.load_state_dict(self.average)
+        self.log(event="evaluated", weights="average", **self.evaluate(self.model))
+        save_file(network.exported(self.model, TASKS), self.options.out / "model.safetensors")
+        self.state_file.unlink(missing_ok=True)
+        self.log(event="finished", file="model.safetensors")
+
+    @property
+    def state_file(self) -> Path:
+        return self.options.out / "state.pt"
+
+    @property
+    def settings(self) -> dict:
+        """What the steps depend on: a state goes on under the same settings alone."""
+        outside = {"out", "base", "data", "binary", "cache", "threads", "device", "save", "minutes"}
+        return {name: value for name, value in sorted(vars(self.options).items()) if name not in outside}
+
+    def save_state(self) -> None:
+        part = self.state_file.with_suffix(".part")
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        state = {"settings": self.settings, "step": self.step, "model": self.model.state_dict(), "average": self.average, "optimizers": optimizers}
+        torch.save(state, part)
+        part.rename(self.state_file)
+
+    def resume(self) -> None:
+        if not self.state_file.exists():
+            self.log(event="started", settings=self.settings, steps=len(self.batches), torch=torch.__version__, threads=torch.get_num_threads())
+            return
+        state = torch.load(self.state_file, weights_only=True, map_location=self.options.device)
+        if state["settings"] != self.settings:
+            changed = sorted(name for name in self.settings if state["settings"].get(name) != self.settings[name])
+            raise SystemExit(f"train: {self.state_file} was made with other settings ({', '.join(changed)}); remove it, or choose another --out")
+        self.step, self.average = state["step"], state["average"]
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"]):
+            optimizer.load_state_dict(saved)
+        self.log(event="resumed", step=self.step)
+
+    def log(self, **fields) -> None:
+        line = {"seconds": round(time.monotonic() - self.started, 1), **fields}
+        with (self.options.out / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if fields["event"] != "step":
+            tqdm.write(json.dumps(line), file=sys.stderr)
+
+
+def main() -> int:
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    if (options.out / "model.safetensors").exists():
+        print(f"train: {options.out / 'model.safetensors'} is there already: this run has ended", file=sys.stderr)
+        return 0
+    run = Run(options)
+    signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stopping", True))
+    if not run.go():
+        return 3
+    run.finish()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
