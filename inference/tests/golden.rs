@@ -16,6 +16,7 @@ struct Case {
     clean_text: String,
 }
 
+#[allow(clippy::unwrap_used, reason = "the file is ours")]
 fn cases() -> Vec<Case> {
     CASES.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
