@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from support.posts import jsonl
-from support.process import MODEL, Running, undertone
+from support.process import MODEL, Running, run_once, undertone
 from support.tables import Tables
 
 KNOWN = {
@@ -55,16 +53,16 @@ def test_show_says_the_languages_and_a_wrong_one_is_named(tmp_path: Path):
     assert "languages[0]" in wrong.stderr.decode() and "english" in wrong.stderr.decode()
 
 
-@pytest.mark.timeout(180)
 def test_rest_and_silver_say_the_same(tmp_path: Path):
-    (tmp_path / "posts.jsonl").write_bytes(jsonl([{"id": str(n), "text": text} for n, text in enumerate(KNOWN)]))
-    arguments = ("--data", "data", "--input", "posts.jsonl", "--model", folder(tmp_path, ["eng"]))
-    with Running(*arguments, cwd=tmp_path, env={"UNDERTONE_SINKS__COMMIT_INTERVAL": "1s"}) as server:
+    model = folder(tmp_path, ["eng"])
+    with Running("--roles", "gateway", "--model", model, cwd=tmp_path) as server:
         server.await_ready()
         results = server.post("/v1/score", json={"texts": list(KNOWN)}).json()["results"]
         assert [result["in_domain"] for result in results] == list(KNOWN.values())
         assert server.get("/v1/models").json()["models"][0]["languages"] == ["eng"]
-        assert server.stop() == 0, server.log()
+    (tmp_path / "posts.jsonl").write_bytes(jsonl([{"id": str(n), "text": text} for n, text in enumerate(KNOWN)]))
+    done = run_once("data", "posts.jsonl", "--model", model, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
     with Tables(tmp_path / "data") as tables:
         rows = tables.rows("silver.posts", "text", "in_domain").to_pylist()
     assert {row["text"]: row["in_domain"] for row in rows} == KNOWN
