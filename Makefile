@@ -45,7 +45,7 @@ RUNS ?= $(or $(UNDERTONE_CACHE),$(HOME)/.cache/undertone)/training
 model: build ## train the model again and measure it (needs ../shared/data; hours on a CPU; ARGS="--minutes 55" stops, the next call goes on)
 	@$(ENV) && scripts/setup.py test && python="$$UNDERTONE_CACHE/test-env/bin/python" base="$$UNDERTONE_CACHE/all-MiniLM-L6-v2" \
 		&& for seed in 1 2 3; do "$$python" models/train/train.py --out "$(RUNS)/$$seed" --seed $$seed --base "$$base" $(ARGS) || exit; done \
-		&& "$$python" models/train/ship.py --runs "$(RUNS)"/{1,2,3} && "$$python" models/reference.py && $(MAKE) model-report
+		&& "$$python" models/train/ship.py --runs "$(RUNS)"/{1,2,3} && "$$python" models/reference.py models/sentiment && $(MAKE) model-report
 
 model-report: build ## measure the shipped model, and bring its card in line (needs ../shared/data); ARGS="--model DIR --out DIR" for another
 	@scripts/setup.py test && $(ENV) && "$$UNDERTONE_CACHE/test-env/bin/python" models/report.py $(ARGS)

@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Score the texts of a file or of standard input, one JSON line a text
     Score(ScoreArgs),
+    /// Print the texts of a file or of standard input as a model reads them, one JSON line a text
+    Normalize(NormalizeArgs),
     /// Print synthetic posts, one JSON object a line
     Generate(GenerateArgs),
     /// Validate the configuration, the model, the data folder and the addresses
@@ -158,6 +160,25 @@ pub(crate) struct ScoreArgs {
     pub(crate) model: Option<String>,
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct NormalizeArgs {
+    /// Normaliser, as the `normalizer` of a model's undertone.json names it
+    #[arg(long, value_name = "NAME", default_value = "social-1")]
+    pub(crate) normalizer: String,
+    /// File to read, as `score` reads it; left out, or "-": standard input
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) input: Option<String>,
+    /// File to write; left out, or "-": standard output. It appears when it is complete
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<String>,
+    /// Format of the input, if its name does not say
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<InputFormat>,
+    /// Column or field that holds the text
+    #[arg(long, value_name = "FIELD", default_value = "text")]
+    pub(crate) text_field: String,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -47,6 +47,7 @@ fn execute(command: Command) -> Result<Outcome> {
         match command {
             Command::Run(args) => run::run(args).await,
             Command::Score(args) => commands::score::score(args).await,
+            Command::Normalize(args) => commands::normalize::normalize(&args),
             Command::Generate(args) => commands::generate::generate(args).await,
             Command::Check(args) => commands::check::check(args).await,
             Command::Bench(args) => commands::bench::bench(args).await,

@@ -147,6 +147,10 @@ pub struct Scores {
     /// The language that was detected, in ISO 639-3; null if the text is too short to tell.
     #[schema(required = true)]
     pub language: Option<String>,
+    /// Whether the text is in a language that the model knows, or in none; scores of others are guesses. Null if the
+    /// model's folder names no languages.
+    #[schema(required = true)]
+    pub in_domain: Option<bool>,
     /// How many tokens the model read.
     pub tokens: u32,
     /// Whether the text was longer than the model reads.
@@ -223,6 +227,7 @@ impl ScoreResult {
             polarity: scored.polarity,
             confidence: scored.confidence,
             language: scored.language.map(str::to_owned),
+            in_domain: scored.in_domain,
             tokens: scored.tokens,
             truncated: scored.truncated,
             embedding: selection.embedding.then_some(scored.embedding),
@@ -287,6 +292,9 @@ pub struct Model {
     pub max_tokens: usize,
     /// The text normaliser, by its versioned name.
     pub normalizer: String,
+    /// The languages that it knows, in ISO 639-3; null if its folder does not say.
+    #[schema(required = true)]
+    pub languages: Option<Vec<String>>,
     /// How many weights it has.
     pub parameters: u64,
 }
@@ -320,6 +328,7 @@ impl From<&ModelInfo> for Model {
             dimensions: model.dimensions,
             max_tokens: model.max_tokens,
             normalizer: model.normalizer.clone(),
+            languages: model.languages.clone(),
             parameters: model.parameters,
         }
     }

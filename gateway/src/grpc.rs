@@ -176,6 +176,7 @@ fn scores(scored: Scored, selection: &Selection) -> Scores {
         polarity: scored.polarity,
         confidence: scored.confidence,
         language: scored.language.map(str::to_owned),
+        in_domain: scored.in_domain,
         embedding: if selection.embedding { scored.embedding } else { Vec::new() },
         tokens: scored.tokens,
         truncated: scored.truncated,

@@ -49,6 +49,8 @@ pub struct ModelInfo {
     pub max_tokens: usize,
     /// The text normaliser, by its versioned name.
     pub normalizer: String,
+    /// The languages that the model knows, in ISO 639-3; `None` if nobody said.
+    pub languages: Option<Vec<String>>,
     /// How many weights the encoder and the heads have.
     pub parameters: u64,
     /// How many transformer layers the encoder has.

@@ -46,6 +46,8 @@ pub struct Scored {
     pub clean_text: String,
     /// ISO 639-3 code of the language; `None` if the text is too short or the guess is not reliable.
     pub language: Option<&'static str>,
+    /// Whether the text is in a language that the model knows, or in none; `None` if the model folder names no languages.
+    pub in_domain: Option<bool>,
     /// How many tokens went through the encoder, special tokens included.
     pub tokens: u32,
     /// Whether the text was longer than the model reads, and was cut. The language is then that of the beginning.

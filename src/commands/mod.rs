@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod dead;
 pub(crate) mod generate;
 pub(crate) mod model;
+pub(crate) mod normalize;
 mod output;
 pub(crate) mod score;
 mod verify;

@@ -74,6 +74,7 @@ async fn show(dir: Option<String>, config: EngineConfig) -> Result<Outcome> {
     row("parameters", format!("{:.1} million in {} layers", info.parameters as f64 / 1e6, info.layers))?;
     row("embedding", format!("{} dimensions", info.dimensions))?;
     row("reads", format!("{} tokens at most, normalised by {}", info.max_tokens, info.normalizer))?;
+    row("languages", info.languages.as_ref().map_or_else(|| "not said".to_owned(), |codes| codes.join(", ")))?;
     for head in &info.heads {
         let mark = if info.sentiment_head.as_deref() == Some(&head.name) { ", gives polarity" } else { "" };
         row("head", format!("{}: {} (temperature {:.2}{mark})", head.name, head.labels.join(", "), head.temperature))?;

@@ -163,7 +163,7 @@ async fn score_chunk(engine: Engine, chunk: Vec<Line>, selection: Selection) -> 
 }
 
 /// Remote callers are told the message alone; whoever reads a local file may see everything, the line first of all.
-fn local_problem(error: &Error) -> Problem {
+pub(super) fn local_problem(error: &Error) -> Problem {
     let mut problem = Problem::from(error);
     problem.detail = error.to_string();
     problem

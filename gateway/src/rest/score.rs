@@ -47,7 +47,8 @@ use crate::{
                     "label": "positive",
                     "probabilities": {"negative": 0.01, "neutral": 0.2, "positive": 0.79}
                 },
-                "polarity": 0.78, "confidence": 0.79, "language": "eng", "tokens": 12, "truncated": false,
+                "polarity": 0.78, "confidence": 0.79, "language": "eng", "in_domain": true,
+                "tokens": 12, "truncated": false,
                 "model": {"name": "undertone-small", "revision": "5f1c0e9ab2d4", "precision": "fp32"}
             }]
          })),

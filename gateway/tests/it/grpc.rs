@@ -52,7 +52,7 @@ async fn each_item_has_its_scores_or_its_error() {
     let Some(Outcome::Scores(scores)) = &response.results[0].outcome else { panic!("scores: {response:?}") };
     assert_eq!((scores.heads.len(), scores.heads[0].label.as_str(), scores.polarity), (1, "positive", Some(0.6875)));
     assert_eq!(scores.heads[0].probabilities[0].label, "negative");
-    assert_eq!(scores.embedding.len(), 4);
+    assert_eq!((scores.embedding.len(), scores.in_domain), (4, Some(true)));
     let codes: Vec<_> = response.results[1..]
         .iter()
         .map(|result| match &result.outcome {

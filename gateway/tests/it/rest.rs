@@ -32,7 +32,8 @@ async fn one_text_has_the_result_that_the_documentation_shows() {
         "results": [{
             "sentiment": {"label": "positive", "probabilities": {"negative": 0.0625, "neutral": 0.1875, "positive": 0.75}},
             "emotion": {"label": "joy", "probabilities": {"joy": 0.5, "anger": 0.25}},
-            "polarity": 0.6875, "confidence": 0.75, "language": "eng", "tokens": 9, "truncated": false, "model": model,
+            "polarity": 0.6875, "confidence": 0.75, "language": "eng", "in_domain": true, "tokens": 9,
+            "truncated": false, "model": model,
         }],
     });
     // As text, so that the order of the fields counts too.
@@ -46,6 +47,8 @@ async fn heads_and_embedding_are_answered_as_asked() {
     assert!(result.get("sentiment").is_none() && result.get("emotion").is_some());
     assert_eq!(result["embedding"], json!([0.5, -0.5, 0.25, 2.0]));
     assert_eq!(result["language"], Value::Null);
+    let foreign = score(&router(), r#"{"text":"fremd"}"#).await;
+    assert_eq!(foreign.json()["results"][0]["in_domain"], json!(false));
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use undertone_error::{Error, ErrorKind, Result};
 use super::worker::{Backend, Normalized, Prepared};
 use super::{RecoveryRules, Rules};
 use crate::ModelInfo;
+use crate::language::Reading;
 use crate::model::{Outcome, Verdict};
 use crate::tokenize::Tokens;
 
@@ -95,7 +96,11 @@ impl Backend for Fake {
         assert!(text != "unreadable panic", "asked to panic");
         match text {
             "unreadable" => Err(Error::new(ErrorKind::InvalidInput, "unreadable")),
-            _ => Ok(Normalized { clean_text: text.trim_end().to_owned(), language: None, cut: text.ends_with(' ') }),
+            _ => Ok(Normalized {
+                clean_text: text.trim_end().to_owned(),
+                reading: Reading::default(),
+                cut: text.ends_with(' '),
+            }),
         }
     }
 
@@ -160,6 +165,7 @@ pub(crate) fn info(revision: &str) -> ModelInfo {
         sentiment_head: None,
         max_tokens: 64,
         normalizer: "none".to_owned(),
+        languages: None,
         parameters: 0,
         layers: 0,
     }

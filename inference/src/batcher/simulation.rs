@@ -11,6 +11,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use super::super::faults::Budget;
 use super::super::worker::Normalized;
 use super::*;
+use crate::language::Reading;
 use crate::tokenize::Tokens;
 
 const BUDGET: usize = 100;
@@ -126,7 +127,7 @@ proptest! {
                         let prepare = |item: Queued<String>| {
                             let clean_text = item.payload.clone();
                             let ids = vec![7; callers[clean_text.parse::<usize>().unwrap()].tokens];
-                            let text = Normalized { clean_text, language: None, cut: false };
+                            let text = Normalized { clean_text, reading: Reading::default(), cut: false };
                             item.with(Prepared { text, tokens: Tokens { ids, truncated: false, empty: false } })
                         };
                         state.ready(items.into_iter().map(prepare).collect());

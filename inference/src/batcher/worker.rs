@@ -22,6 +22,7 @@ use super::cache::Cache;
 use super::faults::{Budget, Illness, RecoveryRules};
 use super::queue::Queue;
 use super::state::{Queued, Work};
+use crate::language::Reading;
 use crate::model::Outcome;
 use crate::tokenize::Tokens;
 use crate::{ModelInfo, telemetry};
@@ -33,7 +34,7 @@ const CANARY: &str = "The coffee here is good today.";
 #[derive(Clone, Debug)]
 pub(crate) struct Normalized {
     pub(crate) clean_text: String,
-    pub(crate) language: Option<&'static str>,
+    pub(crate) reading: Reading,
     /// Whether the raw text was longer than what is looked at.
     pub(crate) cut: bool,
 }

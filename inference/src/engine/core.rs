@@ -8,10 +8,11 @@ use undertone_error::{Error, ErrorKind, Result};
 
 use super::EngineConfig;
 use crate::batcher::{Backend, Normalized, Prepared};
+use crate::language::{self, Languages};
 use crate::model::{Arithmetic, ModelFolder, Network, Outcome, revision};
 use crate::normalize::{Normalizer, is_blank};
 use crate::tokenize::{TextTokenizer, Tokens};
-use crate::{HeadInfo, ModelInfo, language};
+use crate::{HeadInfo, ModelInfo};
 
 /// A loaded model, and a backend for each worker.
 pub(super) struct Loaded {
@@ -24,6 +25,7 @@ pub(super) struct Loaded {
 /// What a worker of the engine works with.
 pub(super) struct Core {
     normalizer: Normalizer,
+    languages: Option<Languages>,
     tokenizer: TextTokenizer,
     network: Network,
 }
@@ -51,9 +53,10 @@ pub(super) fn load(model_dir: &Path, config: &EngineConfig) -> Result<Loaded> {
         (0, None) => thread::available_parallelism().map_or(1, usize::from),
         (n, _) => n,
     };
-    let normalizer = folder.manifest().normalizer();
-    let backends =
-        (0..workers).map(|_| Core { normalizer, tokenizer: tokenizer.clone(), network: network.share() }).collect();
+    let (normalizer, languages) = (folder.manifest().normalizer(), folder.manifest().languages());
+    let core =
+        |_| Core { normalizer, languages: languages.cloned(), tokenizer: tokenizer.clone(), network: network.share() };
+    let backends = (0..workers).map(core).collect();
     tracing::info!(
         model = model.name,
         revision = model.short_revision(),
@@ -82,7 +85,8 @@ impl Backend for Core {
                 .help("send a text that shows something"));
         }
         // The language is told from the text as it came: names of emoji are English in every language.
-        Ok(Normalized { language: language::detect(readable), clean_text, cut: readable.len() < text.len() })
+        let reading = language::read(readable, self.languages.as_ref());
+        Ok(Normalized { reading, clean_text, cut: readable.len() < text.len() })
     }
 
     fn tokenize(&self, text: &Normalized) -> Result<Tokens> {
@@ -129,6 +133,7 @@ fn describe(folder: &ModelFolder, network: &Network, revision: String) -> ModelI
             .collect(),
         max_tokens: folder.max_tokens(),
         normalizer: manifest.normalizer().name().to_owned(),
+        languages: manifest.languages().map(|languages| languages.codes().into_iter().map(str::to_owned).collect()),
         parameters: network.parameters(),
         layers: folder.layers(),
     }

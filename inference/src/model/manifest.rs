@@ -5,6 +5,7 @@
 //!   "format": 1,
 //!   "name": "undertone-sentiment",
 //!   "normalizer": "social-1",
+//!   "languages": ["eng"],
 //!   "max_tokens": 128,
 //!   "pooling": "mean",
 //!   "embedding": { "normalize": true, "projection": "embedding_projection" },
@@ -16,7 +17,8 @@
 //! }
 //! ```
 //!
-//! Only `format` is required. Where `heads` is absent, the head is the classifier that the model was saved with, if
+//! Only `format` is required. `languages` (ISO 639-3) are those that the model knows: posts in others are scored, but
+//! flagged. Where `heads` is absent, the head is the classifier that the model was saved with, if
 //! `config.json` describes one; a head with the input `classifier` is that one too. Any other head's tensors are `heads.<name>.weight` [labels, width] and `heads.<name>.bias`
 //! [labels], in `file` if it is given, else in `heads.safetensors` if that exists, else in `model.safetensors`. Each of
 //! `negative`, `neutral` and `positive` is a label or a list of labels whose probabilities are added (five stars), and
@@ -30,6 +32,7 @@ use undertone_error::{Error, ErrorKind, Result};
 
 use super::labels::{LabelMap, Mapping, obvious_sides};
 use crate::HeadKind;
+use crate::language::Languages;
 use crate::normalize::Normalizer;
 
 /// The name of the file.
@@ -137,6 +140,7 @@ struct RawManifest {
     format: u32,
     name: Option<String>,
     normalizer: Option<String>,
+    languages: Option<Vec<String>>,
     pooling: Option<Pooling>,
     max_tokens: Option<usize>,
     #[serde(default)]
@@ -167,6 +171,7 @@ pub(crate) struct SentimentMap {
 pub struct Manifest {
     pub(crate) name: Option<String>,
     pub(crate) normalizer: Normalizer,
+    pub(crate) languages: Option<Languages>,
     pub(crate) pooling: Pooling,
     pub(crate) max_tokens: Option<usize>,
     pub(crate) embedding: EmbeddingSpec,
@@ -180,6 +185,7 @@ impl Default for Manifest {
         Self {
             name: None,
             normalizer: Normalizer::None,
+            languages: None,
             pooling: Pooling::Mean,
             max_tokens: None,
             embedding: EmbeddingSpec::default(),
@@ -193,6 +199,11 @@ impl Manifest {
     /// The text normaliser.
     pub fn normalizer(&self) -> Normalizer {
         self.normalizer
+    }
+
+    /// The languages that the model knows; `None` if the file does not say.
+    pub fn languages(&self) -> Option<&Languages> {
+        self.languages.as_ref()
     }
 
     /// The name of the head that tells the sentiment.
@@ -230,6 +241,7 @@ impl Manifest {
             Some(name) => Normalizer::from_name(name).map_err(|error| error.with("file", FILE))?,
             None => Normalizer::None,
         };
+        let languages = raw.languages.as_deref().map(Languages::new).transpose().map_err(|e| e.with("file", FILE))?;
         if raw.max_tokens.is_some_and(|n| n < 3) {
             return Err(invalid("max_tokens", "is too small: two special tokens frame each text", "use 128"));
         }
@@ -261,6 +273,7 @@ impl Manifest {
         Ok(Self {
             name: raw.name,
             normalizer,
+            languages,
             pooling,
             max_tokens: raw.max_tokens,
             embedding: raw.embedding,

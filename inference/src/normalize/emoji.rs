@@ -70,7 +70,7 @@ fn longest_emoji(text: &str) -> Option<(&'static emojis::Emoji, usize)> {
 /// The emoji that was seen last, and how often in a row.
 #[derive(Default)]
 struct Run {
-    name: &'static str,
+    name: String,
     length: usize,
 }
 
@@ -78,12 +78,12 @@ impl Run {
     fn push(&mut self, emoji: &'static emojis::Emoji, out: &mut String) {
         let name = short_name(emoji.name());
         self.length = if self.name == name { self.length + 1 } else { 1 };
-        self.name = name;
         if self.length <= MOST_IN_A_ROW {
             out.push(' ');
-            out.extend(name.chars().map(|c| if matches!(c, '-' | ':' | ',' | '_') { ' ' } else { straighten(c) }));
+            out.push_str(&name);
             out.push(' ');
         }
+        self.name = name;
     }
 
     fn interrupt(&mut self, c: char, out: &mut String) {
@@ -104,19 +104,19 @@ fn is_modifier(c: char) -> bool {
     matches!(c, '\u{200d}' | '\u{1f3fb}'..='\u{1f3ff}')
 }
 
-/// The CLDR name without skin tone, without `flag: `, and in fewer words for the most frequent ones.
-fn short_name(name: &'static str) -> &'static str {
-    let name = name.strip_prefix("flag: ").unwrap_or(name);
-    let name = match name.split_once(": ") {
-        Some((base, detail)) if detail.contains("skin tone") => base,
-        _ => name,
-    };
-    match name {
+/// The CLDR name without skin tones, without `flag: `, without punctuation, and in fewer words for the most frequent ones.
+fn short_name(name: &'static str) -> String {
+    let name = match name.strip_prefix("flag: ").unwrap_or(name) {
         "face with tears of joy" => "tears of joy",
         "loudly crying face" => "loudly crying",
         "smiling face with heart-eyes" => "heart eyes",
         name => name,
-    }
+    };
+    // `woman: dark skin tone, red hair` is a woman with red hair; the first part says what the picture is.
+    let parts = name.split([':', ',']).enumerate();
+    let parts = parts.filter(|(i, part)| *i == 0 || !part.ends_with("skin tone")).map(|(_, part)| part.trim());
+    let words = |part: &str| part.chars().map(|c| if matches!(c, '-' | '_') { ' ' } else { straighten(c) }).collect();
+    parts.map(words).collect::<Vec<String>>().join(" ")
 }
 
 #[cfg(test)]
@@ -138,6 +138,23 @@ mod tests {
     fn unknown_sequences_are_read_part_by_part() {
         assert_eq!(words("😀\u{200d}🔥"), "grinning face fire");
         assert_eq!(words("😀\u{301}"), "grinning face \u{301}");
+    }
+
+    #[test]
+    fn a_skin_tone_changes_no_word() {
+        for emoji in emojis::iter() {
+            for toned in emoji.skin_tones().into_iter().flatten() {
+                assert!(!words(toned.as_str()).contains("skin tone"), "{toned:?}");
+            }
+        }
+        for (toned, name) in [
+            ("👩🏽\u{200d}🦰", "woman red hair"),
+            ("👩\u{200d}🦰", "woman red hair"),
+            ("🧔🏿\u{200d}♀\u{fe0f}", "woman beard"),
+            ("👩🏻\u{200d}🤝\u{200d}👨🏿", "woman and man holding hands"),
+        ] {
+            assert_eq!(words(&super::super::entities::reveal(toned)), name);
+        }
     }
 
     #[test]

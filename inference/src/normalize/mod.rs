@@ -132,6 +132,7 @@ mod tests {
             // hashtags
             ("#NoMoreRain", "#No More Rain"),
             ("#HTMLParser #covid19 #snake_case_tag", "#HTML Parser #covid 19 #snake case tag"),
+            ("#हिन्दी #ไม่ไป #cafe\u{301}Noir", "#हिन्दी #ไม่ไป #cafe\u{301}Noir"),
             ("C# and #", "C# and #"),
             ("#one#TwoThree", "#one #Two Three"),
             // emoji
@@ -226,6 +227,10 @@ mod tests {
             "\u{2019}",
             "\u{2026}",
             "\u{301}",
+            "\u{94d}",
+            "\u{20e3}",
+            "\u{200c}",
+            "क",
             "é",
             "ß",
             "哈",

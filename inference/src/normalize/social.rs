@@ -1,5 +1,7 @@
 //! Runs, handles, hashtags and emoticons: the marks that social posts put between their words.
 
+use unicode_segmentation::UnicodeSegmentation;
+
 /// Longest first, so that `>:(` is not read as `:(`. None consists of letters alone: a hashtag's words could spell it.
 const EMOTICONS: [(&str, &str); 30] = [
     (">:(", "angry face"),
@@ -96,7 +98,7 @@ fn handle(text: &str, out: &mut String) -> Option<usize> {
 
 fn hashtag(text: &str, out: &mut String) -> Option<usize> {
     let tag = &text[1..];
-    let tag = &tag[..tag.find(|c| !super::is_word(c)).unwrap_or(tag.len())];
+    let tag = &tag[..tag_end(tag)];
     if !tag.contains(char::is_alphanumeric) {
         return None;
     }
@@ -110,6 +112,14 @@ fn hashtag(text: &str, out: &mut String) -> Option<usize> {
     }
     out.push(' ');
     Some(1 + tag.len())
+}
+
+/// Where the tag that `text` starts with ends. Marks that combine with its letters are no letters, but belong to it: the
+/// virama of `हिन्दी`, the tone mark of `ไม่`.
+fn tag_end(text: &str) -> usize {
+    let mut clusters = text.grapheme_indices(true);
+    let end = clusters.find(|(_, cluster)| !cluster.starts_with(super::is_word));
+    end.map_or(text.len(), |(at, _)| at)
 }
 
 /// Whether a new word starts at `c`: `noMore`, `HTMLParser`, `covid19`.

@@ -21,7 +21,7 @@ use super::schema::{Kind, TableDefinition};
 pub(super) enum Fill<R> {
     Text(fn(&R) -> Option<&str>),
     Bytes(fn(&R) -> &[u8]),
-    Flag(fn(&R) -> bool),
+    Flag(fn(&R) -> Option<bool>),
     Int(fn(&R) -> i32),
     Long(fn(&R) -> i64),
     Float(fn(&R) -> Option<f32>),
@@ -85,7 +85,7 @@ impl<R> Fill<R> {
         Ok(match self {
             Self::Text(get) => Arc::new(rows.map(get).collect::<StringArray>()),
             Self::Bytes(get) => Arc::new(LargeBinaryArray::from_iter_values(rows.map(get))),
-            Self::Flag(get) => Arc::new(rows.map(|row| Some(get(row))).collect::<BooleanArray>()),
+            Self::Flag(get) => Arc::new(rows.map(get).collect::<BooleanArray>()),
             Self::Int(get) => Arc::new(Int32Array::from_iter_values(rows.map(get))),
             Self::Long(get) => Arc::new(Int64Array::from_iter_values(rows.map(get))),
             Self::Float(get) => Arc::new(rows.map(get).collect::<Float32Array>()),

@@ -1,7 +1,8 @@
 //! Tables as they are meant to be, made where they are absent and compared where they are not.
 //!
-//! An existing table is never altered here: one that differs is reported with every difference, since a person has to
-//! decide what becomes of its rows. Field ids are the table's own, from the day it was made; we name columns.
+//! A table of an older version gets the optional columns that were added since; its rows have null there. Nothing else
+//! of an existing table is altered: one that differs is reported with every difference, since a person has to decide
+//! what becomes of its rows. Field ids are the table's own; we name columns.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use iceberg::spec::{
     ListType, MapType, NestedField, NullOrder, PrimitiveType, Schema, SortDirection, SortField, SortOrder,
     TableMetadata, Transform, Type, UnboundPartitionSpec,
 };
+use iceberg::transaction::AddColumn;
 use iceberg::{NamespaceIdent, TableCreation, TableIdent};
 use undertone_error::{Error, ErrorKind, Result};
 
@@ -43,7 +45,7 @@ pub(super) struct TableDefinition<R> {
     pub(super) name: &'static str,
     /// What a row is.
     pub(super) comment: &'static str,
-    /// New columns go to the end.
+    /// New columns go to the end, and are optional.
     pub(super) columns: Vec<Column<R>>,
     /// (partition field, source column, transform)
     pub(super) partitioned_by: Vec<(&'static str, &'static str, Transform)>,
@@ -134,6 +136,26 @@ impl<R> TableDefinition<R> {
                 .into()
         });
         Schema::builder().with_fields(fields.collect::<Vec<_>>()).build().doing("cannot define a schema")
+    }
+
+    /// The columns that a table of an older version lacks: optional ones at the end. None if it differs in other ways.
+    pub(super) fn additions(&self, metadata: &TableMetadata) -> Result<Vec<AddColumn>> {
+        let (wanted, found) = (self.schema()?, metadata.current_schema());
+        let (wanted, found) = (wanted.as_struct().fields(), found.as_struct().fields());
+        let alike = wanted.iter().zip(found).all(|(wanted, found)| describe(wanted) == describe(found));
+        let new = wanted.get(found.len()..).unwrap_or_default();
+        if !alike || new.iter().any(|column| column.required) {
+            return Ok(Vec::new());
+        }
+        let column = AddColumn::builder;
+        let add = |new: &NestedField| {
+            column()
+                .name(&new.name)
+                .field_type((*new.field_type).clone())
+                .doc(new.doc.clone().unwrap_or_default())
+                .build()
+        };
+        Ok(new.iter().map(|new| add(new)).collect())
     }
 
     /// How the table differs from this definition, a line each; none if it is what it should be.

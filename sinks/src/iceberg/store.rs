@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use iceberg::table::Table;
+use iceberg::transaction::{AddColumn, ApplyTransactionAction, Transaction};
 use iceberg::{Catalog, NamespaceIdent, TableIdent};
 use undertone_error::{Context, Error, ErrorKind, Result};
 use undertone_proto::Event;
@@ -55,10 +56,11 @@ impl IcebergStore {
         }
     }
 
-    /// Makes the tables that are absent. Safe to run again, also by several processes at once.
+    /// Makes the tables that are absent, and adds the optional columns that those of an older version lack. Safe to run
+    /// again, also by several processes at once.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] if a table exists and differs from what we would make: it is never altered.
+    /// [`ErrorKind::InvalidConfig`] if a table exists and differs otherwise from what we would make: it is left as it is.
     /// [`ErrorKind::Unavailable`] if the catalog does not answer.
     pub async fn create_tables(&self) -> Result<()> {
         self.ensure(&bronze::posts()).await?;
@@ -126,17 +128,33 @@ impl IcebergStore {
                 Err(error) => return Err(named(error)),
             }
         }
-        let table = catalog.load_table(&ident).await.doing("cannot load table").map_err(named);
-        let table = match &self.warehouse {
-            Some(warehouse) => own(table.map_err(|error| error.help(MOVED))?, warehouse).map_err(named)?,
-            None => table?,
-        };
+        let mut table = self.load(&ident).await.map_err(named)?;
+        let additions = wanted.additions(table.metadata())?;
+        if !additions.is_empty() {
+            // Another process may add them in the same moment: here, too, it counts what is there afterwards.
+            let added = add_columns(&table, additions, catalog.as_ref()).await;
+            table = self.load(&ident).await.map_err(named)?;
+            match added {
+                Ok(()) => tracing::info!(table = %ident, "columns added that are new in this version"),
+                Err(_) if wanted.differences(table.metadata())?.is_empty() => {}
+                Err(error) => return Err(named(error)),
+            }
+        }
         let differences = wanted.differences(table.metadata())?;
         if differences.is_empty() {
             return Ok(());
         }
         let error = Error::new(ErrorKind::InvalidConfig, "table differs from the one that is written");
         Err(named(error).with("differences", differences.join("; ")).help("move the table away, or alter it to match"))
+    }
+
+    /// The table, if it lies where it may.
+    async fn load(&self, ident: &TableIdent) -> Result<Table> {
+        let table = self.committer.catalog.load_table(ident).await.doing("cannot load table");
+        match &self.warehouse {
+            Some(warehouse) => own(table.map_err(|error| error.help(MOVED))?, warehouse),
+            None => table,
+        }
     }
 
     async fn has_namespace(&self, namespace: &NamespaceIdent) -> Result<bool> {
@@ -146,6 +164,13 @@ impl IcebergStore {
     async fn has_table(&self, table: &TableIdent) -> Result<bool> {
         self.committer.catalog.table_exists(table).await.doing("cannot look for a table")
     }
+}
+
+async fn add_columns(table: &Table, columns: Vec<AddColumn>, catalog: &dyn Catalog) -> Result<()> {
+    let transaction = Transaction::new(table);
+    let update = columns.into_iter().fold(transaction.update_schema(), |update, column| update.add_column(column));
+    let transaction = update.apply(transaction).doing("cannot add columns")?;
+    transaction.commit(catalog).await.doing("cannot add columns").map(|_| ())
 }
 
 /// The table, if it lies in this warehouse.

@@ -143,6 +143,7 @@ pub(super) mod tests {
             sentiment_head: None,
             max_tokens: 256,
             normalizer: "none".to_owned(),
+            languages: None,
             parameters: 22_000_000,
             layers: 6,
         }

@@ -51,6 +51,7 @@ pub(super) fn scored(event: &Event, post: Post, entities: Entities, scores: Scor
         text: post.text.clone(),
         clean_text: scores.clean_text,
         language: scores.language,
+        in_domain: scores.in_domain,
         entities: Some(entities),
         heads: scores.heads,
         sentiment: scores.sentiment,
@@ -146,8 +147,13 @@ mod tests {
         );
         let Prepared::Text { event, post, entities } = Prepared::new(event) else { panic!("a post with a text") };
         let model = Model { name: "m".into(), ..Model::default() };
-        let scores =
-            Scores { model: model.clone(), clean_text: "hi ann tea".into(), polarity: Some(0.5), ..Scores::default() };
+        let scores = Scores {
+            model: model.clone(),
+            clean_text: "hi ann tea".into(),
+            polarity: Some(0.5),
+            in_domain: Some(false),
+            ..Scores::default()
+        };
         let outcome = scored(&event, *post, entities, scores, NOW + 5);
         let Some(outcome::Kind::Scored(post)) = outcome.kind else { panic!("a scored post") };
         assert_eq!(
@@ -158,6 +164,7 @@ mod tests {
             (post.declared_language.as_deref(), post.tags, post.metrics["likes"]),
             (Some("en"), vec!["a".into()], 2.0)
         );
+        assert_eq!((post.polarity, post.in_domain), (Some(0.5), Some(false)));
         assert_eq!(post.extra_json, r#"{"extra":{"k":[1]}}"#);
         assert_eq!(post.entities.unwrap().hashtags, ["tea"]);
         assert_eq!((post.model, post.scored_at_us, post.ingested_at_us), (Some(model), NOW + 5, NOW));

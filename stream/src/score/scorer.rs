@@ -23,6 +23,8 @@ pub struct Scores {
     pub clean_text: String,
     /// ISO 639-3, if it can be told.
     pub language: Option<String>,
+    /// Whether that is a language that the model knows, if its folder names them.
+    pub in_domain: Option<bool>,
     /// Tokens that the model read.
     pub tokens: u32,
     /// Whether the text was longer than the model reads.
@@ -69,6 +71,7 @@ impl From<Scored> for Scores {
             embedding: scored.embedding,
             clean_text: scored.clean_text,
             language: scored.language.map(str::to_owned),
+            in_domain: scored.in_domain,
             tokens: scored.tokens,
             truncated: scored.truncated,
         }

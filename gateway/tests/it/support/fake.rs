@@ -26,6 +26,7 @@ pub(crate) fn model() -> ModelInfo {
         sentiment_head: Some("sentiment".to_owned()),
         max_tokens: 128,
         normalizer: "none".to_owned(),
+        languages: Some(vec!["eng".to_owned()]),
         parameters: 7,
         layers: 1,
     }
@@ -65,6 +66,7 @@ pub(crate) fn scored(text: &str) -> Scored {
         embedding: vec![0.5, -0.5, 0.25, text.len() as f32],
         clean_text: text.to_owned(),
         language: (text.len() > 20).then_some("eng"),
+        in_domain: Some(!text.contains("fremd")),
         tokens: text.split_whitespace().count() as u32 + 2,
         truncated: false,
     }

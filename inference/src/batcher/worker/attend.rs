@@ -157,7 +157,8 @@ impl<B: Backend> Worker<B> {
             confidence: sentiment.map(|s| s.confidence),
             embedding: outcome.embedding,
             clean_text: text.clean_text,
-            language: text.language,
+            language: text.reading.language,
+            in_domain: text.reading.in_domain,
             tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
             truncated: truncated || text.cut,
         }

@@ -4,7 +4,7 @@ use super::*;
 
 fn full() -> Value {
     json!({
-        "format": 1, "name": "m", "normalizer": "social-1", "pooling": "mean", "max_tokens": 128,
+        "format": 1, "name": "m", "normalizer": "social-1", "languages": ["eng"], "pooling": "mean", "max_tokens": 128,
         "embedding": {"normalize": true},
         "heads": [
             {"name": "sentiment", "labels": ["negative", "neutral", "positive"], "temperature": 1.5},
@@ -22,6 +22,7 @@ fn parse(value: &Value) -> Result<Manifest> {
 fn a_full_manifest_is_read() {
     let manifest = parse(&full()).unwrap();
     assert_eq!(manifest.normalizer, Normalizer::Social1);
+    assert_eq!(manifest.languages().unwrap().codes(), ["eng"]);
     assert_eq!(manifest.heads.iter().map(|h| h.kind).collect::<Vec<_>>(), [HeadKind::Softmax, HeadKind::Sigmoid]);
     assert_eq!(manifest.sentiment.unwrap().sides, [Side::Negative, Side::Neutral, Side::Positive]);
 }
@@ -47,6 +48,8 @@ fn every_fault_names_its_key() {
     let table = [
         ("/format", json!(2), "format"),
         ("/normalizer", json!("social-0"), "social-0"),
+        ("/languages", json!(["eng", "en"]), "languages[1]"),
+        ("/languages", json!([]), "languages"),
         ("/max_tokens", json!(2), "max_tokens"),
         ("/max_tokens", json!("many"), "max_tokens"),
         ("/pooling", json!("max"), "pooling"),

@@ -61,7 +61,7 @@ pub(in crate::iceberg) fn posts() -> TableDefinition<ScoredPost> {
             required("clean_text", Fill::Text(|p| Some(&p.clean_text)), "What the model read; empty for a deletion"),
             required("created_at", Fill::Time(|p| Some(p.created_at_us)), "When it was posted, as the source claims"),
             optional("edited_at", Fill::Time(|p| p.edited_at_us), "When it was last edited"),
-            required("deleted", Fill::Flag(|p| p.deleted), "Whether this event deletes the post"),
+            required("deleted", Fill::Flag(|p| Some(p.deleted)), "Whether this event deletes the post"),
             optional("author", Fill::Text(|p| p.author.as_deref()), "Who posted it"),
             optional("url", Fill::Text(|p| p.url.as_deref()), "Where it can be read"),
             optional("reply_to", Fill::Text(|p| p.reply_to.as_deref()), "Id of the post it answers"),
@@ -97,7 +97,7 @@ pub(in crate::iceberg) fn posts() -> TableDefinition<ScoredPost> {
             ),
             required(
                 "late",
-                Fill::Flag(|p| p.late),
+                Fill::Flag(|p| Some(p.late)),
                 "Whether created_at lies outside [-30 days, +5 minutes] of ingestion",
             ),
             optional("event_day", Fill::Day(event_day), "UTC day of created_at; null if late"),
@@ -127,7 +127,11 @@ pub(in crate::iceberg) fn posts() -> TableDefinition<ScoredPost> {
                 Fill::Int(|p| i32::try_from(p.tokens).unwrap_or(i32::MAX)),
                 "Tokens that the model read",
             ),
-            required("truncated", Fill::Flag(|p| p.truncated), "Whether the text was longer than the model reads"),
+            required(
+                "truncated",
+                Fill::Flag(|p| Some(p.truncated)),
+                "Whether the text was longer than the model reads",
+            ),
             optional("model_name", Fill::Text(|p| p.model.as_ref().map(|m| m.name.as_str())), "The model"),
             optional(
                 "model_revision",
@@ -141,6 +145,11 @@ pub(in crate::iceberg) fn posts() -> TableDefinition<ScoredPost> {
             ),
             required("ingested_at", Fill::Time(|p| Some(p.ingested_at_us)), "When the event was made durable"),
             required("scored_at", Fill::Time(|p| Some(p.scored_at_us)), "When it was scored"),
+            optional(
+                "in_domain",
+                Fill::Flag(|p| p.in_domain),
+                "Whether the text is in a language that the model knows, or in none; null if nobody said which it knows",
+            ),
         ],
         partitioned_by: vec![("event_day", "event_day", Transform::Identity), ("run", "run", Transform::Identity)],
         sorted_by: &["created_at"],

@@ -31,6 +31,7 @@ fn post(offset: i64, created_at_us: i64) -> ScoredPost {
         created_at_us,
         author: Some("ann".to_owned()),
         language: Some("eng".to_owned()),
+        in_domain: Some(true),
         metrics: [("shares".to_owned(), 2.0), ("likes".to_owned(), 3.5)].into(),
         tags: texts(&["Tea"]),
         entities: Some(Entities { hashtags: texts(&["brew"]), emoji: texts(&["🍵", "✨"]), ..Entities::default() }),
@@ -128,6 +129,7 @@ async fn silver_keeps_every_column_of_a_post() {
     assert_eq!(column("confidence").as_primitive::<Float32Type>().value(0), 0.9);
     let flags = ["deleted", "late", "truncated"].map(|name| column(name).as_boolean().value(0));
     assert_eq!(flags, [false; 3]);
+    assert!(column("in_domain").as_boolean().value(0));
     let embedding = column("embedding").as_list::<i32>().value(0);
     assert_eq!(embedding.as_primitive::<Float32Type>().values(), &[0.5, -0.25, 0.0]);
 

@@ -98,6 +98,48 @@ async fn a_table_that_differs_is_reported_and_left_as_it_is() {
     assert!(left.metadata().current_schema().field_by_name("tag").is_some());
 }
 
+/// The table as a version made it that knew fewer columns.
+async fn made_without_last_column(home: &Home) -> iceberg::TableIdent {
+    let mut older = silver::posts();
+    older.columns.pop().unwrap();
+    home.catalog.drop_table(&older.ident()).await.unwrap();
+    home.catalog.create_table(&older.namespace_ident(), older.creation().unwrap()).await.unwrap();
+    older.ident()
+}
+
+#[tokio::test]
+async fn a_table_of_an_older_version_gets_the_new_columns_and_keeps_its_rows() {
+    let home = Home::new().await;
+    let ident = made_without_last_column(&home).await;
+    let ids = |table: &iceberg::table::Table| -> Vec<(String, i32)> {
+        let schema = table.metadata().current_schema();
+        schema.as_struct().fields().iter().map(|field| (field.name.clone(), field.id)).collect()
+    };
+    let before = home.catalog.load_table(&ident).await.unwrap();
+    home.store().create_tables().await.unwrap();
+    let after = home.catalog.load_table(&ident).await.unwrap();
+    assert_eq!(silver::posts().differences(after.metadata()).unwrap(), Vec::<String>::new());
+    let (before, ids) = (ids(&before), ids(&after));
+    assert_eq!(ids[..before.len()], before);
+    assert_eq!(ids[before.len()].0, "in_domain");
+    assert!(after.metadata().current_schema().field_by_name("in_domain").unwrap().doc.is_some());
+    let location = after.metadata_location().unwrap().to_owned();
+    home.store().create_tables().await.unwrap();
+    assert_eq!(home.catalog.load_table(&ident).await.unwrap().metadata_location().unwrap(), location);
+}
+
+#[tokio::test]
+async fn two_processes_may_add_the_columns_at_once() {
+    let home = Home::new().await;
+    let ident = made_without_last_column(&home).await;
+    let (a, b) = (home.store(), home.store());
+    let (first, second) = tokio::join!(a.create_tables(), b.create_tables());
+    first.unwrap();
+    second.unwrap();
+    let table = home.catalog.load_table(&ident).await.unwrap();
+    assert_eq!(silver::posts().differences(table.metadata()).unwrap(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn properties_that_a_person_sets_are_kept() {
     let home = Home::new().await;
