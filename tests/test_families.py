@@ -166,6 +166,43 @@ def test_configured_labels_are_checked_against_the_model(toml: str, named: tuple
         assert name in said
 
 
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_configured_labels_hold_for_every_command_that_loads_a_model(by: str, tmp_path: Path):
+    families.make("bert", tmp_path / "m", id2label={i: str(i + 1) for i in range(5)})
+    (tmp_path / "u.toml").write_text("[model]\ndir = 'm'\n[model.labels]\n" + GOOD)
+    args, env = (("--config", "u.toml"), {}) if by == "flag" else ((), {"UNDERTONE_CONFIG": "u.toml"})
+
+    def said(*command: object) -> str:
+        done = undertone(*command, *args, cwd=tmp_path, env=env, stdin=b'{"text": "fine"}\n')
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    result = json.loads(said("score", "--model", "m"))
+    of = result["classification"]["probabilities"]
+    assert result["polarity"] == pytest.approx(of["4"] + of["5"] - of["1"] - of["2"], abs=1e-6)
+    assert "gives polarity" in said("model", "show")
+    revision = result["model"]["revision"]
+    assert json.loads(said("bench", "--model", "m", "--seconds", 1, "--phases", "single", "--json"))["model"]["revision"] == revision
+
+    results = score(tmp_path / "m", ["fine"], tmp_path, "--embed")
+    assert results[0]["polarity"] is None and results[0]["model"]["revision"] != revision, "without the file there is no mapping"
+    entry = {"text": "fine", "embedding": results[0]["embedding"], "heads": {"classification": list(of.values())}}
+    (tmp_path / "m" / "reference.json").write_text(json.dumps({"format": 1, "made_by": "this test", "texts": [entry]}))
+    # The revision that is verified is the one that is served.
+    assert f"({revision[:12]})" in said("model", "verify", "m")
+
+
+@pytest.mark.parametrize("command", [("score", "--model", "m"), ("bench", "--model", "m", "--seconds", 1), ("model", "show"), ("model", "verify", "m")])
+def test_configured_labels_that_do_not_fit_are_refused_by_every_command(command: tuple, tmp_path: Path):
+    families.make("bert", tmp_path / "m", id2label={i: str(i + 1) for i in range(5)})
+    (tmp_path / "m" / "reference.json").write_text(json.dumps({"format": 1, "made_by": "x", "texts": [{"text": "x", "embedding": [], "heads": {}}]}))
+    (tmp_path / "u.toml").write_text("[model]\ndir = 'm'\n[model.labels]\n" + GOOD.replace('"3"', '"three"'))
+    done = undertone(*command, "--config", "u.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    for name in ("model.labels.neutral", "three", "u.toml"):
+        assert name in done.stderr.decode()
+
+
 # ------------------------------------------------------------------------------------------------------------- faults
 
 
