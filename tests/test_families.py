@@ -7,12 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from support import families
 from support.families import FAMILIES, LIMIT
 from support.process import free_ports, undertone
 
 TOLERANCE = 1e-4
+# Special tokens as a text may spell them. Padding's is one of the text's tokens then, and takes no position of RoBERTa's.
+LITERAL = [
+    "the <pad> espresso <pad><pad> is <mask> great </s> again <s> <unk>",
+    "the [PAD] espresso [PAD][PAD] is [MASK] great [SEP] again [CLS] [UNK]",
+    "<pad>",
+    "[PAD]",
+    "<pad> the best " * 60,
+    "[PAD] the best " * 60,
+]
 # Ragged, with words and characters that no tokeniser here has seen, and two that are far over the limit.
 TEXTS = [
     "the espresso is great",
@@ -24,6 +34,7 @@ TEXTS = [
     "the best " * 60 + "unseen end",
     *("a " * length for length in range(1, LIMIT + 3)),
     *("the night train is late again " * repeats for repeats in range(1, 12)),
+    *LITERAL,
 ]
 
 
@@ -43,6 +54,20 @@ def check_lengths(results: list[dict], words) -> None:
     for result, text in zip(results, TEXTS, strict=True):
         whole = len(words.encode(text).ids)
         assert (result["tokens"], result["truncated"]) == (min(whole, LIMIT), whole > LIMIT), text[:40]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_we_are_held_to_is_what_transformers_makes_of_the_texts(family: str, tmp_path: Path):
+    """Ids and mask of its own tokeniser: special tokens that a text spells are tokens, and are attended to."""
+    _, words = families.make(family, tmp_path / "m")
+    pad = words.id_to_token(families.padding(family))
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token=pad, padding_side="right")
+    made = theirs(TEXTS, padding=True, truncation=True, max_length=LIMIT, return_tensors="pt", return_token_type_ids=False)
+    ours = families.batch(words, TEXTS, families.padding(family))
+    for name in ("input_ids", "attention_mask"):
+        assert torch.equal(made[name], ours[name]), name
+    spelled = (ours["input_ids"] == families.padding(family)) & (ours["attention_mask"] == 1)
+    assert spelled.any(dim=1).sum() == 3, "three of the texts spell padding"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
