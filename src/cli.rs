@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use undertone_error::{Error, ErrorKind, Result};
-use undertone_inference::EngineConfig;
 
-use crate::config::{Config, Layers, engine_config};
+use crate::config::{Config, Layers, ModelConfig};
 
 /// Scores the sentiment of social posts: as a stream into Iceberg tables, over REST and gRPC, or from files.
 #[derive(Debug, Parser)]
@@ -50,9 +49,6 @@ pub(crate) struct RunArgs {
     /// What this process does: gateway, score, bronze, silver, gold
     #[arg(long, value_delimiter = ',', value_name = "ROLE,…")]
     roles: Option<Vec<String>>,
-    /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE", env = "UNDERTONE_CONFIG")]
-    config: Option<PathBuf>,
     /// Posts to read: .jsonl, .csv, .tsv, .parquet or .txt, also .gz and .zst; "-" reads JSON lines from standard input
     #[arg(long, value_name = "FILE")]
     input: Option<String>,
@@ -75,9 +71,12 @@ pub(crate) struct RunArgs {
     compute: ComputeArgs,
 }
 
-/// Where the model runs and in which arithmetic.
+/// Where the model runs and in which arithmetic, and the file that says so and what else there is to configure.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ComputeArgs {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE", env = "UNDERTONE_CONFIG")]
+    config: Option<PathBuf>,
     /// Where the model runs: auto, cpu, cuda (every GPU) or cuda:N [default: auto]
     #[arg(long, value_name = "D")]
     device: Option<String>,
@@ -87,21 +86,25 @@ pub(crate) struct ComputeArgs {
 }
 
 impl ComputeArgs {
-    fn lay_over(self, layers: Layers) -> Layers {
-        layers.flag("--device", "inference.device", self.device).flag(
-            "--precision",
-            "inference.precision",
-            self.precision,
-        )
+    /// The file, `variables` over it, and these flags over both.
+    fn layers(self, variables: impl Iterator<Item = (String, String)>) -> Result<Layers> {
+        let layers = match &self.config {
+            Some(path) => Layers::default().file(path)?,
+            None => Layers::default(),
+        };
+        let layers = layers.environment(variables).flag("--device", "inference.device", self.device);
+        Ok(layers.flag("--precision", "inference.precision", self.precision))
     }
 
-    /// The engine's configuration for a command that reads no file: these flags over `UNDERTONE_INFERENCE__*`.
+    /// The model of a command that only scores, `dir` if the command line names one. Of the variables only those of a model
+    /// count: what ails the stream's does not concern such a command.
     ///
     /// # Errors
-    /// As [`engine_config`].
-    pub(crate) fn engine(self) -> Result<EngineConfig> {
-        let ours = environment()?.filter(|(name, _)| name.starts_with("UNDERTONE_INFERENCE__"));
-        engine_config(self.lay_over(Layers::default().environment(ours)))
+    /// As [`ModelConfig::load`].
+    pub(crate) fn model(self, dir: Option<String>) -> Result<ModelConfig> {
+        let ours = ["UNDERTONE_INFERENCE__", "UNDERTONE_MODEL__"];
+        let variables = environment()?.filter(|(name, _)| ours.iter().any(|prefix| name.starts_with(prefix)));
+        ModelConfig::load(self.layers(variables)?.flag("--model", "model.dir", dir))
     }
 }
 
@@ -111,12 +114,8 @@ impl RunArgs {
     /// # Errors
     /// As [`Config::load`].
     pub(crate) fn config(self) -> Result<Config> {
-        let layers = match &self.config {
-            Some(path) => Layers::default().file(path)?,
-            None => Layers::default(),
-        };
+        let layers = self.compute.layers(environment()?)?;
         let layers = layers
-            .environment(environment()?)
             .flag("--roles", "run.roles", self.roles)
             .flag("--input", "source.input", self.input)
             .flag("--once", "run.once", self.once.then_some(true))
@@ -124,7 +123,7 @@ impl RunArgs {
             .flag("--http", "gateway.http", self.http)
             .flag("--grpc", "gateway.grpc", self.grpc)
             .flag("--model", "model.dir", self.model);
-        Config::load(self.compute.lay_over(layers))
+        Config::load(layers)
     }
 }
 

@@ -7,12 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from support import families
 from support.families import FAMILIES, LIMIT
 from support.process import free_ports, undertone
 
 TOLERANCE = 1e-4
+# Special tokens as a text may spell them. Padding's is one of the text's tokens then, and takes no position of RoBERTa's.
+LITERAL = [
+    "the <pad> espresso <pad><pad> is <mask> great </s> again <s> <unk>",
+    "the [PAD] espresso [PAD][PAD] is [MASK] great [SEP] again [CLS] [UNK]",
+    "<pad>",
+    "[PAD]",
+    "<pad> the best " * 60,
+    "[PAD] the best " * 60,
+]
 # Ragged, with words and characters that no tokeniser here has seen, and two that are far over the limit.
 TEXTS = [
     "the espresso is great",
@@ -24,6 +34,7 @@ TEXTS = [
     "the best " * 60 + "unseen end",
     *("a " * length for length in range(1, LIMIT + 3)),
     *("the night train is late again " * repeats for repeats in range(1, 12)),
+    *LITERAL,
 ]
 
 
@@ -43,6 +54,20 @@ def check_lengths(results: list[dict], words) -> None:
     for result, text in zip(results, TEXTS, strict=True):
         whole = len(words.encode(text).ids)
         assert (result["tokens"], result["truncated"]) == (min(whole, LIMIT), whole > LIMIT), text[:40]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_we_are_held_to_is_what_transformers_makes_of_the_texts(family: str, tmp_path: Path):
+    """Ids and mask of its own tokeniser: special tokens that a text spells are tokens, and are attended to."""
+    _, words = families.make(family, tmp_path / "m")
+    pad = words.id_to_token(families.padding(family))
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token=pad, padding_side="right")
+    made = theirs(TEXTS, padding=True, truncation=True, max_length=LIMIT, return_tensors="pt", return_token_type_ids=False)
+    ours = families.batch(words, TEXTS, families.padding(family))
+    for name in ("input_ids", "attention_mask"):
+        assert torch.equal(made[name], ours[name]), name
+    spelled = (ours["input_ids"] == families.padding(family)) & (ours["attention_mask"] == 1)
+    assert spelled.any(dim=1).sum() == 3, "three of the texts spell padding"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -164,6 +189,43 @@ def test_configured_labels_are_checked_against_the_model(toml: str, named: tuple
     assert (status == 0) == (not named), said
     for name in named:
         assert name in said
+
+
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_configured_labels_hold_for_every_command_that_loads_a_model(by: str, tmp_path: Path):
+    families.make("bert", tmp_path / "m", id2label={i: str(i + 1) for i in range(5)})
+    (tmp_path / "u.toml").write_text("[model]\ndir = 'm'\n[model.labels]\n" + GOOD)
+    args, env = (("--config", "u.toml"), {}) if by == "flag" else ((), {"UNDERTONE_CONFIG": "u.toml"})
+
+    def said(*command: object) -> str:
+        done = undertone(*command, *args, cwd=tmp_path, env=env, stdin=b'{"text": "fine"}\n')
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    result = json.loads(said("score", "--model", "m"))
+    of = result["classification"]["probabilities"]
+    assert result["polarity"] == pytest.approx(of["4"] + of["5"] - of["1"] - of["2"], abs=1e-6)
+    assert "gives polarity" in said("model", "show")
+    revision = result["model"]["revision"]
+    assert json.loads(said("bench", "--model", "m", "--seconds", 1, "--phases", "single", "--json"))["model"]["revision"] == revision
+
+    results = score(tmp_path / "m", ["fine"], tmp_path, "--embed")
+    assert results[0]["polarity"] is None and results[0]["model"]["revision"] != revision, "without the file there is no mapping"
+    entry = {"text": "fine", "embedding": results[0]["embedding"], "heads": {"classification": list(of.values())}}
+    (tmp_path / "m" / "reference.json").write_text(json.dumps({"format": 1, "made_by": "this test", "texts": [entry]}))
+    # The revision that is verified is the one that is served.
+    assert f"({revision[:12]})" in said("model", "verify", "m")
+
+
+@pytest.mark.parametrize("command", [("score", "--model", "m"), ("bench", "--model", "m", "--seconds", 1), ("model", "show"), ("model", "verify", "m")])
+def test_configured_labels_that_do_not_fit_are_refused_by_every_command(command: tuple, tmp_path: Path):
+    families.make("bert", tmp_path / "m", id2label={i: str(i + 1) for i in range(5)})
+    (tmp_path / "m" / "reference.json").write_text(json.dumps({"format": 1, "made_by": "x", "texts": [{"text": "x", "embedding": [], "heads": {}}]}))
+    (tmp_path / "u.toml").write_text("[model]\ndir = 'm'\n[model.labels]\n" + GOOD.replace('"3"', '"three"'))
+    done = undertone(*command, "--config", "u.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    for name in ("model.labels.neutral", "three", "u.toml"):
+        assert name in done.stderr.decode()
 
 
 # ------------------------------------------------------------------------------------------------------------- faults

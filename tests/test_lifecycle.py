@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import requests
+from safetensors.torch import load_file, save_file
 
 from support.metrics import samples, total
 from support.posts import jsonl, post
-from support.process import Running, free_ports, undertone
+from support.process import MODEL, Running, free_ports, undertone
 from support.tables import Tables
 
 
@@ -40,6 +43,74 @@ def test_a_drain_answers_the_calls_that_are_running(tmp_path: Path):
         response = call.result()
         assert response.status_code == 200
         assert len(response.json()["results"]) == 200
+
+
+def revised(folder: Path) -> Path:
+    """Another revision of the model: the same heads, with every weight turned round, so that its answers are told apart."""
+    folder.mkdir()
+    for path in MODEL.iterdir():
+        if path.is_file():
+            shutil.copy(path, folder / path.name)
+    heads = load_file(folder / "heads.safetensors")
+    save_file({name: -tensor for name, tensor in heads.items()}, folder / "heads.safetensors")
+    return folder
+
+
+def test_a_model_is_replaced_under_load_and_no_request_fails(tmp_path: Path):
+    shutil.copytree(MODEL, tmp_path / "served")
+    other = revised(tmp_path / "other")
+    with Running("--roles", "gateway", "--model", tmp_path / "served", cwd=tmp_path) as running:
+        running.await_ready()
+        stop, seen = threading.Event(), []
+
+        def client(number: int) -> None:
+            """Asks without a pause, each time something new, so that the repeat cache has no part in it."""
+            with requests.Session() as session:
+                session.trust_env = False
+                while not stop.is_set():
+                    body = {"texts": [f"best day ever {number} {len(seen)}", "late again"]}
+                    response = session.post(f"{running.http}/v1/score", json=body, timeout=60)
+                    results = response.json().get("results", [])
+                    answered = response.status_code == 200 and len(results) == 2 and all("sentiment" in each for each in results)
+                    seen.append((response.json()["model"]["revision"] if answered else response.text, results))
+
+        def revision() -> str:
+            return running.get("/v1/models").json()["models"][0]["revision"]
+
+        with ThreadPoolExecutor(3) as pool:
+            clients = [pool.submit(client, number) for number in range(3)]
+            try:
+                before = revision()
+                running.await_that(lambda: len(seen) > 20, "answer 20 requests", 30)
+                # The folder is replaced as an operator would: another one under the same name.
+                (tmp_path / "served").rename(tmp_path / "old")
+                other.rename(tmp_path / "served")
+                running.process.send_signal(signal.SIGHUP)
+                running.await_that(lambda: revision() != before, "replace the model", 60)
+                after, replaced = revision(), len(seen)
+                running.await_that(lambda: len(seen) > replaced + 20, "answer 20 more", 30)
+            finally:
+                stop.set()
+            for each in clients:
+                each.result()
+        assert {each for each, _ in seen} == {before, after}, "an answer that is no score stands here as it came"
+        # What is said is said by the revision that is named.
+        for each, results in seen:
+            probability = results[0]["sentiment"]["probabilities"]["positive"]
+            assert (probability > 0.5) == (each == before), (each, probability)
+        assert running.stop() == 0, running.log()
+
+
+def test_a_folder_that_cannot_be_loaded_leaves_the_model_that_serves(tmp_path: Path):
+    shutil.copytree(MODEL, tmp_path / "served")
+    with Running("--roles", "gateway", "--model", tmp_path / "served", cwd=tmp_path) as running:
+        running.await_ready()
+        before = running.post("/v1/score", json={"text": "fine"}).json()
+        (tmp_path / "served" / "heads.safetensors").write_bytes(b"half")
+        running.process.send_signal(signal.SIGHUP)
+        running.await_that(lambda: "model not replaced" in running.log(), "refuse the folder", 60)
+        assert running.post("/v1/score", json={"text": "fine"}).json() == before
+        assert running.get("/readyz").status_code == 200
 
 
 def test_a_second_process_on_the_same_data_folder_is_refused(server: Running):

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use undertone_inference::model::{ModelFolder, Network, Packed};
+use undertone_inference::model::{ModelFolder, Network};
 use undertone_inference::tokenize::TextTokenizer;
 use undertone_inference::{Engine, EngineConfig, Lane};
 
@@ -61,7 +61,7 @@ fn benches(c: &mut Criterion) {
     let mut group = c.benchmark_group("encode");
     group.sample_size(10).measurement_time(Duration::from_secs(8));
     for size in [1, 8, 32] {
-        let batch = Packed::new(&tokens[..size]);
+        let batch = network.pack(&tokens[..size]);
         group.throughput(Throughput::Elements(size as u64));
         group.bench_function(format!("{size} texts, {} tokens", batch.tokens()), |b| {
             b.iter(|| network.encoder().forward(black_box(&batch)).expect("a batch runs"));

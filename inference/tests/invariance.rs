@@ -11,13 +11,13 @@ mod support;
 
 use proptest::prelude::*;
 use serde_json::json;
-use undertone_inference::model::{ModelFolder, Network, Packed};
+use undertone_inference::model::{ModelFolder, Network};
 use undertone_inference::{Engine, EngineConfig, Lane, Precision, Request};
 
 const TOLERANCE: f32 = 1e-5;
 
 fn encode(network: &Network, batch: &[Vec<u32>]) -> Vec<Vec<f32>> {
-    support::rows(&network.encoder().forward(&Packed::new(batch)).unwrap())
+    support::rows(&network.encoder().forward(&network.pack(batch)).unwrap())
 }
 
 /// Runs ragged batches and compares each row with the same sequence alone.
@@ -54,10 +54,10 @@ fn an_empty_batch_gives_no_rows_and_a_bad_id_an_error() {
     let folder = support::Tiny::new().write();
     let network = Network::load(&ModelFolder::open(folder.path()).unwrap()).unwrap();
     let none: [Vec<u32>; 0] = [];
-    assert_eq!(network.encoder().forward(&Packed::new(&none)).unwrap().size(), [0, support::HIDDEN]);
-    assert!(network.encoder().forward(&Packed::new(&[vec![57]])).is_err(), "an id outside the vocabulary");
+    assert_eq!(network.encoder().forward(&network.pack(&none)).unwrap().size(), [0, support::HIDDEN]);
+    assert!(network.encoder().forward(&network.pack(&[vec![57]])).is_err(), "an id outside the vocabulary");
     assert!(
-        network.encoder().forward(&Packed::new(&[vec![0; support::POSITIONS + 1]])).is_err(),
+        network.encoder().forward(&network.pack(&[vec![0; support::POSITIONS + 1]])).is_err(),
         "more tokens than positions"
     );
 }

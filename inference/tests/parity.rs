@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use undertone_error::ErrorKind;
-use undertone_inference::model::{ModelFolder, Network, Packed};
+use undertone_inference::model::{ModelFolder, Network};
 use undertone_inference::tokenize::TextTokenizer;
 use undertone_inference::{Device, Engine, EngineConfig, Lane, Precision};
 
@@ -102,7 +102,7 @@ fn every_precision_stays_as_close_to_the_reference_as_is_promised() {
         [(Precision::Fp32, 0.999_999, 0.999_99), (Precision::Bf16, 0.9999, 0.9995), (Precision::Int8, 0.996, 0.985)]
     {
         let network = Network::load_on(&folder, Device::Cpu, precision).unwrap();
-        let vectors = support::rows(&network.encoder().forward(&Packed::new(&ids)).unwrap());
+        let vectors = support::rows(&network.encoder().forward(&network.pack(&ids)).unwrap());
         let cosines: Vec<f64> = vectors.iter().zip(&expected).map(|(one, other)| cosine(one, other)).collect();
         let (average, lowest) =
             (cosines.iter().sum::<f64>() / cosines.len() as f64, cosines.iter().copied().fold(1.0, f64::min));

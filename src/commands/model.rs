@@ -13,9 +13,16 @@ use crate::config::model_folder;
 pub(crate) async fn model(args: ModelArgs) -> Result<Outcome> {
     let one = |config| EngineConfig { workers: 1, ..config };
     match args.command {
-        ModelCommand::Show { dir, compute } => show(dir, one(compute.engine()?)).await,
-        ModelCommand::List { dir, compute } => list(dir, one(compute.engine()?)).await,
-        ModelCommand::Verify { dir, compute } => super::verify::verify(&dir, one(compute.engine()?)).await,
+        ModelCommand::Show { dir, compute } => {
+            let config = compute.model(dir)?;
+            show(&config.folder()?, one(config.engine)).await
+        }
+        ModelCommand::List { dir, compute } => {
+            // Configured labels are those of one model, not of every folder that is found.
+            let config = EngineConfig { labels: None, ..one(compute.model(None)?.engine) };
+            list(dir, config).await
+        }
+        ModelCommand::Verify { dir, compute } => super::verify::verify(&dir, one(compute.model(None)?.engine)).await,
     }
 }
 
@@ -58,9 +65,8 @@ async fn list(dir: Option<PathBuf>, config: EngineConfig) -> Result<Outcome> {
     Ok(outcome)
 }
 
-async fn show(dir: Option<String>, config: EngineConfig) -> Result<Outcome> {
-    let dir = model_folder(dir.as_deref())?;
-    let engine = start_engine(&dir, config).await?;
+async fn show(dir: &Path, config: EngineConfig) -> Result<Outcome> {
+    let engine = start_engine(dir, config).await?;
     let info = engine.model();
 
     let mut output = Output::create(None)?;

@@ -20,7 +20,6 @@ use super::model::start_engine;
 use super::output::Output;
 use crate::Outcome;
 use crate::cli::{InputFormat, ScoreArgs};
-use crate::config::model_folder;
 
 /// Texts that are handed to the engine at once.
 const CHUNK: usize = 256;
@@ -32,7 +31,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 const IN_FLIGHT: usize = 4;
 
 pub(crate) async fn score(args: ScoreArgs) -> Result<Outcome> {
-    let config = args.compute.engine()?;
+    let config = args.compute.model(args.model)?;
     let options =
         ReadOptions { format: args.format.map(Format::from), header: !args.no_header, ..ReadOptions::default() };
     let fields = Fields { text: args.text_field.clone(), id: args.id_field.clone() };
@@ -43,8 +42,7 @@ pub(crate) async fn score(args: ScoreArgs) -> Result<Outcome> {
     };
     records.require(&fields)?;
 
-    let dir = model_folder(args.model.as_deref())?;
-    let engine = start_engine(&dir, config).await?;
+    let engine = start_engine(&config.folder()?, config.engine).await?;
     let selection = Selection { heads: args.heads.clone(), embedding: args.embed };
     check_heads(&engine.model(), &selection.heads)?;
     let mut output = Output::create(args.output.as_deref().map(Path::new))?;

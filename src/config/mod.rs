@@ -16,7 +16,7 @@ use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::Limits;
 use undertone_inference::{Device, EngineConfig, LabelMap, Precision, use_libtorch_cuda};
 
-use self::raw::{Inference, RawConfig};
+use self::raw::{Inference, ModelLabels, RawConfig};
 
 /// What one process does. Any set of roles can share a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -146,7 +146,7 @@ impl Config {
         let address = |key: &str, value: &str| {
             value.parse::<SocketAddr>().map_err(|_| fail(key, &value, "write ADDRESS:PORT, like 127.0.0.1:8080"))
         };
-        let engine = engine(&raw.inference, &origins)?;
+        let engine = engine(&raw.inference, raw.model.labels, &origins)?;
         if !(raw.generator.rate > 0.0 && raw.generator.rate <= 1e6) {
             return Err(fail("generator.rate", &raw.generator.rate, "posts a second, more than 0 and at most 1000000"));
         }
@@ -189,18 +189,10 @@ impl Config {
             return Err(fail("run.once", &true, help));
         }
 
-        // Whether the labels fit the model is known when the model is opened.
-        let labels = raw.model.labels.map(|labels| LabelMap {
-            head: labels.head,
-            negative: labels.negative.into_words(),
-            neutral: labels.neutral.into_words(),
-            positive: labels.positive.into_words(),
-            from: origins.of("model.labels"),
-        });
         Ok(Self {
             roles,
             model: model_folder(raw.model.dir.as_deref())?,
-            engine: EngineConfig { labels, ..engine },
+            engine,
             data: PathBuf::from(&raw.data.dir),
             source,
             once: raw.run.once,
@@ -228,8 +220,8 @@ fn wrong(origins: &Origins, key: &str, value: &dyn std::fmt::Display, help: &str
     error.with("value", value).with("from", origins.of(key)).help(help)
 }
 
-/// The section `[inference]`, validated.
-fn engine(raw: &Inference, origins: &Origins) -> Result<EngineConfig> {
+/// The sections `[inference]` and `[model.labels]`, validated.
+fn engine(raw: &Inference, labels: Option<ModelLabels>, origins: &Origins) -> Result<EngineConfig> {
     let Ok(device) = raw.device.parse::<Device>() else {
         return Err(wrong(origins, "inference.device", &raw.device, &format!("write {}", Device::ALLOWED)));
     };
@@ -248,6 +240,14 @@ fn engine(raw: &Inference, origins: &Origins) -> Result<EngineConfig> {
     if let Some(folder) = &raw.libtorch_cuda {
         use_libtorch_cuda(PathBuf::from(folder));
     }
+    // Whether the labels fit the model is known when the model is opened.
+    let labels = labels.map(|labels| LabelMap {
+        head: labels.head,
+        negative: labels.negative.into_words(),
+        neutral: labels.neutral.into_words(),
+        positive: labels.positive.into_words(),
+        from: origins.of("model.labels"),
+    });
     Ok(EngineConfig {
         device,
         precision,
@@ -257,17 +257,37 @@ fn engine(raw: &Inference, origins: &Origins) -> Result<EngineConfig> {
         bulk_tokens: raw.bulk_tokens,
         queue_tokens: raw.queue_tokens,
         cache_bytes: raw.cache_bytes,
+        labels,
         ..EngineConfig::default()
     })
 }
 
-/// The section `[inference]` of commands that read no file: flags over the environment.
-///
-/// # Errors
-/// [`ErrorKind::InvalidConfig`], naming the key, the value, where it came from, and what would be right.
-pub(crate) fn engine_config(layers: Layers) -> Result<EngineConfig> {
-    let (raw, origins): (RawConfig, _) = layers.read()?;
-    engine(&raw.inference, &origins)
+/// What commands that only score need to know: the sections `[inference]` and `[model]`.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelConfig {
+    /// The model folder, if one is named.
+    dir: Option<String>,
+    /// How the core is sized, and what the model's labels mean.
+    pub(crate) engine: EngineConfig,
+}
+
+impl ModelConfig {
+    /// Validates what the layers say about the model. The rest of a file must be of the right form, but is not looked at.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`], naming the key, the value, where it came from, and what would be right.
+    pub(crate) fn load(layers: Layers) -> Result<Self> {
+        let (raw, origins): (RawConfig, _) = layers.read()?;
+        Ok(Self { dir: raw.model.dir, engine: engine(&raw.inference, raw.model.labels, &origins)? })
+    }
+
+    /// The model folder, found as [`model_folder`] says.
+    ///
+    /// # Errors
+    /// As [`model_folder`].
+    pub(crate) fn folder(&self) -> Result<PathBuf> {
+        model_folder(self.dir.as_deref())
+    }
 }
 
 /// The model folder: the configured one, else the shipped one, looked for beside the working directory and beside the

@@ -49,9 +49,11 @@ fn main() {
 /// Processor time of a batch, so that a busy machine does not count as a slow kernel.
 fn seconds(encoder: &Encoder, texts: usize, length: usize, time: Duration) -> f64 {
     let ids: Vec<u32> = (0..texts * length).map(|i| (i * 7919 % 1000) as u32).collect();
+    let positions: Vec<u32> = (0..texts * length).map(|i| (i % length) as u32).collect();
     let starts: Vec<usize> = (0..=texts).map(|i| i * length).collect();
+    let batch = Batch { ids: &ids, positions: &positions, starts: &starts };
     let mut scratch = Scratch::default();
-    let mut run = || std::hint::black_box(encoder.forward(Batch { ids: &ids, starts: &starts }, &mut scratch).unwrap());
+    let mut run = || std::hint::black_box(encoder.forward(batch, &mut scratch).unwrap());
     run();
     let (began, before, mut runs) = (Instant::now(), on_processor(), 0);
     while began.elapsed() < time || runs < 3 {

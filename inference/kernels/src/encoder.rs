@@ -14,6 +14,8 @@ use crate::{EncoderWeights, Isa, LayerWeights, LinearWeights, NormWeights, Pooli
 pub struct Batch<'a> {
     /// The ids of all tokens.
     pub ids: &'a [u32],
+    /// For each token, which position embedding it takes.
+    pub positions: &'a [u32],
     /// Where sequences begin, and the total at the end: one more entry than there are sequences.
     pub starts: &'a [usize],
 }
@@ -162,8 +164,8 @@ impl Encoder {
     /// Runs a batch: pooled vectors [sequences, hidden], in the order of the sequences.
     ///
     /// # Errors
-    /// If `starts` does not cut the ids into sequences of at least one token, an id is outside the vocabulary, or a
-    /// sequence has more tokens than there are positions.
+    /// If `starts` does not cut the ids into sequences of at least one token, an id is outside the vocabulary, or a token
+    /// has no position or one without an embedding.
     pub fn forward(&self, batch: Batch<'_>, scratch: &mut Scratch) -> Result<Vec<f32>, WeightsError> {
         let positions = self.positions.len() / self.hidden;
         if batch.starts.first() != Some(&0) || batch.starts.last() != Some(&batch.ids.len()) {
@@ -174,14 +176,17 @@ impl Encoder {
                 [from, to] if from >= to => {
                     return refuse("starts", format!("a sequence begins at {from} and ends at {to}"));
                 }
-                [from, to] if to - from > positions => {
-                    return refuse("sequence", format!("has {} tokens, there are {positions} positions", to - from));
-                }
                 _ => {}
             }
         }
         if let Some(id) = batch.ids.iter().find(|&&id| id as usize >= self.vocabulary) {
             return refuse("token id", format!("{id} is outside the vocabulary of {}", self.vocabulary));
+        }
+        if batch.positions.len() != batch.ids.len() {
+            return refuse("positions", format!("are {} for {} tokens", batch.positions.len(), batch.ids.len()));
+        }
+        if let Some(position) = batch.positions.iter().find(|&&position| position as usize >= positions) {
+            return refuse("position", format!("{position} is outside the {positions} positions"));
         }
         let mut out = vec![0.0; (batch.starts.len() - 1) * self.hidden];
         // SAFETY: the processor has the set (checked in `new`), ids, positions and starts are within bounds (checked

@@ -31,17 +31,15 @@ pub(crate) unsafe fn forward(
 ) {
     let (hidden, tokens) = (encoder.hidden, batch.ids.len());
     grow(&mut scratch.x, tokens * hidden);
-    for pair in batch.starts.windows(2) {
-        for (position, token) in (pair[0]..pair[1]).enumerate() {
-            let id = *batch.ids.get_unchecked(token) as usize * hidden;
-            let word = match &encoder.words {
-                Words::F32(words) => Word::F32(words.get_unchecked(id..id + hidden)),
-                Words::Bf16(words) => Word::Bf16(words.get_unchecked(id..id + hidden)),
-            };
-            let row = scratch.x.as_mut_ptr().add(token * hidden);
-            (kernels.embed)(row, word, encoder.positions.get_unchecked(position * hidden..(position + 1) * hidden));
-            (kernels.layer_norm)(row, 1, hidden, &encoder.norm);
-        }
+    for (token, (&id, &position)) in batch.ids.iter().zip(batch.positions).enumerate() {
+        let (id, position) = (id as usize * hidden, position as usize * hidden);
+        let word = match &encoder.words {
+            Words::F32(words) => Word::F32(words.get_unchecked(id..id + hidden)),
+            Words::Bf16(words) => Word::Bf16(words.get_unchecked(id..id + hidden)),
+        };
+        let row = scratch.x.as_mut_ptr().add(token * hidden);
+        (kernels.embed)(row, word, encoder.positions.get_unchecked(position..position + hidden));
+        (kernels.layer_norm)(row, 1, hidden, &encoder.norm);
     }
     grow(&mut scratch.qkv, tokens * 3 * hidden + SLACK);
     grow(&mut scratch.attended, tokens * hidden);

@@ -32,8 +32,15 @@ fn run(encoder: &Encoder, texts: &[Vec<u32>]) -> Vec<Vec<f32>> {
         *end += text.len();
         Some(*end)
     }));
-    let vectors = encoder.forward(Batch { ids: &ids, starts: &starts }, &mut Scratch::default()).unwrap();
+    let positions = counted(&starts);
+    let batch = Batch { ids: &ids, positions: &positions, starts: &starts };
+    let vectors = encoder.forward(batch, &mut Scratch::default()).unwrap();
     vectors.chunks(encoder.hidden()).map(<[f32]>::to_vec).collect()
+}
+
+/// Each token's place in its sequence.
+fn counted(starts: &[usize]) -> Vec<u32> {
+    starts.windows(2).flat_map(|pair| 0..pair[1].saturating_sub(pair[0]) as u32).collect()
 }
 
 fn distance(one: &[f32], other: &[f64]) -> f64 {
@@ -79,6 +86,24 @@ fn every_set_and_precision_computes_the_same_encoder() {
                     }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn a_token_takes_the_position_that_it_is_given() {
+    let model = Model::random(Shape { hidden: 64, heads: 4, inner: 96, layers: 2, vocabulary: 50, positions: 64 }, 5);
+    let (ids, positions) = ([3, 1, 4, 1, 5], [1, 0, 2, 0, 3]);
+    let expected = model.forward_at(&ids, &positions, Pooling::Mean);
+    assert!(
+        distance(&model.forward(&ids, Pooling::Mean).iter().map(|&x| x as f32).collect::<Vec<_>>(), &expected) > 0.01
+    );
+    for isa in available() {
+        for precision in PRECISIONS {
+            let batch = Batch { ids: &ids, positions: &positions, starts: &[0, ids.len()] };
+            let encoder = model.encoder(isa, precision, Pooling::Mean);
+            let vector = encoder.forward(batch, &mut Scratch::default()).unwrap();
+            assert!(distance(&vector, &expected) < tolerance(precision), "{isa} {precision:?}");
         }
     }
 }
@@ -136,9 +161,11 @@ fn what_is_not_finite_stays_visible() {
 fn what_does_not_fit_is_refused() {
     let model = Model::random(Shape { hidden: 32, heads: 2, inner: 64, layers: 1, vocabulary: 10, positions: 16 }, 1);
     let encoder = model.encoder(Isa::best(), Precision::Fp32, Pooling::Mean);
-    let refused = |ids: &[u32], starts: &[usize]| {
-        encoder.forward(Batch { ids, starts }, &mut Scratch::default()).unwrap_err().to_string()
+    let run_at = |ids: &[u32], positions: &[u32], starts: &[usize]| {
+        encoder.forward(Batch { ids, positions, starts }, &mut Scratch::default())
     };
+    let refused =
+        |ids: &[u32], starts: &[usize]| run_at(ids, &counted(&[0, ids.len()]), starts).unwrap_err().to_string();
     assert!(refused(&[1, 10], &[0, 2]).contains("vocabulary of 10"));
     assert!(refused(&[1; 17], &[0, 17]).contains("16 positions"));
     for starts in [&[][..], &[0], &[1, 3], &[0, 2], &[0, 2, 2, 3], &[0, 4, 3]] {
@@ -147,7 +174,10 @@ fn what_does_not_fit_is_refused() {
             "{starts:?}"
         );
     }
-    assert_eq!(encoder.forward(Batch { ids: &[], starts: &[0] }, &mut Scratch::default()).unwrap(), [0f32; 0]);
+    for positions in [&[][..], &[0], &[0, 1, 2], &[0, 16]] {
+        assert!(run_at(&[1, 2], positions, &[0, 2]).unwrap_err().to_string().contains("position"), "{positions:?}");
+    }
+    assert_eq!(run_at(&[], &[], &[0]).unwrap(), [0f32; 0]);
     // Floats pass on what is not finite; integers would hide it.
     let mut damaged = model.clone();
     damaged.layers[0].output.weight[5] = f32::NAN;

@@ -36,6 +36,8 @@ pub(crate) struct Fake {
 pub(crate) struct FakeDevice {
     /// Everything fails, the canary too, until it is restarted.
     pub(crate) lost: AtomicBool,
+    /// So many forward passes lose it, whatever they run, but for the canary's.
+    pub(crate) losses: AtomicU32,
     /// So many restarts do not help.
     pub(crate) stubborn: AtomicU32,
     /// Restarts that were tried.
@@ -116,7 +118,9 @@ impl Backend for Fake {
             self.batches.lock().unwrap().push(texts.clone());
         }
         let device = &self.device;
-        if texts.iter().any(|text| text == "killer") {
+        let take =
+            |count: &AtomicU32| count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+        if texts.iter().any(|text| text == "killer") || (texts != [CANARY] && take(&device.losses)) {
             device.lost.store(true, Ordering::SeqCst);
         }
         if device.lost.load(Ordering::SeqCst) {

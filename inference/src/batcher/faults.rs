@@ -2,18 +2,19 @@
 //!
 //! Three things can be at fault, and each has its own cure. An ill *text* fails alone while a known-good text, the canary,
 //! passes: it is answered with its error. Too little *memory* fails large batches: the token budget halves, and grows
-//! back. An ill *device* fails the canary too: its texts go back to the queue, unblamed, and the worker restarts what it
-//! runs on, with growing pauses.
+//! back. An ill *device* fails the canary too: its texts go back to the queue, and the worker restarts what it runs on, with
+//! growing pauses; a text that was alone with it when it was lost, three times, is blamed.
 
 use std::time::Duration;
 
 use undertone_error::ErrorKind;
 
-/// How often a text may come back from an ill device before it is given up: as unavailable, since nothing says that it is
-/// the text's fault. From the second time on it runs alone, so that it takes no others with it.
-pub(crate) const MAX_RETURNS: u8 = 3;
-/// From so many returns on a text runs alone.
+/// From so many returns on a text runs alone, so that it takes no others with it.
 pub(crate) const SUSPECT_RETURNS: u8 = 2;
+/// A device that was lost so often while a text ran alone is lost to that text.
+const LOST_ALONE: u8 = 3;
+/// How often a text may come back from an ill device before it is given up.
+pub(crate) const MAX_RETURNS: u8 = SUSPECT_RETURNS + LOST_ALONE - 1;
 
 /// After so many good batches in a row the token budget doubles, up to its full size, and past illness is forgotten.
 const GOOD_BATCHES: u32 = 16;
@@ -62,6 +63,58 @@ pub(crate) fn judge(facts: &Facts) -> Next {
         (_, Some(false)) => Next::GiveBack,
         (Failure::Batch(_), Some(true)) if facts.texts > 1 => Next::Halve,
         (_, Some(true)) => Next::Answer,
+    }
+}
+
+impl Facts {
+    /// Whether the device was lost while a text ran alone. A text for which there was not enough memory does not count:
+    /// somebody else may have taken it.
+    pub(crate) fn lost_alone(&self) -> bool {
+        self.texts == 1
+            && self.canary == Some(false)
+            && self.failure.is_some_and(|failure| failure != Failure::Batch(ErrorKind::Exhausted))
+    }
+}
+
+/// How often a text came back from an ill device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Returns {
+    times: u8,
+    lost_alone: u8,
+}
+
+/// What becomes of a text that came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Returned {
+    /// It is run again.
+    Again,
+    /// It is given up, and nothing says that it is the text's fault.
+    Unavailable,
+    /// It is given up as the one that takes the device with it.
+    Blamed,
+}
+
+impl Returns {
+    /// Once more.
+    #[must_use]
+    pub(crate) fn and(self, lost_alone: bool) -> Self {
+        Self { times: self.times.saturating_add(1), lost_alone: self.lost_alone.saturating_add(u8::from(lost_alone)) }
+    }
+
+    /// Whether the text may run beside no other.
+    pub(crate) fn suspect(self) -> bool {
+        self.times >= SUSPECT_RETURNS
+    }
+
+    /// Decides. A text is blamed if a device was lost [`LOST_ALONE`] times while it ran alone: each time the canary had
+    /// passed before. `deserted` says that no worker is left to run it, which is no text's fault.
+    pub(crate) fn judge(self, deserted: bool) -> Returned {
+        match self {
+            _ if deserted => Returned::Unavailable,
+            Self { lost_alone: LOST_ALONE.., .. } => Returned::Blamed,
+            Self { times, .. } if times > MAX_RETURNS => Returned::Unavailable,
+            _ => Returned::Again,
+        }
     }
 }
 
@@ -184,6 +237,34 @@ mod tests {
         for (texts, failure, canary, expected) in table {
             let facts = Facts { texts, failure, canary };
             assert_eq!(judge(&facts), expected, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_blamed_for_a_lost_device_only_if_it_was_alone_each_time() {
+        let lost = |texts, failure, canary| Facts { texts, failure: Some(failure), canary }.lost_alone();
+        let internal = Failure::Batch(ErrorKind::Internal);
+        assert!(lost(1, internal, Some(false)) && lost(1, Failure::Texts, Some(false)));
+        assert!(!lost(2, internal, Some(false)), "in company");
+        assert!(!lost(1, internal, Some(true)) && !lost(1, internal, None), "the device is well");
+        assert!(!lost(1, Failure::Batch(ErrorKind::Exhausted), Some(false)), "no memory");
+
+        use Returned::{Again, Blamed, Unavailable};
+        // Whether it was alone each time, and what became of it in the end.
+        let table = [
+            (&[true, true, true][..], [Again, Again, Blamed].as_slice()),
+            (&[false, false, true, true, true], &[Again, Again, Again, Again, Blamed]),
+            (&[false, false, false, false, false], &[Again, Again, Again, Again, Unavailable]),
+            (&[false, false, false, true, true], &[Again, Again, Again, Again, Unavailable]),
+        ];
+        for (alone, expected) in table {
+            let mut returns = Returns::default();
+            for (time, (&alone, &expected)) in alone.iter().zip(expected).enumerate() {
+                assert_eq!(returns.suspect(), time >= usize::from(SUSPECT_RETURNS));
+                returns = returns.and(alone);
+                assert_eq!(returns.judge(false), expected, "{alone:?} {time}");
+                assert_eq!(returns.judge(true), Unavailable, "no worker is left");
+            }
         }
     }
 

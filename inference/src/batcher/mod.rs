@@ -16,7 +16,8 @@
 //! in which they came; a text whose deadline has passed or whose caller has gone costs no forward pass; a failing text
 //! fails alone, because a failed batch is halved until the culprit is found; a text is blamed only after a known-good text
 //! (the canary) has passed where it failed; the texts of an ill device go back to the front of their lanes while its worker
-//! restarts it; if no worker is left, callers are told so, and nobody waits for ever.
+//! restarts it, and one that takes the device with it each time it runs alone is given up; if no worker is left, callers
+//! are told so, and nobody waits for ever.
 //!
 //! | file | what it holds |
 //! |---|---|

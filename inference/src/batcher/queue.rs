@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use undertone_error::{Error, ErrorKind, Result};
 
+use super::faults::Returned;
 use super::plan::{Fate, Rules};
 use super::state::{Closed, Queued, State, Ticket, Useless, Work};
 use super::worker::{Counters, Prepared};
@@ -59,16 +60,20 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Takes texts back from an ill device, to where they were in their lanes. Those that came back too often are told
-    /// that the device is not available: nothing says that it is their fault.
-    pub(crate) fn give_back(&self, items: Vec<Queued<Prepared>>) {
-        let given_up = self.lock().give_back(items);
+    /// Takes texts back from an ill device, to where they were in their lanes; `lost_alone` says that it was lost while the
+    /// first of them ran alone. Those that came back too often are answered as [`super::faults::Returns::judge`] decides.
+    pub(crate) fn give_back(&self, items: Vec<Queued<Prepared>>, lost_alone: bool) {
+        let given_up = self.lock().give_back(items, lost_alone);
         self.changed.notify_all();
         self.counters.failed.fetch_add(given_up.len() as u64, Ordering::Relaxed);
         telemetry::items("failed", given_up.len() as u64);
-        for ticket in given_up {
-            ticket.answer(Err(Error::new(ErrorKind::Unavailable, "device fell ill each time this text was run")
-                .help("send the text again later; see the log for what ails the device")));
+        for (ticket, returned) in given_up {
+            ticket.answer(Err(match returned {
+                Returned::Blamed => Error::new(ErrorKind::Internal, "device was lost each time this text ran alone")
+                    .help("do not send the text again; see the log for what it does to the device"),
+                _ => Error::new(ErrorKind::Unavailable, "device fell ill each time this text was run")
+                    .help("send the text again later; see the log for what ails the device"),
+            }));
         }
     }
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tokio::sync::Semaphore;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::super::faults::Budget;
+use super::super::faults::{Budget, MAX_RETURNS, SUSPECT_RETURNS};
 use super::super::worker::Normalized;
 use super::*;
 use crate::language::Reading;
@@ -136,7 +136,9 @@ proptest! {
                         for item in &items {
                             callers[item.payload.text.clean_text.parse::<usize>().unwrap()].returns += 1;
                         }
-                        for ticket in state.give_back(items) {
+                        let alone = items.len() == 1;
+                        for (ticket, returned) in state.give_back(items, alone) {
+                            prop_assert!(alone && returned == Returned::Blamed, "who is given up was alone for long");
                             ticket.answer(Err(Closed::NoWorker.error()));
                         }
                         *until = clock + ms(40);

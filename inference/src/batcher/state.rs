@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use undertone_error::{Error, ErrorKind, Result};
 
-use super::faults::{MAX_RETURNS, SUSPECT_RETURNS};
+use super::faults::{Returned, Returns};
 use super::plan::{self, Fate, Load, QueueView, Rules, Step, Waiting};
 use super::worker::Prepared;
 use crate::{Lane, Scored};
@@ -43,8 +43,7 @@ pub(crate) struct Queued<T> {
     pub(super) number: u64,
     pub(crate) payload: T,
     pub(crate) ticket: Ticket,
-    /// How often it came back from an ill device.
-    returns: u8,
+    returns: Returns,
 }
 
 impl<T> Queued<T> {
@@ -78,7 +77,7 @@ impl Waiting for Queued<Prepared> {
         self.ticket.reply.is_closed()
     }
     fn suspect(&self) -> bool {
-        self.returns >= SUSPECT_RETURNS
+        self.returns.suspect()
     }
 }
 
@@ -171,7 +170,7 @@ impl State {
         }
         let number = self.next_number;
         self.next_number += 1;
-        self.raw.of(ticket.lane).push_back(Queued { number, payload: text, ticket, returns: 0 });
+        self.raw.of(ticket.lane).push_back(Queued { number, payload: text, ticket, returns: Returns::default() });
         Ok(())
     }
 
@@ -188,15 +187,16 @@ impl State {
         }
     }
 
-    /// Takes texts back from an ill device, to where they were in their lanes. Answers those that came back too often.
-    pub(crate) fn give_back(&mut self, items: Vec<Queued<Prepared>>) -> Vec<Ticket> {
+    /// Takes texts back from an ill device, to where they were in their lanes; `lost_alone` says that it was lost while the
+    /// first of them ran alone. Answers those that came back too often, and whether they are blamed.
+    pub(crate) fn give_back(&mut self, items: Vec<Queued<Prepared>>, lost_alone: bool) -> Vec<(Ticket, Returned)> {
         let (mut again, mut given_up) = (Vec::new(), Vec::new());
-        for mut item in items {
-            item.returns = item.returns.saturating_add(1);
-            // Nobody is left to run it if the queue was abandoned meanwhile.
-            match item.returns > MAX_RETURNS || self.closed == Some(Closed::NoWorker) {
-                true => given_up.push(item.ticket),
-                false => again.push(item),
+        let deserted = self.closed == Some(Closed::NoWorker);
+        for (place, mut item) in items.into_iter().enumerate() {
+            item.returns = item.returns.and(lost_alone && place == 0);
+            match item.returns.judge(deserted) {
+                Returned::Again => again.push(item),
+                returned => given_up.push((item.ticket, returned)),
             }
         }
         self.ready(again);

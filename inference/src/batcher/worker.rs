@@ -255,10 +255,10 @@ impl<B: Backend> Worker<B> {
                     queue.ready(ready);
                 }
                 Work::Run(items) => {
-                    if let Err(Ill { error, back }) = self.run(items) {
+                    if let Err(Ill { error, lost_alone, back }) = self.run(items) {
                         let texts = back.len();
                         tracing::error!(%error, texts, worker = self.number, "device is ill, its texts go back");
-                        queue.give_back(back);
+                        queue.give_back(back, lost_alone);
                         if !self.recover(queue) {
                             return;
                         }

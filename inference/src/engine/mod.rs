@@ -270,7 +270,8 @@ impl Engine {
     /// `InvalidInput` for a text that is empty, shows nothing, or has nothing that the model reads; `TooLarge`; `Busy` if
     /// the interactive lane is full (the bulk lane waits for room instead); `DeadlineExceeded`; `Unavailable` while
     /// shutting down, or if no worker gets its device to run; `Internal` if the model failed on this text and not on a
-    /// known-good one; `Exhausted` if there is not enough memory even for this text alone.
+    /// known-good one, or lost its device each time this text ran alone; `Exhausted` if there is not enough memory even for
+    /// this text alone.
     pub async fn score(&self, request: Request) -> Result<Scored> {
         let Request { text, lane, deadline } = request;
         let scoring = async { answer(self.submit(text, lane, deadline).await?).await };

@@ -209,12 +209,31 @@ async fn a_lost_device_costs_its_texts_time_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_text_that_kills_the_device_is_given_up_and_takes_no_other_with_it() {
+async fn a_text_that_kills_the_device_is_blamed_and_takes_no_other_with_it() {
     let fake = Fake::default();
     let engine = engine(&fake, 1, EngineConfig::default());
     let results = engine.score_all(texts(&["a", "killer", "bb", "ccc"]), Lane::Bulk).await;
     let kinds: Vec<_> = results.iter().map(|result| result.as_ref().err().map(Error::kind)).collect();
-    assert_eq!(kinds, [None, Some(ErrorKind::Unavailable), None, None]);
+    assert_eq!(kinds, [None, Some(ErrorKind::Internal), None, None], "nobody is told to send it again");
+    let message = results[1].as_ref().unwrap_err().to_string();
+    assert!(message.contains("device was lost each time this text ran alone"), "{message}");
+    let alone = fake.batches.lock().unwrap().iter().filter(|batch| **batch == ["killer"]).count();
+    assert_eq!(alone, 3);
+}
+
+#[tokio::test]
+async fn a_device_that_is_lost_for_other_reasons_blames_no_text() {
+    // Once less than it takes to blame a text, whichever texts ran alone.
+    for many in [&["a"][..], &["a", "bb", "ccc"]] {
+        let fake = Fake::default();
+        let engine = engine(&fake, 1, EngineConfig::default());
+        fake.device.losses.store(2, Ordering::SeqCst);
+        for (text, result) in many.iter().zip(engine.score_all(texts(many), Lane::Bulk).await) {
+            assert_eq!(result.unwrap().embedding, [text.len() as f32]);
+        }
+        assert_eq!(fake.device.restarts.load(Ordering::SeqCst), 2);
+        assert_eq!(engine.stats().failed, 0);
+    }
 }
 
 #[tokio::test]

@@ -176,11 +176,11 @@ impl Encoder {
         no_grad(|| {
             let table = |part, rows| weights.encoder(shape.family, part, "weight", &[rows, shape.hidden]);
             let words = table(Part::Words, shape.vocabulary)?;
-            let rows = shape.first_position + shape.positions;
-            // From here on the first token of a text has position 0 in every family.
-            let mut positions = table(Part::Positions, rows)?
-                .f_narrow(0, shape.first_position as i64, shape.positions as i64)
-                .map_err(torch_error)?;
+            // From here on positions are what `Packed` counts: from 0, or from 1 where padding takes 0.
+            let unused = shape.padding.unwrap_or(0);
+            let used = shape.positions + usize::from(shape.padding.is_some());
+            let mut positions =
+                table(Part::Positions, unused + used)?.f_narrow(0, unused as i64, used as i64).map_err(torch_error)?;
             if shape.token_types > 0 {
                 let types = table(Part::TokenTypes, shape.token_types)?;
                 positions = types.f_get(0).and_then(|first| positions.f_add(&first)).map_err(torch_error)?;
@@ -205,7 +205,7 @@ impl Encoder {
     }
 
     /// Runs a batch. Returns the pooled vectors, fp32 [sequences, hidden], in the order in which the sequences were given
-    /// to [`Packed::new`].
+    /// to [`super::Network::pack`].
     ///
     /// # Errors
     /// `Exhausted` when memory ran out, `Internal` for anything else that libtorch refuses (an id outside the

@@ -14,7 +14,7 @@ use super::pack::Packed;
 /// rounding of its precision (fp32: 1e-5).
 pub trait Forward: Debug + Send {
     /// Runs a batch. Returns the pooled vectors, fp32 on the CPU, [sequences, hidden], in the order in which the sequences
-    /// were given to [`Packed::new`].
+    /// were packed ([`super::Network::pack`]).
     ///
     /// # Errors
     /// `Exhausted` when memory ran out (a smaller batch may succeed), `Unavailable` when the device is lost, `Internal`

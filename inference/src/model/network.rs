@@ -34,6 +34,7 @@ pub struct Network {
     encoder: Box<dyn Forward>,
     projection: Option<Projection>,
     normalize: bool,
+    padding: Option<u32>,
     heads: Heads,
     dimensions: usize,
     parameters: u64,
@@ -83,7 +84,10 @@ impl Network {
         let heads = Heads::load(folder, shape.hidden, dimensions, &mut open)?;
         let parameters = files.values().map(|file| file.parameters()).sum();
         let encoder = choose(folder, encoder, device, precision)?;
-        Ok(Self { encoder, projection, normalize: manifest.embedding.normalize, heads, dimensions, parameters })
+        // An id that does not fit is none that a tokeniser gives.
+        let padding = shape.padding.and_then(|padding| u32::try_from(padding).ok());
+        let normalize = manifest.embedding.normalize;
+        Ok(Self { encoder, projection, normalize, padding, heads, dimensions, parameters })
     }
 
     /// Another handle on the same weights.
@@ -93,6 +97,7 @@ impl Network {
             encoder: self.encoder.share(),
             projection: self.projection.as_ref().map(Projection::share),
             normalize: self.normalize,
+            padding: self.padding,
             heads: self.heads.share(),
             dimensions: self.dimensions,
             parameters: self.parameters,
@@ -124,10 +129,15 @@ impl Network {
         self.parameters
     }
 
+    /// Packs sequences of token ids as this model's encoder counts positions.
+    pub fn pack<S: AsRef<[u32]>>(&self, sequences: &[S]) -> Packed {
+        Packed::new(sequences, self.padding)
+    }
+
     /// Runs a batch: one result a sequence, in order. A text whose numbers are not finite fails alone.
     pub(crate) fn forward<S: AsRef<[u32]>>(&self, sequences: &[S]) -> Result<Vec<Result<Outcome>>> {
         let started = Instant::now();
-        let packed = Packed::new(sequences);
+        let packed = self.pack(sequences);
         let pooled = self.encoder.forward(&packed)?;
         let encoded = Instant::now();
         telemetry::stage("encode", encoded - started);

@@ -10,7 +10,7 @@
 pub struct Packed {
     /// Token ids of all sequences, shortest sequence first.
     pub(crate) ids: Vec<i64>,
-    /// Position of each token within its sequence.
+    /// Which position embedding each token takes.
     pub(crate) positions: Vec<i64>,
     /// Where the packed sequences start, and the total at the end: `sequences + 1` entries.
     pub(crate) cumulative: Vec<i64>,
@@ -39,7 +39,10 @@ impl Group {
 impl Packed {
     /// Packs sequences. Empty sequences are not allowed and are packed as a single token 0: a tokeniser that frames
     /// texts with special tokens gives none.
-    pub fn new<S: AsRef<[u32]>>(sequences: &[S]) -> Self {
+    ///
+    /// Positions count from 0 in each sequence. With a `padding`, as RoBERTa has one, they count from 1, and that token takes
+    /// 0 without being counted: no batch is padded, but a text may spell `<pad>`.
+    pub(crate) fn new<S: AsRef<[u32]>>(sequences: &[S], padding: Option<u32>) -> Self {
         let row = |sequence: &S| match sequence.as_ref() {
             [] => vec![0],
             ids => ids.iter().map(|&id| i64::from(id)).collect(),
@@ -50,7 +53,7 @@ impl Packed {
             Self { ids: Vec::new(), positions: Vec::new(), cumulative: vec![0], places: vec![0; order.len()] };
         for (place, &i) in order.iter().enumerate() {
             let ids: Vec<i64> = row(&sequences[i]);
-            packed.positions.extend(0..ids.len() as i64);
+            packed.positions.extend(positions(&ids, padding));
             packed.ids.extend(ids);
             packed.cumulative.push(packed.ids.len() as i64);
             packed.places[i] = place as i64;
@@ -82,6 +85,17 @@ impl Packed {
     }
 }
 
+fn positions(ids: &[i64], padding: Option<u32>) -> Vec<i64> {
+    let Some(padding) = padding else { return (0..ids.len() as i64).collect() };
+    let mut counted = 0;
+    let position = |&id: &i64| {
+        let counts = i64::from(id != i64::from(padding));
+        counted += counts;
+        counted * counts
+    };
+    ids.iter().map(position).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -90,7 +104,7 @@ mod tests {
 
     #[test]
     fn sequences_lie_sorted_behind_each_other() {
-        let packed = Packed::new(&[vec![5, 6, 7], vec![1], vec![8, 9, 10]]);
+        let packed = Packed::new(&[vec![5, 6, 7], vec![1], vec![8, 9, 10]], None);
         assert_eq!(packed.ids, [1, 5, 6, 7, 8, 9, 10]);
         assert_eq!(packed.positions, [0, 0, 1, 2, 0, 1, 2]);
         assert_eq!(packed.cumulative, [0, 1, 4, 7]);
@@ -101,10 +115,17 @@ mod tests {
         );
     }
 
+    #[test]
+    fn padding_takes_a_position_of_its_own_and_is_not_counted() {
+        let packed = Packed::new(&[vec![0, 5, 1, 1, 6, 2], vec![0, 2], vec![1]], Some(1));
+        assert_eq!(packed.ids, [1, 0, 2, 0, 5, 1, 1, 6, 2]);
+        assert_eq!(packed.positions, [0, 1, 2, 1, 2, 0, 0, 3, 4]);
+    }
+
     proptest! {
         #[test]
         fn every_token_is_packed_once_and_can_be_found_again(sequences in prop::collection::vec(prop::collection::vec(0u32..1000, 1..20), 0..20)) {
-            let packed = Packed::new(&sequences);
+            let packed = Packed::new(&sequences, None);
             prop_assert_eq!(packed.tokens(), sequences.iter().map(Vec::len).sum::<usize>());
             for (sequence, &place) in sequences.iter().zip(&packed.places) {
                 let (from, to) = (packed.cumulative[place as usize] as usize, packed.cumulative[place as usize + 1] as usize);

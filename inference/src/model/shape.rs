@@ -79,9 +79,10 @@ pub(crate) struct EncoderShape {
     pub(crate) attention_heads: usize,
     pub(crate) intermediate: usize,
     pub(crate) vocabulary: usize,
-    /// Rows of the position table that no token of a text ever takes: RoBERTa counts from `pad_token_id + 1`.
-    pub(crate) first_position: usize,
-    /// The most tokens that a sequence can have: rows of the position table, without those before the first.
+    /// RoBERTa's `pad_token_id`: this token takes this row of the position table, wherever it stands, and the others count
+    /// from the row behind it. No token ever takes a row before it.
+    pub(crate) padding: Option<usize>,
+    /// The most tokens that a sequence can have: rows of the position table, for RoBERTa those behind padding's.
     pub(crate) positions: usize,
     /// 0 where the family has none.
     pub(crate) token_types: usize,
@@ -123,7 +124,7 @@ impl EncoderShape {
         if !(config.layer_norm_eps.is_finite() && config.layer_norm_eps >= 0.0) {
             return Err(invalid("layer_norm_eps", config.layer_norm_eps, "1e-12 and 1e-5 are usual"));
         }
-        let first_position = match family {
+        let padding = match family {
             Family::Roberta => {
                 let Some(padding) = config.pad_token_id else {
                     return Err(invalid("pad_token_id", "null", "positions start behind it; 1 is usual"));
@@ -133,9 +134,9 @@ impl EncoderShape {
                         format!("max_position_embeddings ({}) leave no position", config.max_position_embeddings);
                     return Err(invalid("pad_token_id", padding, &help));
                 }
-                padding + 1
+                Some(padding)
             }
-            Family::Bert | Family::DistilBert => 0,
+            Family::Bert | Family::DistilBert => None,
         };
         Ok(Self {
             family,
@@ -144,8 +145,8 @@ impl EncoderShape {
             attention_heads: config.num_attention_heads,
             intermediate: config.intermediate_size,
             vocabulary: config.vocab_size,
-            first_position,
-            positions: config.max_position_embeddings - first_position,
+            padding,
+            positions: config.max_position_embeddings - padding.map_or(0, |padding| padding + 1),
             token_types: config.type_vocab_size,
             norm_epsilon: config.layer_norm_eps,
         })
@@ -169,7 +170,7 @@ impl EncoderShape {
             attention_heads: config.n_heads,
             intermediate: config.hidden_dim,
             vocabulary: config.vocab_size,
-            first_position: 0,
+            padding: None,
             positions: config.max_position_embeddings,
             token_types: 0,
             norm_epsilon: 1e-12, // DistilBERT's is not configurable
@@ -254,21 +255,21 @@ mod tests {
     fn a_sound_config_gives_the_shape() {
         let shape = parse(&minilm()).unwrap();
         assert_eq!((shape.hidden, shape.layers, shape.attention_heads, shape.vocabulary), (384, 6, 12, 30522));
-        assert_eq!((shape.first_position, shape.positions, shape.token_types), (0, 512, 2));
+        assert_eq!((shape.padding, shape.positions, shape.token_types), (None, 512, 2));
         let shape = parse(&distilbert()).unwrap();
         assert_eq!((shape.family, shape.hidden, shape.layers, shape.intermediate), (Family::DistilBert, 768, 6, 3072));
-        assert_eq!((shape.first_position, shape.positions, shape.token_types), (0, 512, 0));
+        assert_eq!((shape.padding, shape.positions, shape.token_types), (None, 512, 0));
     }
 
     #[test]
     fn positions_of_roberta_start_behind_padding() {
         let shape = parse(&roberta()).unwrap();
-        assert_eq!((shape.first_position, shape.positions), (2, 512));
+        assert_eq!((shape.padding, shape.positions), (Some(1), 512));
         let mut padded = roberta();
         padded["pad_token_id"] = json!(5);
-        assert_eq!(parse(&padded).map(|shape| (shape.first_position, shape.positions)).unwrap(), (6, 508));
+        assert_eq!(parse(&padded).map(|shape| (shape.padding, shape.positions)).unwrap(), (Some(5), 508));
         padded.as_object_mut().unwrap().remove("pad_token_id");
-        assert_eq!(parse(&padded).unwrap().first_position, 2, "1 is the family's default");
+        assert_eq!(parse(&padded).unwrap().padding, Some(1), "1 is the family's default");
     }
 
     #[test]

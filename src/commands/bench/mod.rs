@@ -27,7 +27,6 @@ use super::model::start_engine;
 use super::output::Output;
 use crate::Outcome;
 use crate::cli::{BenchArgs, BenchPhase};
-use crate::config::model_folder;
 
 const TEXTS: usize = 4096;
 
@@ -44,9 +43,10 @@ pub(crate) async fn bench(args: BenchArgs) -> Result<Outcome> {
     }
     .into();
     check(&args)?;
-    let dir = model_folder(args.model.as_deref())?;
+    let configured = args.compute.clone().model(args.model.clone())?;
+    let dir = configured.folder()?;
     // The texts go round: with the repeat cache only the first round would be measured.
-    let config = EngineConfig { workers: args.workers, cache_bytes: 0, ..args.compute.clone().engine()? };
+    let config = EngineConfig { workers: args.workers, cache_bytes: 0, ..configured.engine };
     let engine = start_engine(&dir, config).await?;
     if args.rounds {
         rounds::serve(&engine, &texts).await?;

@@ -3,6 +3,10 @@
 //! The guarantee: only a post during whose scoring, alone, the process died three times is given up; every other post
 //! around it is scored. Starts are counted on disk before scoring begins; any end that is not a crash forgets them.
 //!
+//! An end while the model is down counts as a crash: a post may take a GPU with it, and no process gets that back, so that
+//! somebody has to end it. Until then the stage waits. A process begins to score only once a known-good text has passed: a
+//! device that is ill of itself, too ill to begin, counts against no post.
+//!
 //! A post that is scored alone is acquitted once the model has answered, before its outcome is appended: a process that
 //! dies while it writes, or is killed while it waits for disk space, says nothing about the post. Among many posts such
 //! a death does count, because another of them may be the killer; all it can lead to is that they are scored one by one.

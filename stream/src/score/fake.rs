@@ -1,7 +1,7 @@
 //! A scorer without a model, for tests: what it does with a text follows from the text.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use undertone_error::{Error, ErrorKind, Result};
@@ -14,6 +14,10 @@ pub(crate) struct Fake {
     ill: AtomicU32,
     busy: AtomicU32,
     running: AtomicUsize,
+    /// Its device is lost for good: nothing is scored any more.
+    pub(crate) lost: AtomicBool,
+    /// Calls that were told so.
+    pub(crate) refused: AtomicU32,
     pub(crate) most_running: AtomicUsize,
     pub(crate) seen: Mutex<Vec<String>>,
 }
@@ -32,7 +36,7 @@ impl Fake {
             Some("internal") => error(ErrorKind::Internal),
             Some("flaky") if company > 1 => error(ErrorKind::Internal),
             Some("busy") if self.busy.fetch_add(1, Ordering::SeqCst) < 2 => error(ErrorKind::Busy),
-            Some("always") => error(ErrorKind::Unavailable),
+            Some("always") => error(ErrorKind::Busy),
             _ => Ok(Scores {
                 model: model(),
                 clean_text: text.to_uppercase(),
@@ -56,6 +60,13 @@ impl Scorer for Fake {
         self.running.fetch_sub(1, Ordering::SeqCst);
         let ill = self.ill.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |ill| ill.checked_sub(1)).is_ok();
         let company = texts.len();
+        if texts.iter().any(|text| text.starts_with("killer")) {
+            self.lost.store(true, Ordering::SeqCst);
+        }
+        if self.lost.load(Ordering::SeqCst) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return texts.iter().map(|_| Err(Error::new(ErrorKind::Unavailable, "fake: device is lost"))).collect();
+        }
         texts
             .iter()
             .map(|text| if ill { Err(Error::new(ErrorKind::Internal, "fake: ill")) } else { self.score(text, company) })

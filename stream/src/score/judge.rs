@@ -2,6 +2,10 @@
 //!
 //! The guarantee: a text is given up only if the scorer calls it bad input, or if it fails alone with a fault of ours and
 //! a known-good text passes right after. An engine that is full, down or ill costs time and no text.
+//!
+//! A text that takes the device with it is no exception: the engine blames it (a fault of ours) only after the device was
+//! lost, and got well, each time the text ran alone, and it must do so twice. Where no device gets well in this process,
+//! the engine is down for everybody; see [`super::attempts`].
 
 use tokio_util::sync::CancellationToken;
 use undertone_error::{Error, ErrorKind, Result};

@@ -31,6 +31,7 @@ use undertone_proto::{Event, EventTime};
 use self::attempts::{Attempts, Plan};
 use self::judge::{Verdict, judge};
 use self::outcome::Prepared;
+use self::scorer::Watched;
 pub use self::scorer::{Scorer, Scores};
 use crate::backoff::persist;
 use crate::durable::blocking;
@@ -70,7 +71,7 @@ impl Default for ScoreConfig {
 pub struct ScoreStage<S> {
     input: InputLog,
     scored: ScoredLog,
-    scorer: Arc<S>,
+    scorer: Arc<Watched<S>>,
     config: Arc<ScoreConfig>,
     attempts: Option<Attempts>,
 }
@@ -81,11 +82,11 @@ type Chunk = AbortOnDropHandle<Result<Option<Vec<Outcome>>>>;
 impl<S: Scorer> ScoreStage<S> {
     /// A stage that is not yet running.
     pub fn new(input: InputLog, scored: ScoredLog, scorer: Arc<S>, config: ScoreConfig) -> Self {
-        Self { input, scored, scorer, config: Arc::new(config), attempts: None }
+        Self { input, scored, scorer: Arc::new(Watched::new(scorer)), config: Arc::new(config), attempts: None }
     }
 
-    /// Counts starts in the file at `path`, so that a post that kills the process while it is scored is found and given
-    /// up. Only deaths during scoring lead to that, never those while outcomes are written.
+    /// Counts starts in the file at `path`, so that a post that kills the process, or the last device of it, while it is
+    /// scored is found and given up. Only deaths during scoring lead to that, never those while outcomes are written.
     #[must_use]
     pub fn count_attempts(mut self, path: &Path) -> Self {
         self.attempts = Some(Attempts::new(path));
@@ -105,7 +106,9 @@ impl<S: Scorer> ScoreStage<S> {
             tokio::try_join!(self.read(send, &shutdown), self.append(chunks, &shutdown)).map(|_| ())
         };
         let result = result.await;
-        if let Some(attempts) = self.attempts.clone()
+        // A process that ends because no device is left in it may have been brought to that by a post.
+        if !self.scorer.is_down()
+            && let Some(attempts) = self.attempts.clone()
             && let Err(error) = blocking(move || attempts.end()).await
         {
             tracing::warn!(%error, "could not forget the attempts at scoring: this end may count as a crash");
@@ -139,8 +142,9 @@ impl<S: Scorer> ScoreStage<S> {
                     outcomes
                 }
                 Plan::GiveUp => {
-                    tracing::error!(offset, "gave up a post: the process died each time it was scored alone");
-                    let error = Error::new(ErrorKind::Internal, "process died each time this post was scored alone");
+                    tracing::error!(offset, "gave up a post: process or device died each time it was scored alone");
+                    let message = "process or device died each time this post was scored alone";
+                    let error = Error::new(ErrorKind::Internal, message);
                     let limit = self.config.max_dead_payload_bytes;
                     Some(vec![outcome::dead(event, "score", &error, attempts::CRASHES, limit, now())])
                 }

@@ -1,6 +1,9 @@
 //! What the scoring stage needs of a model. A trait, so that the stage is tested without one.
 
-use undertone_error::Result;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use undertone_error::{ErrorKind, Result};
 use undertone_inference::{Engine, Lane, Scored};
 use undertone_proto::v1;
 
@@ -39,6 +42,38 @@ pub trait Scorer: Send + Sync + 'static {
     fn score_all(&self, texts: Vec<String>) -> impl Future<Output = Vec<Result<Scores>>> + Send;
 }
 
+/// A scorer, and whether it is down.
+#[derive(Debug)]
+pub(super) struct Watched<S> {
+    scorer: Arc<S>,
+    down: AtomicBool,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(scorer: Arc<S>) -> Self {
+        Self { scorer, down: AtomicBool::new(false) }
+    }
+
+    /// Whether the last answer was that of a model that is down.
+    pub(super) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+}
+
+impl<S: Scorer> Scorer for Watched<S> {
+    async fn score_all(&self, texts: Vec<String>) -> Vec<Result<Scores>> {
+        let results = self.scorer.score_all(texts).await;
+        self.down.store(is_down(&results), Ordering::Relaxed);
+        results
+    }
+}
+
+/// Whether a model that answers so is down: no text gets anything from it.
+fn is_down(results: &[Result<Scores>]) -> bool {
+    let unavailable = |result: &Result<_>| matches!(result, Err(error) if error.kind() == ErrorKind::Unavailable);
+    !results.is_empty() && results.iter().all(unavailable)
+}
+
 impl Scorer for Engine {
     async fn score_all(&self, texts: Vec<String>) -> Vec<Result<Scores>> {
         Engine::score_all(self, texts, Lane::Bulk).await.into_iter().map(|result| result.map(Scores::from)).collect()
@@ -74,6 +109,31 @@ impl From<Scored> for Scores {
             in_domain: scored.in_domain,
             tokens: scored.tokens,
             truncated: scored.truncated,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use undertone_error::Error;
+
+    use super::*;
+
+    #[test]
+    fn a_model_is_down_only_if_nobody_is_served() {
+        let answers = |kinds: &[Option<ErrorKind>]| -> Vec<Result<Scores>> {
+            kinds.iter().map(|kind| kind.map_or(Ok(Scores::default()), |kind| Err(Error::new(kind, "x")))).collect()
+        };
+        let unavailable = Some(ErrorKind::Unavailable);
+        assert!(is_down(&answers(&[unavailable])) && is_down(&answers(&[unavailable; 3])));
+        for kinds in [
+            &[][..],
+            &[None],
+            &[unavailable, None],
+            &[unavailable, Some(ErrorKind::Busy)],
+            &[Some(ErrorKind::Internal)],
+        ] {
+            assert!(!is_down(&answers(kinds)), "{kinds:?}");
         }
     }
 }

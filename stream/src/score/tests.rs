@@ -35,6 +35,30 @@ impl Rig {
             .count_attempts(&self.dir.path().join("attempts.json"))
     }
 
+    /// Runs the stage until `until` outcomes are durable, or until the device has been lost for a while and somebody asks
+    /// the process to end; false in that case.
+    async fn live(&self, until: i64) -> bool {
+        let input = self.input();
+        let scored = self.scored(&input);
+        let shutdown = CancellationToken::new();
+        let mut durable = scored.durable();
+        let stop = async {
+            let lost = async {
+                while self.fake.refused.load(Ordering::SeqCst) < 2 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::select! {
+                _ = durable.wait_for(|end| *end >= until) => {}
+                () = lost => {}
+            }
+            shutdown.cancel();
+        };
+        let (run, ()) = tokio::join!(self.stage(&input, &scored).run(shutdown.clone()), stop);
+        run.unwrap();
+        scored.end() >= until
+    }
+
     /// Runs the stage until `until` outcomes are durable.
     async fn score(&self, until: i64) -> Vec<Outcome> {
         let input = self.input();
@@ -119,7 +143,7 @@ async fn chunks_are_scored_side_by_side_but_not_without_bound() {
 async fn a_shutdown_keeps_what_is_scored_and_waits_for_nothing() {
     let rig = Rig::new();
     let input = rig.input();
-    ingest(&input, [post("a"), post("b"), post("c"), post("always unavailable"), post("d")]).await;
+    ingest(&input, [post("a"), post("b"), post("c"), post("always busy"), post("d")]).await;
     drop(input);
     let outcomes = tokio::time::timeout(Duration::from_secs(5), rig.score(3)).await.unwrap();
     assert_eq!(outcomes.iter().map(short).collect::<Vec<_>>(), ["A", "B", "C"]);
@@ -142,10 +166,50 @@ async fn a_post_that_kills_the_process_is_found_and_given_up_alone() {
 }
 
 #[tokio::test]
+async fn a_post_that_takes_the_last_device_with_it_is_found_and_given_up_alone() {
+    let mut rig = Rig::new();
+    ingest(&rig.input(), ["p0", "killer", "p2", "p3", "p4"].map(post)).await;
+    let mut lives = 1;
+    while !rig.live(5).await {
+        lives += 1;
+        assert!(lives < 10, "it is tried for ever");
+        rig.fake = Arc::default();
+    }
+    // Three times among others, three times alone, and once more without it.
+    assert_eq!(lives, 7);
+    let outcomes = rig.score(5).await;
+    assert_eq!(outcomes.iter().map(short).collect::<Vec<_>>(), ["P0", "dead in score", "P2", "P3", "P4"]);
+    let Some(Kind::Dead(letter)) = &outcomes[1].kind else { panic!("{outcomes:?}") };
+    assert!(letter.reason.contains("device died each time this post was scored alone"), "{}", letter.reason);
+}
+
+#[tokio::test]
+async fn a_device_that_is_lost_for_other_reasons_is_waited_for() {
+    let mut rig = Rig::new();
+    ingest(&rig.input(), (0..5).map(|n| post(&format!("p{n}")))).await;
+    // As long as it is lost, and after two restarts that find it lost again.
+    for _ in 0..2 {
+        rig.fake.lost.store(true, Ordering::SeqCst);
+        assert!(!rig.live(5).await);
+        rig.fake = Arc::default();
+    }
+    rig.fake.lost.store(true, Ordering::SeqCst);
+    let back = async {
+        while rig.fake.refused.load(Ordering::SeqCst) < 3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        rig.fake.lost.store(false, Ordering::SeqCst);
+    };
+    let (outcomes, ()) = tokio::join!(rig.score(5), back);
+    assert_eq!(outcomes.iter().map(short).collect::<Vec<_>>(), ["P0", "P1", "P2", "P3", "P4"]);
+    assert!(!rig.dir.path().join("attempts.json").exists(), "what was lost is forgotten once it is well");
+}
+
+#[tokio::test]
 async fn a_post_alone_is_acquitted_when_it_is_scored() {
     let rig = Rig::new();
     let input = rig.input();
-    ingest(&input, [post("a"), post("always unavailable")]).await;
+    ingest(&input, [post("a"), post("always busy")]).await;
     let path = rig.dir.path().join("attempts.json");
     // One more death at the first post, counted against it, would be its last.
     std::fs::write(&path, r#"{"start":0,"starts":2,"alone_until":4}"#).unwrap();

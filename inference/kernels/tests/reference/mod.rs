@@ -96,14 +96,20 @@ impl Model {
     }
 
     pub(crate) fn forward(&self, ids: &[u32], pooling: Pooling) -> Vec<f64> {
+        self.forward_at(ids, &(0..ids.len() as u32).collect::<Vec<_>>(), pooling)
+    }
+
+    pub(crate) fn forward_at(&self, ids: &[u32], positions: &[u32], pooling: Pooling) -> Vec<f64> {
         let Shape { hidden, heads, .. } = self.shape;
         let row = |table: &[f32], i: usize| -> Vec<f64> {
             table[i * hidden..(i + 1) * hidden].iter().map(|&x| f64::from(x)).collect()
         };
         let mut x: Vec<Vec<f64>> = ids
             .iter()
-            .enumerate()
-            .map(|(t, &id)| normed(&add(&row(&self.words, id as usize), &row(&self.positions, t)), &self.norm))
+            .zip(positions)
+            .map(|(&id, &p)| {
+                normed(&add(&row(&self.words, id as usize), &row(&self.positions, p as usize)), &self.norm)
+            })
             .collect();
         for layer in &self.layers {
             let qkv: Vec<Vec<f64>> = x.iter().map(|row| product(row, &layer.qkv)).collect();

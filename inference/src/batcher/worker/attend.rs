@@ -19,8 +19,16 @@ use crate::{Scored, telemetry};
 #[derive(Debug)]
 pub(crate) struct Ill {
     pub(crate) error: Error,
+    /// Whether it was lost while the first of these texts ran alone.
+    pub(crate) lost_alone: bool,
     /// The texts that have no answer yet.
     pub(crate) back: Vec<Queued<Prepared>>,
+}
+
+/// What ails the device, and whether it was lost while one text ran alone.
+struct Ailment {
+    error: Error,
+    lost_alone: bool,
 }
 
 impl<B: Backend> Worker<B> {
@@ -45,7 +53,7 @@ impl<B: Backend> Worker<B> {
                 None => back.push(item.with(prepared)),
             }
         }
-        ended.map_err(|error| Ill { error, back })
+        ended.map_err(|Ailment { error, lost_alone }| Ill { error, lost_alone, back })
     }
 
     /// Runs a batch that failed in halves, down to single texts: the culprits fail alone and the others get their scores.
@@ -53,7 +61,7 @@ impl<B: Backend> Worker<B> {
     ///
     /// # Errors
     /// What ails the device.
-    fn attend(&mut self, batch: &[Prepared], results: &mut Vec<Result<Outcome>>) -> Result<()> {
+    fn attend(&mut self, batch: &[Prepared], results: &mut Vec<Result<Outcome>>) -> Result<(), Ailment> {
         let outcome = self.pass(batch);
         let failure = match &outcome {
             Ok(answers) => answers.iter().any(Result::is_err).then_some(Failure::Texts),
@@ -69,8 +77,9 @@ impl<B: Backend> Worker<B> {
         }
         match (next, outcome) {
             (Next::GiveBack | Next::AskCanary, outcome) => {
-                let theirs = outcome.err();
-                Err(ailment.or(theirs).unwrap_or_else(|| Error::new(ErrorKind::Internal, "device is ill")))
+                let error = ailment.or(outcome.err());
+                let error = error.unwrap_or_else(|| Error::new(ErrorKind::Internal, "device is ill"));
+                Err(Ailment { error, lost_alone: facts.lost_alone() })
             }
             (Next::Answer, Ok(answers)) => {
                 if failure.is_none() {

@@ -177,7 +177,7 @@ impl Cuda {
         }
         let length = WARM_TEXT.min(usize::try_from(positions).unwrap_or(1)).max(1);
         for tokens in WARM {
-            match self.forward(&Packed::new(&vec![vec![0; length]; (tokens / length).max(1)])) {
+            match self.forward(&Packed::new(&vec![vec![0; length]; (tokens / length).max(1)], None)) {
                 // The batcher finds the size that fits.
                 Err(error) if error.kind() == ErrorKind::Exhausted => break,
                 result => result.map(drop)?,

@@ -95,7 +95,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_arrives_is_what_was_packed(sequences in prop::collection::vec(prop::collection::vec(0u32..1000, 1..20), 1..20)) {
-            let packed = Packed::new(&sequences);
+            let packed = Packed::new(&sequences, None);
             let staging = Staging::new(&packed, (1000, 20)).unwrap();
             let staged = staging.send(Device::Cpu).unwrap();
             prop_assert_eq!(numbers(&staged.ids), &packed.ids[..]);
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn what_has_no_embedding_never_reaches_the_device() {
-        let packed = Packed::new(&[vec![3, 9], vec![5]]);
+        let packed = Packed::new(&[vec![3, 9], vec![5]], None);
         assert!(Staging::new(&packed, (10, 2)).is_ok());
         let error = Staging::new(&packed, (9, 2)).expect_err("id 9").to_string();
         assert!(error.contains("token id") && error.contains('9'), "{error}");

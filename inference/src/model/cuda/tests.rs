@@ -80,7 +80,7 @@ proptest! {
         cls in any::<bool>(),
     ) {
         let encoder = encoder(if cls { Pooling::Cls } else { Pooling::Mean });
-        let batch = Packed::new(&sequences);
+        let batch = Packed::new(&sequences, None);
         let expected = Encoder::forward(&encoder, &batch).unwrap();
         let found = worker(&encoder).forward(&batch).unwrap();
         prop_assert_eq!((found.kind(), found.device()), (Kind::Float, Device::Cpu));
@@ -91,7 +91,7 @@ proptest! {
 #[test]
 fn bf16_stays_close_to_fp32() {
     let encoder = encoder(Pooling::Mean);
-    let batch = Packed::new(&(1..20).map(|n| (0..n).collect::<Vec<u32>>()).collect::<Vec<_>>());
+    let batch = Packed::new(&(1..20).map(|n| (0..n).collect::<Vec<u32>>()).collect::<Vec<_>>(), None);
     let expected = Encoder::forward(&encoder, &batch).unwrap();
     let staging = Staging::new(&batch, encoder.limits()).unwrap();
     let found = replica(&encoder, Kind::BFloat16).run(&batch, &staging).unwrap();
@@ -110,7 +110,7 @@ fn workers_take_the_gpus_in_turn() {
         (0..4).map(|_| first.next.load(Ordering::Relaxed) % 2).zip((0..4).map(|_| first.share())).collect();
     assert_eq!(taken.len(), 4);
     assert_eq!(first.next.load(Ordering::Relaxed), 4, "each share took a turn");
-    let batch = Packed::new(&[vec![1, 2, 3]]);
+    let batch = Packed::new(&[vec![1, 2, 3]], None);
     let expected = first.forward(&batch).unwrap();
     for (_, worker) in taken {
         assert!(difference(&worker.forward(&batch).unwrap(), &expected) < 1e-6);
@@ -120,7 +120,7 @@ fn workers_take_the_gpus_in_turn() {
 #[test]
 fn warming_runs_every_size_and_leaves_nothing_behind() {
     let worker = worker(&encoder(Pooling::Mean));
-    let batch = Packed::new(&[vec![1, 2, 3]]);
+    let batch = Packed::new(&[vec![1, 2, 3]], None);
     let before = worker.forward(&batch).unwrap();
     worker.warm().unwrap();
     assert!(difference(&worker.forward(&batch).unwrap(), &before) == 0.0);
@@ -130,10 +130,10 @@ fn warming_runs_every_size_and_leaves_nothing_behind() {
 fn a_text_that_cannot_run_fails_before_the_device() {
     let worker = worker(&encoder(Pooling::Mean));
     for bad in [vec![WORDS], vec![0; POSITIONS + 1]] {
-        let error = worker.forward(&Packed::new(&[vec![1], bad])).expect_err("no embedding");
+        let error = worker.forward(&Packed::new(&[vec![1], bad], None)).expect_err("no embedding");
         assert_eq!(error.kind(), ErrorKind::Internal);
     }
-    assert!(worker.forward(&Packed::new(&[vec![1]])).is_ok());
+    assert!(worker.forward(&Packed::new(&[vec![1]], None)).is_ok());
 }
 
 #[test]

@@ -58,11 +58,12 @@ impl Native {
 
 impl Forward for Native {
     fn forward(&self, batch: &Packed) -> Result<Tensor> {
-        let ids: Vec<u32> = batch.ids.iter().map(|&id| u32::try_from(id).unwrap_or(u32::MAX)).collect();
+        let narrow = |values: &[i64]| values.iter().map(|&value| u32::try_from(value).unwrap_or(u32::MAX)).collect();
+        let (ids, positions): (Vec<u32>, Vec<u32>) = (narrow(&batch.ids), narrow(&batch.positions));
         let starts: Vec<usize> = batch.cumulative.iter().map(|&at| usize::try_from(at).unwrap_or(0)).collect();
         let pooled = self
             .encoder
-            .forward(Batch { ids: &ids, starts: &starts }, &mut self.scratch.borrow_mut())
+            .forward(Batch { ids: &ids, positions: &positions, starts: &starts }, &mut self.scratch.borrow_mut())
             .map_err(|error| Error::new(ErrorKind::Internal, "encoder refused a batch").source(error))?;
         let shape = [batch.sequences() as i64, self.encoder.hidden() as i64];
         no_grad(|| {
