@@ -5,7 +5,7 @@
 
 DIR is a model folder whose undertone.json says `"languages": ["eng"]`. English posts are the texts of files of
 `label<TAB>text`; foreign ones are models/foreign.tsv, short posts of our own, and the templates of `undertone generate`
-in other languages, which the rule was not tuned on. Prints Markdown: the share that is flagged as foreign, by letters.
+in other languages, which the rule was not tuned on. Prints the table of the card: the share that is flagged as foreign, by letters.
 Needs Python 3.10 and its standard library.
 """
 

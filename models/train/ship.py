@@ -30,18 +30,21 @@ import calibrate
 from evaluation.data import read_val
 from evaluation.scoring import score
 
-NAME = "undertone-social"
+NAME = "undertone-sentiment"
 # What the server reads of a text. Training saw at most 64 tokens; the encoder knows positions up to 512.
 MAX_TOKENS = 256
 
 
-def main() -> int:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="folders of finished runs")
     parser.add_argument("--out", type=Path, default=ROOT / "models" / "sentiment", help="has config.json and tokenizer.json already [%(default)s]")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--binary", type=Path, default=ROOT / "target" / "release" / "undertone")
-    options = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def ship(options: argparse.Namespace) -> None:
     weights = [load_file(run / "model.safetensors") for run in options.runs]
     mean = {name: torch.stack([each[name].float() for each in weights]).mean(0).half() for name in weights[0]}
     save_file(mean, options.out / "model.safetensors")
@@ -49,7 +52,6 @@ def main() -> int:
     temperatures = {task: fit(options, task) for task in TASKS}
     write_manifest(options, temperatures)
     print(json.dumps({"runs": [str(run) for run in options.runs], "temperatures": temperatures}))
-    return 0
 
 
 def fit(options: argparse.Namespace, task: str) -> float:
@@ -72,7 +74,7 @@ def write_manifest(options: argparse.Namespace, temperatures: dict[str, float]) 
         "name": NAME,
         "normalizer": NORMALIZER,
         "languages": ["eng"],
-        "max_tokens": MAX_TOKENS,
+        "max_tokens": min(MAX_TOKENS, network.read_config(options.out)["max_position_embeddings"]),
         "pooling": "mean",
         "embedding": {"normalize": True, "projection": network.PROJECTION},
         "heads": heads,
@@ -82,4 +84,4 @@ def write_manifest(options: argparse.Namespace, temperatures: dict[str, float]) 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ship(arguments())

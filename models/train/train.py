@@ -32,17 +32,20 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 import data
-import metrics
 import network
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "models"))
+from evaluation import embedding, metrics
+from evaluation.data import METRICS
+
 NORMALIZER = "social-1"
 # Sentiment's head is first, as it is the one that people come for.
 TASKS = ["sentiment", "emotion", "irony", "offensive", "hate"]
 MIX = "sentiment=45487,emotion=6512,irony=5724,offensive=7000,hate=4000"
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of this run: state, log, weights")
     parser.add_argument("--base", type=Path, required=True, help="folder of the base encoder")
@@ -67,7 +70,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--save", type=int, default=200, help="steps between saved states")
     parser.add_argument("--minutes", type=float, default=0, help="stop after so long, to be started again; 0 is never")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 class Run:
@@ -222,11 +225,11 @@ class Run:
         """Every task's metric on its val file, and how well the embedding is kept. Shares in percent."""
         result = {}
         for task in TASKS:
-            logits = self.vectors(model.encoder, self.val[task], model.heads[task])
-            result[task] = round(100 * float(metrics.score(task, self.val[task].labels, logits.argmax(1))), 2)
-        ours, base = self.vectors(model.encoder, self.val["sentiment"], model.embed), self.val_target.numpy()
-        result["embedding_cosine"] = round(float((ours * base).sum(1).mean()), 4)
-        result["embedding_recall_at_10"] = round(metrics.kept_neighbours(ours, base), 4)
+            predicted = self.vectors(model.encoder, self.val[task], model.heads[task]).argmax(1)
+            matrix = metrics.confusion(self.val[task].labels.tolist(), predicted.tolist(), len(self.labels[task]))
+            result[task] = round(100 * float(metrics.metric(METRICS[task], self.labels[task])(matrix)), 2)
+        kept = embedding.compare(self.vectors(model.encoder, self.val["sentiment"], model.embed), self.val_target.numpy())
+        result |= {f"embedding_{name}": round(kept[name], 4) for name in ("cosine", "recall_at_10")}
         return result
 
     def finish(self) -> None:
