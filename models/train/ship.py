@@ -48,6 +48,7 @@ def ship(options: argparse.Namespace) -> None:
     weights = [load_file(run / "model.safetensors") for run in options.runs]
     mean = {name: torch.stack([each[name].float() for each in weights]).mean(0).half() for name in weights[0]}
     save_file(mean, options.out / "model.safetensors")
+    (options.out / "model.safetensors").chmod(0o644)
     write_manifest(options, dict.fromkeys(TASKS, 1.0))
     temperatures = {task: fit(options, task) for task in TASKS}
     write_manifest(options, temperatures)
