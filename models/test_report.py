@@ -92,11 +92,13 @@ def test_the_temperature_undoes_a_known_one(factor: float):
     assert calibrate.fit_temperature(factor * logits, labels) == pytest.approx(factor, rel=0.05)
 
 
-def test_the_temperature_is_the_minimum_of_the_loss():
+def test_the_temperature_makes_confidence_as_high_as_accuracy():
+    # Sure of itself, and wrong about how often each class comes.
     logits, labels = drawn(2, 500)
-    best = calibrate.fit_temperature(2 * logits, labels)
-    loss = lambda t: -calibrate.log_softmax(2 * logits / t)[np.arange(500), labels].mean()  # noqa: E731
-    assert loss(best) < min(loss(best * 1.01), loss(best * 0.99))
+    logits = 2 * logits + [1.0, 0.0, -1.0]
+    probabilities = calibrate.softmax(logits / calibrate.fit_temperature(logits, labels))
+    accuracy = (logits.argmax(axis=1) == labels).mean()
+    assert probabilities.max(axis=1).mean() == pytest.approx(accuracy, abs=1e-4)
 
 
 def test_cross_fitting_calibrates_what_is_too_sure_and_changes_no_label():

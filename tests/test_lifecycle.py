@@ -46,13 +46,14 @@ def test_a_drain_answers_the_calls_that_are_running(tmp_path: Path):
 
 
 def revised(folder: Path) -> Path:
-    """Another revision of the model: the same heads, with every weight turned round, so that its answers are told apart."""
+    """Another revision of the model: the same encoder, with the heads' weights turned round, so that its answers are told apart."""
     folder.mkdir()
     for path in MODEL.iterdir():
         if path.is_file():
             shutil.copy(path, folder / path.name)
-    heads = load_file(folder / "heads.safetensors")
-    save_file({name: -tensor for name, tensor in heads.items()}, folder / "heads.safetensors")
+    weights = load_file(folder / "model.safetensors")
+    turned = {name: -tensor if name.startswith("heads.") else tensor for name, tensor in weights.items()}
+    save_file(turned, folder / "model.safetensors")
     return folder
 
 
