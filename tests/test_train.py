@@ -26,13 +26,14 @@ NAMES = {
     "offensive": ["not-offensive", "offensive"],
     "hate": ["not-hate", "hate"],
 }
-WORDS = ["late", "fine", "best", "night", "coffee", "queue", "view", "town", "disaster", "company"]
+WORDS = ["late", "fine", "best", "night"]
 MIX = "sentiment=48,emotion=24,irony=24,offensive=24,hate=24"
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The base encoder, and the labelled data."""
+    torch.set_num_threads(1)  # as training does, and so that sums have one order
     base, labelled = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("data")
     families.make("bert", base, head=False)
     random = np.random.default_rng(1)
@@ -41,8 +42,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         (labelled / task).mkdir()
         (labelled / task / "labels.txt").write_text("".join(f"{i}\t{name}\n" for i, name in enumerate(names)))
         for split, size in (("train", 40), ("val", 20)):
-            # The first word gives the label away, and stands nowhere else.
-            rows = [(i % count, " ".join([WORDS[i % count], *random.choice(WORDS[4:], random.integers(1, 6))])) for i in range(size)]
+            # A label is a word, said once or more.
+            rows = [(i % count, " ".join([WORDS[i % count]] * int(random.integers(1, 7)))) for i in range(size)]
             (labelled / task / f"{split}.tsv").write_text("".join(f"{label}\t{text} #Sunday\n" for label, text in rows))
     return base, labelled
 
@@ -97,7 +98,7 @@ def test_what_was_learned_is_what_the_server_computes(folders, tmp_path: Path):
         assert made.go()
         made.finish()
         after = events(tmp_path / seed, "evaluated")[-1]
-        assert after["sentiment"] > max(before, 90), "the first word says it all"
+        assert after["sentiment"] > max(before, 90), "a word says it all"
     out = tmp_path / "model"
     out.mkdir()
     for name in ("config.json", "tokenizer.json"):
