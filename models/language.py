@@ -18,6 +18,9 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from evaluation.data import lines
+from evaluation.scoring import score
+
 FOREIGN = Path(__file__).with_name("foreign.tsv")
 BANDS = [(0, 20), (20, 40), (40, 80), (80, None)]
 # Posts of the generator: enough for some hundred in each of its languages.
@@ -26,8 +29,7 @@ GENERATED = 6000
 
 def column(path: Path) -> list[str]:
     """The texts of a file of `label<TAB>text`."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [line.split("\t", 1)[1] for line in lines if "\t" in line]
+    return [line.split("\t", 1)[1] for line in lines(path) if "\t" in line]
 
 
 def foreign() -> dict[str, list[str]]:
@@ -55,12 +57,7 @@ def generated(binary: str) -> dict[bool, list[str]]:
 
 def flagged(binary: str, model: str, texts: list[str]) -> list[tuple[int, bool, str]]:
     """(letters, flagged as foreign, text) of each text that has a score."""
-    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
-    command = [binary, "score", "--model", model, "--heads", "sentiment"]
-    done = subprocess.run(command, input=lines, stdout=subprocess.PIPE, check=False)
-    if done.returncode > 1:
-        raise SystemExit(done.returncode)
-    results = [json.loads(line) for line in done.stdout.split(b"\n") if line]
+    results = score(Path(binary), Path(model), texts)
     if all(result.get("in_domain") is None for result in results):
         raise SystemExit('language.py: the model says nothing of languages; put "languages": ["eng"] in its undertone.json')
     return [

@@ -127,8 +127,9 @@ impl RunArgs {
     }
 }
 
+/// Where a command reads texts from, and where it writes what it makes of them.
 #[derive(Args, Debug)]
-pub(crate) struct ScoreArgs {
+pub(crate) struct FileArgs {
     /// File to read; left out, or "-": standard input. The format is known by the name: .jsonl, .csv, .tsv, .parquet,
     /// .txt, also .gz and .zst
     #[arg(long, short, value_name = "FILE")]
@@ -142,6 +143,12 @@ pub(crate) struct ScoreArgs {
     /// Column or field that holds the text
     #[arg(long, value_name = "FIELD", default_value = "text")]
     pub(crate) text_field: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ScoreArgs {
+    #[command(flatten)]
+    pub(crate) files: FileArgs,
     /// Column or field that holds the id [default: id, where there is one]
     #[arg(long, value_name = "FIELD")]
     pub(crate) id_field: Option<String>,
@@ -166,18 +173,8 @@ pub(crate) struct NormalizeArgs {
     /// Normaliser, as the `normalizer` of a model's undertone.json names it
     #[arg(long, value_name = "NAME", default_value = "social-1")]
     pub(crate) normalizer: String,
-    /// File to read, as `score` reads it; left out, or "-": standard input
-    #[arg(long, short, value_name = "FILE")]
-    pub(crate) input: Option<String>,
-    /// File to write; left out, or "-": standard output. It appears when it is complete
-    #[arg(long, short, value_name = "FILE")]
-    pub(crate) output: Option<String>,
-    /// Format of the input, if its name does not say
-    #[arg(long, value_enum)]
-    pub(crate) format: Option<InputFormat>,
-    /// Column or field that holds the text
-    #[arg(long, value_name = "FIELD", default_value = "text")]
-    pub(crate) text_field: String,
+    #[command(flatten)]
+    pub(crate) files: FileArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -65,10 +65,11 @@ impl Languages {
 pub fn read(text: &str, languages: Option<&Languages>) -> Reading {
     let words: Vec<&str> = text.split_whitespace().filter(|word| !is_marker(word)).collect();
     let text = words.join(" ");
-    let language = whatlang::detect(&text).filter(|info| is_reliable(info, &text)).map(|info| info.lang());
+    let guess = whatlang::detect(&text);
+    let language = guess.as_ref().filter(|info| is_reliable(info, &text)).map(|info| info.lang());
     let in_domain = |Languages(own): &Languages| match language {
         Some(language) => own.contains(&language),
-        None => !is_foreign(&words, own),
+        None => !is_foreign(&words, &text, guess.as_ref().map(|info| info.lang()), own),
     };
     Reading { language: language.map(|language| language.code()), in_domain: languages.map(in_domain) }
 }
@@ -83,19 +84,30 @@ fn is_reliable(info: &Info, text: &str) -> bool {
     info.is_reliable() && text.chars().filter(|c| c.is_alphabetic()).nth(needed - 1).is_some()
 }
 
-/// Whether one other language fits clearly better than each of these. Names are left out: they, too, are spelled alike
-/// everywhere, and a short post with two of them in it looks like the language that they come from.
-fn is_foreign(words: &[&str], own: &[Lang]) -> bool {
-    let words: Vec<&str> =
+/// Whether one other language than these fits clearly better. `text` is the words, `likeliest` its language. Names are left
+/// out: they, too, are spelled alike everywhere, and a short post with two of them in it looks like the language that they
+/// come from.
+fn is_foreign(words: &[&str], text: &str, likeliest: Option<Lang>, own: &[Lang]) -> bool {
+    let said: Vec<&str> =
         words.iter().enumerate().filter(|(i, word)| *i == 0 || !is_name(word)).map(|(_, word)| *word).collect();
-    let text = words.join(" ");
-    let Some(likeliest) = whatlang::detect_lang(&text) else {
+    // Most short posts hold no name, and the guess stands.
+    if said.len() == words.len() {
+        return fits_better(text, likeliest, own);
+    }
+    let text = said.join(" ");
+    fits_better(&text, whatlang::detect_lang(&text), own)
+}
+
+fn fits_better(text: &str, likeliest: Option<Lang>, own: &[Lang]) -> bool {
+    let Some(likeliest) = likeliest else {
         // No script that any language here is written in: what letters there are, the model has not learned.
         return text.chars().any(char::is_alphabetic);
     };
+    if own.contains(&likeliest) {
+        return false;
+    }
     let contest = Detector::with_allowlist(own.iter().copied().chain([likeliest]).collect());
-    !own.contains(&likeliest)
-        && contest.detect(&text).is_some_and(|info| info.lang() == likeliest && info.confidence() > SURELY_FOREIGN)
+    contest.detect(text).is_some_and(|info| info.lang() == likeliest && info.confidence() > SURELY_FOREIGN)
 }
 
 /// A capital letter, and small ones after it.

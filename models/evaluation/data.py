@@ -33,8 +33,8 @@ class Labelled:
 def read_val(data: Path, task: str) -> Labelled:
     """`<data>/<task>/val.tsv`: `label<TAB>text`, one post a line, no header, no quoting; labels are numbers that `labels.txt` names
     (`number<TAB>name`)."""
-    names = dict(line.split("\t", 1) for line in lines(data / task / "labels.txt"))
-    labels = [names[number] for number in sorted(names, key=int)]
+    names = label_names(data / task)
+    labels = list(names.values())
     path = data / task / "val.tsv"
     gold, texts = [], []
     for number, line in enumerate(lines(path), 1):
@@ -44,6 +44,12 @@ def read_val(data: Path, task: str) -> Labelled:
         gold.append(labels.index(names[label]))
         texts.append(text)
     return Labelled(task, labels, gold, texts)
+
+
+def label_names(folder: Path) -> dict[str, str]:
+    """A task's labels by the number that stands for each in its files, from labels.txt, in the order of the numbers."""
+    names = dict(line.split("\t", 1) for line in lines(folder / "labels.txt"))
+    return {number: names[number] for number in sorted(names, key=int)}
 
 
 def lines(path: Path) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from evaluation.data import lines
 
 # Texts that are sorted by length together, in batches: enough that padding is small, few enough that order stays random.
 BATCHES_SORTED_TOGETHER = 40
@@ -27,23 +31,16 @@ class Split:
     texts: list[str]
     labels: np.ndarray  # [texts]
     tokens: list[np.ndarray]  # of each text, special tokens included
+    key: str  # of what the tokens are a function of
 
 
 def read(path: Path) -> tuple[list[str], np.ndarray]:
     """Texts and label ids of lines `label<TAB>text`."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    pairs = [line.split("\t", 1) for line in lines if line]
+    pairs = [line.split("\t", 1) for line in lines(path) if line]
     broken = next((number for number, pair in enumerate(pairs, 1) if len(pair) != 2 or not pair[0].isdigit()), None)
     if broken is not None:
         raise SystemExit(f"train: {path}, line {broken}: is not 'number<TAB>text'")
     return [text for _, text in pairs], np.array([int(label) for label, _ in pairs])
-
-
-def labels(folder: Path) -> list[str]:
-    """Names of a task's labels by id, from its labels.txt."""
-    rows = [line.split("\t", 1) for line in (folder / "labels.txt").read_text(encoding="utf-8").splitlines() if line.strip()]
-    names = {int(number): name.strip() for number, name in rows}
-    return [names[number] for number in range(len(names))]
 
 
 class Reader:
@@ -59,15 +56,16 @@ class Reader:
 
     def split(self, path: Path) -> Split:
         texts, ids = read(path)
-        key = hashlib.sha256(f"{self.normalizer} {self.max_tokens} ".encode() + self.tokenizer_file.read_bytes() + path.read_bytes())
-        stored = self.cache / f"tokens-{key.hexdigest()[:16]}.npz"
+        settings = f"{self.normalizer} {self.max_tokens} ".encode()
+        key = hashlib.sha256(settings + self.tokenizer_file.read_bytes() + path.read_bytes()).hexdigest()[:16]
+        stored = self.cache / f"tokens-{key}.npz"
         if not stored.exists():
             encoded = [np.array(e.ids, dtype=np.int32) for e in self.tokenizer.encode_batch(self.normalize(texts))]
             with stored.open("wb") as file:
                 np.savez(file, ids=np.concatenate(encoded), lengths=np.array([len(e) for e in encoded]))
         with np.load(stored) as arrays:
             tokens = np.split(arrays["ids"], np.cumsum(arrays["lengths"])[:-1])
-        return Split(texts, ids, tokens)
+        return Split(texts, ids, tokens, key)
 
     def normalize(self, texts: list[str]) -> list[str]:
         """What the server would read in place of each text."""
@@ -76,10 +74,10 @@ class Reader:
             source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
             command = [self.binary, "normalize", "--normalizer", self.normalizer, "--input", source, "--output", target]
             subprocess.run(command, check=True)
-            lines = [json.loads(line)["clean_text"] for line in target.read_text().splitlines()]
-        if len(lines) != len(texts):
-            raise SystemExit(f"train: {self.binary} normalised {len(lines)} of {len(texts)} texts")
-        return lines
+            clean = [json.loads(line)["clean_text"] for line in lines(target)]
+        if len(clean) != len(texts):
+            raise SystemExit(f"train: {self.binary} normalised {len(clean)} of {len(texts)} texts")
+        return clean
 
 
 def pad(tokens: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,13 +21,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-import data
 import network
 from train import NORMALIZER, ROOT, TASKS
 
-sys.path.insert(0, str(ROOT / "models"))
 import calibrate
-from evaluation.data import read_val
+from evaluation.data import label_names, read_val
 from evaluation.scoring import score
 
 NAME = "undertone-sentiment"
@@ -67,7 +65,7 @@ def fit(options: argparse.Namespace, task: str) -> float:
 
 def write_manifest(options: argparse.Namespace, temperatures: dict[str, float]) -> None:
     heads = [
-        {"name": task, "labels": data.labels(options.data / task), "kind": "softmax", "temperature": temperatures[task], "input": "pooled"}
+        {"name": task, "labels": list(label_names(options.data / task).values()), "kind": "softmax", "temperature": temperatures[task], "input": "pooled"}
         for task in TASKS
     ]
     manifest = {

@@ -16,6 +16,7 @@ On one core of an AVX2 machine about 40 minutes an epoch, on a GPU two. Log: OUT
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -34,11 +35,10 @@ from tqdm import tqdm
 import data
 import network
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "models"))
 from evaluation import embedding, metrics
-from evaluation.data import METRICS
+from evaluation.data import METRICS, Unusable, label_names
 
+ROOT = Path(__file__).resolve().parents[2]
 NORMALIZER = "social-1"
 # Sentiment's head is first, as it is the one that people come for.
 TASKS = ["sentiment", "emotion", "irony", "offensive", "hate"]
@@ -83,14 +83,14 @@ class Run:
         reader = data.Reader(options.binary, options.base, NORMALIZER, options.max_tokens, cache)
         self.train = {task: reader.split(options.data / task / "train.tsv") for task in TASKS}
         self.val = {task: reader.split(options.data / task / "val.tsv") for task in TASKS}
-        self.labels = {task: data.labels(options.data / task) for task in TASKS}
+        self.labels = {task: list(label_names(options.data / task).values()) for task in TASKS}
         config = network.read_config(options.base)
         torch.manual_seed(options.seed)
         self.model = network.Model(config, {task: len(names) for task, names in self.labels.items()}).to(options.device)
         network.load_encoder(self.model.encoder, options.base)
-        key = f"{options.base.name}-{options.max_tokens}"
-        self.target = {task: self.base_embeddings(cache / f"base-{key}-{task}-train.npy", self.train[task]) for task in TASKS}
-        self.val_target = self.base_embeddings(cache / f"base-{key}-sentiment-val.npy", self.val["sentiment"])
+        base = hashlib.sha256((options.base / "model.safetensors").read_bytes()).hexdigest()[:16]
+        self.target = {task: self.base_embeddings(cache / f"base-{base}", self.train[task]) for task in TASKS}
+        self.val_target = self.base_embeddings(cache / f"base-{base}", self.val["sentiment"])
         self.class_weight = {task: self.balance(task) for task in TASKS}
         self.batches = self.plan()
         self.step = 0
@@ -98,9 +98,11 @@ class Run:
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
 
-    def base_embeddings(self, stored: Path, split: data.Split) -> torch.Tensor:
-        """Embeddings [texts, width] by the encoder that the model starts from, computed once for all runs."""
+    def base_embeddings(self, folder: Path, split: data.Split) -> torch.Tensor:
+        """Embeddings [texts, width] by the encoder that the model starts from, computed once for all runs and kept in `folder`."""
+        stored = folder / f"{split.key}.npy"
         if not stored.exists():
+            folder.mkdir(exist_ok=True)
             self.log(event="embedding by the base encoder", file=stored.name, texts=len(split.texts))
             part = stored.with_suffix(f".{os.getpid()}.part")
             with part.open("wb") as file:
@@ -286,7 +288,11 @@ def main() -> int:
     if (options.out / "model.safetensors").exists():
         print(f"train: {options.out / 'model.safetensors'} is there already: this run has ended", file=sys.stderr)
         return 0
-    run = Run(options)
+    try:
+        run = Run(options)
+    except Unusable as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, lambda *_: setattr(run, "stopping", True))
     if not run.go():
         return 3

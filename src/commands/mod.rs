@@ -8,4 +8,5 @@ pub(crate) mod model;
 pub(crate) mod normalize;
 mod output;
 pub(crate) mod score;
+mod texts;
 mod verify;

@@ -7,13 +7,14 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
-use undertone_error::{Error, ErrorKind, Result};
+use undertone_error::Result;
 use undertone_gateway::Problem;
 use undertone_inference::normalize::Normalizer;
-use undertone_stream::source::{Fields, Format, ReadOptions, Record, from_stream, open};
+use undertone_stream::source::{Fields, Record};
 
 use super::output::Output;
 use super::score::local_problem;
+use super::texts;
 use crate::Outcome;
 use crate::cli::NormalizeArgs;
 
@@ -36,24 +37,17 @@ enum TextOrProblem {
 /// Blocks: there is nothing to wait for but the disk.
 pub(crate) fn normalize(args: &NormalizeArgs) -> Result<Outcome> {
     let normalizer = Normalizer::from_name(&args.normalizer)?;
-    let options = ReadOptions { format: args.format.map(Format::from), ..ReadOptions::default() };
-    let fields = Fields { text: args.text_field.clone(), ..Fields::default() };
-    let records = match args.input.as_deref().filter(|input| *input != "-") {
-        Some(path) => open(Path::new(path), &options)?,
-        None => from_stream("standard input", Box::new(std::io::stdin()), &options)?,
-    };
-    records.require(&fields)?;
-    let mut output = Output::create(args.output.as_deref().map(Path::new))?;
+    let fields = Fields { text: args.files.text_field.clone(), ..Fields::default() };
+    let records = texts::records(&args.files, true, &fields)?;
+    let mut output = Output::create(args.files.output.as_deref().map(Path::new))?;
     let mut failed = 0_u64;
     for record in records {
         let line = line(record?, &fields, normalizer);
         failed += u64::from(matches!(line.result, TextOrProblem::Error(_)));
-        let line = serde_json::to_vec(&line)
-            .map_err(|e| Error::new(ErrorKind::Internal, "cannot write a result").source(e))?;
-        output.line(&line)?;
+        output.json(&line)?;
     }
     output.finish()?;
-    Ok(if failed == 0 { Outcome::Done } else { report_failed(failed) })
+    Ok(texts::outcome(failed, "line has no text", "lines have no text"))
 }
 
 fn line(record: Record, fields: &Fields, normalizer: Normalizer) -> Line {
@@ -63,13 +57,4 @@ fn line(record: Record, fields: &Fields, normalizer: Normalizer) -> Line {
         Err(error) => TextOrProblem::Error(local_problem(&error)),
     };
     Line { id, result }
-}
-
-#[allow(clippy::print_stderr, reason = "the count that goes with exit status 1")]
-fn report_failed(failed: u64) -> Outcome {
-    eprintln!(
-        "undertone: {failed} {} no text; see the error in each",
-        if failed == 1 { "line has" } else { "lines have" }
-    );
-    Outcome::SomeFailed
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, ErrorKind as IoErrorKind, Stdout, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use undertone_error::{Context, Error, ErrorKind, Result};
 
 /// Standard output, or a file that is still being written beside its final place.
@@ -49,6 +50,16 @@ impl Output {
         let partial = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
         let file = File::create(&partial).map_err(failed)?;
         Ok(Self::File { writer: BufWriter::new(file), partial, path: path.to_owned(), finished: false })
+    }
+
+    /// Writes a value as a line of JSON.
+    ///
+    /// # Errors
+    /// As [`Output::line`].
+    pub(super) fn json<T: Serialize>(&mut self, value: &T) -> Result<()> {
+        let line = serde_json::to_vec(value)
+            .map_err(|e| Error::new(ErrorKind::Internal, "cannot write a result").source(e))?;
+        self.line(&line)
     }
 
     /// Writes one line.

@@ -14,12 +14,13 @@ use undertone_error::{Context, Error, ErrorKind, Result};
 use undertone_gateway::Problem;
 use undertone_gateway::api::{ScoreResult, Selection};
 use undertone_inference::{Engine, Lane, ModelInfo};
-use undertone_stream::source::{Fields, Format, Item, ReadOptions, Record, RecordReader, from_stream, open};
+use undertone_stream::source::{Fields, Item, ReadOptions, Record, RecordReader, open};
 
 use super::model::start_engine;
 use super::output::Output;
+use super::texts;
 use crate::Outcome;
-use crate::cli::{InputFormat, ScoreArgs};
+use crate::cli::ScoreArgs;
 
 /// Texts that are handed to the engine at once.
 const CHUNK: usize = 256;
@@ -32,22 +33,15 @@ const IN_FLIGHT: usize = 4;
 
 pub(crate) async fn score(args: ScoreArgs) -> Result<Outcome> {
     let config = args.compute.model(args.model)?;
-    let options =
-        ReadOptions { format: args.format.map(Format::from), header: !args.no_header, ..ReadOptions::default() };
-    let fields = Fields { text: args.text_field.clone(), id: args.id_field.clone() };
-    let input = args.input.as_deref().filter(|input| *input != "-");
-    let records = match input {
-        Some(path) => open(Path::new(path), &options)?,
-        None => from_stream("standard input", Box::new(std::io::stdin()), &options)?,
-    };
-    records.require(&fields)?;
+    let fields = Fields { text: args.files.text_field.clone(), id: args.id_field.clone() };
+    let records = texts::records(&args.files, !args.no_header, &fields)?;
 
     let engine = start_engine(&config.folder()?, config.engine).await?;
     let selection = Selection { heads: args.heads.clone(), embedding: args.embed };
     check_heads(&engine.model(), &selection.heads)?;
-    let mut output = Output::create(args.output.as_deref().map(Path::new))?;
+    let mut output = Output::create(args.files.output.as_deref().map(Path::new))?;
 
-    let progress = progress_bar(args.output.is_some());
+    let progress = progress_bar(args.files.output.is_some());
     let mut failed = 0;
     let mut lines = read_ahead(records, fields)?;
     let mut reading = true;
@@ -68,9 +62,7 @@ pub(crate) async fn score(args: ScoreArgs) -> Result<Outcome> {
         let results = scored.context(ErrorKind::Internal, "scoring a chunk of texts panicked")?;
         for result in &results {
             failed += u64::from(!result.is_scored());
-            let line = serde_json::to_vec(result)
-                .map_err(|e| Error::new(ErrorKind::Internal, "cannot write a result").source(e))?;
-            output.line(&line)?;
+            output.json(result)?;
         }
         output.flush()?;
         progress.inc(results.len() as u64);
@@ -78,7 +70,7 @@ pub(crate) async fn score(args: ScoreArgs) -> Result<Outcome> {
     output.finish()?;
     progress.finish_and_clear();
     engine.shutdown().await;
-    Ok(if failed == 0 { Outcome::Done } else { report_failed(failed) })
+    Ok(texts::outcome(failed, "line could not be scored", "lines could not be scored"))
 }
 
 /// The texts of up to `limit` records; records without one are passed over.
@@ -184,25 +176,4 @@ fn progress_bar(into_file: bool) -> ProgressBar {
     }
     let style = ProgressStyle::with_template("{spinner} {human_pos} texts, {per_sec}, {elapsed}");
     ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
-}
-
-#[allow(clippy::print_stderr, reason = "the count that goes with exit status 1")]
-fn report_failed(failed: u64) -> Outcome {
-    eprintln!(
-        "undertone: {failed} {} could not be scored; see the error in each",
-        if failed == 1 { "line" } else { "lines" }
-    );
-    Outcome::SomeFailed
-}
-
-impl From<InputFormat> for Format {
-    fn from(format: InputFormat) -> Self {
-        match format {
-            InputFormat::Jsonl => Self::Jsonl,
-            InputFormat::Csv => Self::Csv,
-            InputFormat::Tsv => Self::Tsv,
-            InputFormat::Parquet => Self::Parquet,
-            InputFormat::Lines => Self::Text,
-        }
-    }
 }
