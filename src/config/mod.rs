@@ -3,6 +3,7 @@
 //! Every error names the key, the value, where it came from and what would be right. What the user wrote
 //! ([`raw::RawConfig`]) and what the code uses ([`Config`]) are two types: validation happens once, here.
 
+mod kafka;
 mod layers;
 mod raw;
 
@@ -10,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use kafka::KafkaSettings;
 pub(crate) use layers::Layers;
 use layers::Origins;
 use undertone_error::{Error, ErrorKind, Result};
@@ -93,6 +95,8 @@ pub(crate) struct Config {
     pub(crate) data: PathBuf,
     /// Where posts come from.
     pub(crate) source: Source,
+    /// The cluster, if the stream runs on Kafka: posts come from its topic then.
+    pub(crate) kafka: Option<KafkaSettings>,
     /// End when the source is used up and everything is committed.
     pub(crate) once: bool,
     /// Where REST and the page listen.
@@ -137,8 +141,14 @@ impl Config {
         if roles.is_empty() {
             return Err(fail("run.roles", &"[]", "name at least one role, or leave the key out to play all of them"));
         }
+        let kafka = kafka::settings(raw.kafka, &origins)?;
+        if kafka.is_some() && raw.source.input.is_some() {
+            let help = "with kafka.brokers set, posts come from the topic: leave one of the two out";
+            return Err(fail("source.input", &raw.source.input.unwrap_or_default(), help));
+        }
         let streams: Vec<Role> = Role::ALL.into_iter().filter(|role| role.streams()).collect();
-        if roles.iter().any(|role| role.streams()) && !streams.iter().all(|role| roles.contains(role)) {
+        if kafka.is_none()
+            && roles.iter().any(|role| role.streams()) && !streams.iter().all(|role| roles.contains(role)) {
             let help = "without Kafka the stream is one process: name score, bronze, silver and gold together, or gateway alone";
             return Err(fail("run.roles", &raw.run.roles.join(","), help));
         }
@@ -184,7 +194,7 @@ impl Config {
             Some("-") => Source::Stdin,
             Some(path) => Source::File(PathBuf::from(path)),
         };
-        if raw.run.once && matches!(&source, Source::Generator(generator) if generator.count.is_none()) {
+        if raw.run.once && kafka.is_none() && matches!(&source, Source::Generator(generator) if generator.count.is_none()) {
             let help = "the generator never ends: give --input FILE, or set generator.count";
             return Err(fail("run.once", &true, help));
         }
@@ -195,6 +205,7 @@ impl Config {
             engine,
             data: PathBuf::from(&raw.data.dir),
             source,
+            kafka,
             once: raw.run.once,
             http: address("gateway.http", &raw.gateway.http)?,
             grpc: address("gateway.grpc", &raw.gateway.grpc)?,
@@ -203,9 +214,15 @@ impl Config {
         })
     }
 
-    /// Whether this process plays the embedded stream.
+    /// Whether this process plays a part of the stream.
     pub(crate) fn streams(&self) -> bool {
         self.roles.iter().any(|role| role.streams())
+    }
+
+    /// Whether this process writes into the data folder: all of the embedded stream does, and on Kafka the tables do.
+    pub(crate) fn uses_data(&self) -> bool {
+        let tables = [Role::Bronze, Role::Silver, Role::Gold];
+        if self.kafka.is_some() { tables.iter().any(|role| self.roles.contains(role)) } else { self.streams() }
     }
 
     /// Whether this process serves.

@@ -1,5 +1,7 @@
 //! What a configuration file may say, key by key, with the defaults.
 
+use std::collections::BTreeMap;
+
 use jiff::SignedDuration;
 use serde::Deserialize;
 use undertone_gateway::Limits;
@@ -13,6 +15,7 @@ pub(super) struct RawConfig {
     pub(super) inference: Inference,
     pub(super) data: Data,
     pub(super) source: Source,
+    pub(super) kafka: Kafka,
     pub(super) generator: Generator,
     pub(super) gateway: Gateway,
     pub(super) sinks: Sinks,
@@ -137,6 +140,84 @@ impl Default for Data {
 pub(super) struct Source {
     /// A file, or "-" for standard input; left out: the generator.
     pub(super) input: Option<String>,
+}
+
+/// Posts from Kafka, and scores to it.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Kafka {
+    /// `host:port,…`; left out: the embedded stream.
+    pub(super) brokers: Option<String>,
+    /// What the names of consumer groups and transactional ids begin with.
+    pub(super) group: String,
+    /// This process's name in its groups, if it is the same after a restart.
+    pub(super) instance: Option<String>,
+    /// "earliest", "latest" or a time; used once.
+    pub(super) start: String,
+    pub(super) topics: KafkaTopics,
+    /// Properties of librdkafka.
+    pub(super) client: BTreeMap<String, ClientValue>,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            brokers: None,
+            group: "undertone".to_owned(),
+            instance: None,
+            start: "earliest".to_owned(),
+            topics: KafkaTopics::default(),
+            client: BTreeMap::new(),
+        }
+    }
+}
+
+/// A value of a librdkafka property, however TOML or a variable writes it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "write a string, a number, or true or false")]
+pub(super) enum ClientValue {
+    Word(String),
+    Number(i64),
+    Flag(bool),
+}
+
+impl ClientValue {
+    pub(super) fn into_word(self) -> String {
+        match self {
+            Self::Word(word) => word,
+            Self::Number(number) => number.to_string(),
+            Self::Flag(flag) => flag.to_string(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct KafkaTopics {
+    pub(super) raw: String,
+    pub(super) scored: String,
+    pub(super) dead: String,
+    /// Partitions of each, when they are made.
+    pub(super) partitions: i32,
+    /// Copies of each; left out: as the broker is set.
+    pub(super) replication: Option<i32>,
+    /// How long records are kept.
+    pub(super) retention: SignedDuration,
+    pub(super) max_event_bytes: i64,
+}
+
+impl Default for KafkaTopics {
+    fn default() -> Self {
+        Self {
+            raw: "posts.raw".to_owned(),
+            scored: "posts.scored".to_owned(),
+            dead: "posts.dead".to_owned(),
+            partitions: 6,
+            replication: None,
+            retention: SignedDuration::from_hours(7 * 24),
+            max_event_bytes: 1 << 20,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]

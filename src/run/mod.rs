@@ -7,7 +7,9 @@
 
 mod feed;
 mod health;
+mod kafka;
 mod live;
+mod pumps;
 mod signals;
 mod source;
 pub(crate) mod stream;
@@ -19,17 +21,19 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use undertone_error::{Error, ErrorKind, Result};
-use undertone_gateway::{Gateway, Live};
+use undertone_gateway::{Gateway, Live, Part};
 use undertone_inference::Engine;
 use undertone_stream::data::DataFolder;
+use undertone_stream::kafka::Kafka;
 use undertone_stream::source::ReadOptions;
 
 use self::health::engine_part;
+use self::kafka::KafkaStream;
 use self::stream::{Ended, Stream};
 use crate::Outcome;
 use crate::cli::RunArgs;
 use crate::commands::model::start_engine;
-use crate::config::{Config, Source};
+use crate::config::{Config, KafkaSettings, Source};
 
 pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
     let config = args.config()?;
@@ -37,26 +41,33 @@ pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
     let drain = signals::drain_on_signal()?;
 
     if config.streams()
+        && config.kafka.is_none()
         && let Source::File(path) = &config.source
     {
         undertone_stream::source::check(path, &ReadOptions::default())?;
     }
     let listeners = if config.serves() { Some(Listeners::bind(&config).await?) } else { None };
-    let data = if config.streams() { Some(DataFolder::open(&config.data)?) } else { None };
+    let data = if config.uses_data() { Some(DataFolder::open(&config.data)?) } else { None };
+    let kafka = match config.kafka.clone().filter(|_| config.streams() || config.serves()) {
+        Some(settings) => Some(connect(settings).await?),
+        None => None,
+    };
     let engine = start_engine(&config.model, config.engine.clone()).await?;
     let model = engine.model();
 
     let live = Live::new(&model);
     signals::reload_on_hangup(engine.clone(), live.clone(), config.model.clone(), drain.clone())?;
-    let stream = match data {
-        Some(data) => Some(Stream::start(&config, data, &engine, &live).await?),
-        None => None,
+    let stream = match (kafka, data) {
+        (Some(kafka), data) => Some(Running::Kafka(KafkaStream::start(&config, kafka, data, &engine, &live).await?)),
+        (None, Some(data)) => Some(Running::Embedded(Stream::start(&config, data, &engine, &live).await?)),
+        (None, None) => None,
     };
     let serving = listeners.map(|listeners| serve(listeners, &config, &engine, live, prometheus, stream.as_ref()));
     announce(&config);
 
     let outcome = match stream {
-        Some(stream) => stream.run(&config.source, &drain).await,
+        Some(Running::Embedded(stream)) => stream.run(&config.source, &drain).await,
+        Some(Running::Kafka(stream)) => stream.run(config.once, &drain).await,
         None => Ok(Ended::UsedUp),
     };
     // Without `--once` a used-up source leaves the gateway serving what there is.
@@ -76,6 +87,33 @@ pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
         }
         _ => Ok(Outcome::Done),
     }
+}
+
+/// The stream of this process.
+enum Running {
+    Embedded(Stream),
+    Kafka(KafkaStream),
+}
+
+impl Running {
+    /// What `/readyz` says about it, whenever it is asked.
+    fn parts(&self) -> Box<dyn Fn() -> Vec<Part> + Send + Sync> {
+        match self {
+            Self::Embedded(stream) => {
+                let health = stream.health();
+                Box::new(move || health.parts())
+            }
+            Self::Kafka(stream) => {
+                let health = stream.health();
+                Box::new(move || health.parts())
+            }
+        }
+    }
+}
+
+async fn connect(settings: KafkaSettings) -> Result<Kafka> {
+    let panicked = |e| Err(Error::new(ErrorKind::Internal, "connecting to kafka panicked").source(e));
+    tokio::task::spawn_blocking(move || Kafka::connect(settings.client)).await.unwrap_or_else(panicked)
 }
 
 /// Both doors, bound before anything slow begins.
@@ -123,17 +161,17 @@ fn serve(
     engine: &Engine,
     live: Live,
     prometheus: PrometheusHandle,
-    stream: Option<&Stream>,
+    stream: Option<&Running>,
 ) -> Serving {
     let shutdown = CancellationToken::new();
-    let health = stream.map(Stream::health);
+    let parts = stream.map(Running::parts);
     let core = engine.clone();
     let gateway = Gateway::builder(engine.clone())
         .limits(config.limits.clone())
         .live(live)
         .metrics(prometheus)
         .readiness(move || {
-            let stream = health.as_ref().map(stream::Health::parts).unwrap_or_default();
+            let stream = parts.as_ref().map(|parts| parts()).unwrap_or_default();
             std::iter::once(engine_part(&core.stats())).chain(stream).collect()
         })
         .shutdown(shutdown.clone())
@@ -151,7 +189,7 @@ fn announce(config: &Config) {
     if config.serves() {
         eprintln!("undertone: live page on http://{}, gRPC on {}", config.http, config.grpc);
     }
-    if config.streams() {
+    if config.uses_data() {
         eprintln!(
             "undertone: tables in {}, a commit every {:?}; Ctrl-C drains",
             config.data.display(),

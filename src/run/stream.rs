@@ -119,7 +119,7 @@ impl Stream {
 
         let failure = self.score_all(source, drain).await.err();
         let hurry = if failure.is_some() { cancelled() } else { drain.clone() };
-        let committed = self.tables.finish(&hurry).await;
+        let committed = self.tables.pumps.finish(&hurry).await;
         halt.cancel();
         while background.join_next().await.is_some() {}
 

@@ -1,29 +1,22 @@
 //! One pump for each table: each has its own durable position, so a table that cannot be written stops itself alone.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::{Part, live::StageLag};
 use undertone_proto::Event;
 use undertone_proto::v1::ScoredPost;
 use undertone_sinks::Positions;
 use undertone_sinks::iceberg::{Grain, IcebergSink, IcebergStore};
-use undertone_sinks::pump::{EpochSource, Policy, Pump, Shutdown, SinkStatus};
+use undertone_sinks::pump::{EpochSource, Policy, SinkStatus};
 
 use super::health::sink_part;
+use super::pumps::Pumps;
 use crate::config::CommitConfig;
-
-/// How long the tables may take to store the rest when somebody wants the process to end.
-const GRACE: Duration = Duration::from_secs(15);
 
 /// The running pumps of all tables.
 pub(super) struct Tables {
-    pub(super) shutdown: Shutdown,
+    pub(super) pumps: Pumps,
     pub(super) statuses: Statuses,
-    pumps: JoinSet<Result<()>>,
 }
 
 /// How every table is doing. Cheap to clone.
@@ -47,49 +40,28 @@ impl Tables {
         E: EpochSource<Record = Event> + 'static,
         S: EpochSource<Record = ScoredPost> + 'static,
     {
-        let policy = Policy { max_age: commit.interval, max_events: commit.max_rows as u64, ..Policy::default() };
-        let shutdown = Shutdown::default();
-        let mut pumps = JoinSet::new();
-
-        let bronze = spawn(&mut pumps, store.bronze(), events(), &policy, &shutdown);
-        let sinks: [IcebergSink<ScoredPost>; 5] = [
-            store.silver(),
-            store.gold_sentiment(Grain::Minute),
-            store.gold_sentiment(Grain::Hour),
-            store.gold_tags(Grain::Minute),
-            store.gold_tags(Grain::Hour),
-        ];
-        let scored = sinks.into_iter().map(|sink| spawn(&mut pumps, sink, scored(), &policy, &shutdown)).collect();
-        Self { shutdown, statuses: Statuses { bronze, scored }, pumps }
+        let policy = table_policy(commit);
+        let mut pumps = Pumps::default();
+        let bronze = pumps.spawn(store.bronze(), events(), policy.clone());
+        let sinks = std::iter::once(store.silver()).chain(gold(store));
+        let scored = sinks.map(|sink| pumps.spawn(sink, scored(), policy.clone())).collect();
+        Self { pumps, statuses: Statuses { bronze, scored } }
     }
+}
 
-    /// Stores what the logs hold and ends every pump. Once `hurry` is cancelled they have [`GRACE`] left; what they then
-    /// lack stays in the logs for the next start.
-    ///
-    /// # Errors
-    /// The first failure of a pump; the others went on.
-    pub(super) async fn finish(mut self, hurry: &CancellationToken) -> Result<()> {
-        self.shutdown.finish.cancel();
-        let stop = self.shutdown.stop.clone();
-        let patience = async {
-            hurry.cancelled().await;
-            tokio::time::sleep(GRACE).await;
-            stop.cancel();
-            std::future::pending::<()>().await;
-        };
-        let all = async {
-            let mut outcome = Ok(());
-            while let Some(ended) = self.pumps.join_next().await {
-                let ended = ended.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, "sink panicked").source(e)));
-                outcome = outcome.and(ended);
-            }
-            outcome
-        };
-        tokio::select! {
-            outcome = all => outcome,
-            () = patience => Ok(()),
-        }
-    }
+/// When a table commits.
+pub(super) fn table_policy(commit: &CommitConfig) -> Policy {
+    Policy { max_age: commit.interval, max_events: commit.max_rows as u64, ..Policy::default() }
+}
+
+/// The tables of aggregates.
+pub(super) fn gold(store: &IcebergStore) -> [IcebergSink<ScoredPost>; 4] {
+    [
+        store.gold_sentiment(Grain::Minute),
+        store.gold_sentiment(Grain::Hour),
+        store.gold_tags(Grain::Minute),
+        store.gold_tags(Grain::Hour),
+    ]
 }
 
 impl Statuses {
@@ -128,29 +100,4 @@ impl Statuses {
 /// The embedded mode has one partition; before the store has answered, everything is needed.
 fn floor(status: &SinkStatus) -> i64 {
     status.committed().values().copied().min().unwrap_or(0)
-}
-
-fn spawn<R, S>(
-    pumps: &mut JoinSet<Result<()>>,
-    sink: IcebergSink<R>,
-    source: S,
-    policy: &Policy,
-    shutdown: &Shutdown,
-) -> SinkStatus
-where
-    R: Send + Sync + 'static,
-    S: EpochSource<Record = R> + 'static,
-{
-    let pump = Pump::new(sink, source, policy.clone());
-    let (status, shutdown) = (pump.status(), shutdown.clone());
-    let name = status.sink().to_owned();
-    pumps.spawn(async move {
-        let outcome = pump.run(shutdown).await;
-        if let Err(error) = &outcome {
-            // The other tables go on; readiness and the page say that this one stands still.
-            tracing::error!(sink = name, %error, "sink stopped");
-        }
-        outcome.map(|_| ())
-    });
-    status
 }

@@ -16,6 +16,7 @@ pub mod dead;
 mod durable;
 pub mod enrich;
 pub mod input;
+pub mod kafka;
 pub mod log;
 pub mod score;
 pub mod scored;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use undertone_error::{Error, ErrorKind, Fault, Result};
+use undertone_proto::Partition;
 
 use crate::Positions;
 
@@ -87,7 +88,8 @@ pub(super) fn next_step(policy: &Policy, facts: &Facts) -> Step {
         0 if over => Step::Done,
         1.. if full || due => Step::Commit,
         pending => {
-            let left = if pending == 0 { policy.max_age } else { policy.max_age.saturating_sub(facts.age) };
+            // Nothing grows old while nothing is pending, however soon a commit is due.
+            let left = if pending == 0 { policy.idle_wait } else { policy.max_age.saturating_sub(facts.age) };
             let events = policy.max_events.saturating_sub(pending).clamp(1, READ_EVENTS);
             Step::Read {
                 events: usize::try_from(events).unwrap_or(1),
@@ -121,7 +123,8 @@ pub(super) fn recover(policy: &Policy, error: &Error, failures: u32, mode: Mode)
     }
 }
 
-/// Where to go on: at the stored positions, and at a partition's first offset where nothing was ever stored.
+/// Where to go on: at the stored positions; at a partition's first offset where nothing of its topic was ever stored; and
+/// at 0 where a partition has joined those that are.
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`] if the source no longer holds what comes next, or never held what was stored: going on would
@@ -129,7 +132,10 @@ pub(super) fn recover(policy: &Policy, error: &Error, failures: u32, mode: Mode)
 pub(super) fn resume(stored: &Positions, starts: &Positions, ends: &Positions) -> Result<Positions> {
     let mut positions = Positions::new();
     for (partition, &start) in starts {
-        let next = stored.get(partition).copied().unwrap_or(start);
+        let sibling = |stored: &Partition| stored.cluster == partition.cluster && stored.topic == partition.topic;
+        // Where others of its topic are stored, a partition that is not appeared later: all that it held is ours.
+        let first = if stored.keys().any(sibling) { 0 } else { start };
+        let next = stored.get(partition).copied().unwrap_or(first);
         let end = ends.get(partition).copied().unwrap_or(start);
         let wrong = |message, limit: i64| {
             Error::new(ErrorKind::Corrupt, message)
@@ -152,8 +158,6 @@ pub(super) fn resume(stored: &Positions, starts: &Positions, ends: &Positions) -
 
 #[cfg(test)]
 mod tests {
-    use undertone_proto::Partition;
-
     use super::*;
 
     const AGED: Duration = Duration::from_secs(31);
@@ -228,6 +232,9 @@ mod tests {
         let starts = at(&[10, 0]);
         let ends = at(&[20, 5]);
         assert_eq!(resume(&at(&[15]), &starts, &ends).expect("inside"), at(&[15, 0]));
+        assert_eq!(resume(&at(&[]), &starts, &ends).expect("never stored"), starts);
+        let late: Positions = [(partition(1), 2)].into();
+        assert!(resume(&late, &starts, &ends).is_err(), "partition 0 appeared later, and its first events are gone");
         assert_eq!(resume(&at(&[20, 5]), &starts, &ends).expect("at the ends"), at(&[20, 5]));
         let trimmed = resume(&at(&[9]), &starts, &ends).expect_err("events were trimmed");
         assert!(trimmed.to_string().contains("no longer holds"), "{trimmed}");

@@ -31,7 +31,7 @@ use undertone_proto::{Event, EventTime};
 use self::attempts::{Attempts, Plan};
 use self::judge::{Verdict, judge};
 use self::outcome::Prepared;
-use self::scorer::Watched;
+pub(crate) use self::scorer::Watched;
 pub use self::scorer::{Scorer, Scores};
 use crate::backoff::persist;
 use crate::durable::blocking;
@@ -219,7 +219,7 @@ impl<S: Scorer> ScoreStage<S> {
         if persist("appending to the scored log", shutdown, append).await?.is_none() {
             return Ok(false);
         }
-        observe(outcomes, now());
+        observe(outcomes);
         metrics::gauge!(telemetry::LAG, "stage" => "score").set((self.input.end() - self.scored.end()) as f64);
         Ok(true)
     }
@@ -251,7 +251,8 @@ async fn acquit(attempts: &Attempts, shutdown: &CancellationToken) -> Result<boo
     Ok(persist("clearing an attempt at scoring", shutdown, acquit).await?.is_some())
 }
 
-async fn score_chunk(
+/// Outcomes of some events, in order; `None` if the shutdown came first.
+pub(crate) async fn score_chunk(
     scorer: &impl Scorer,
     config: &ScoreConfig,
     events: Vec<(i64, Event)>,
@@ -283,7 +284,9 @@ async fn score_chunk(
     Ok(Some(outcomes))
 }
 
-fn observe(outcomes: &[Outcome], now: EventTime) {
+/// Counts outcomes that became durable just now.
+pub(crate) fn observe<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) {
+    let now = now();
     for outcome in outcomes {
         let ingested_at_us = match &outcome.kind {
             Some(v1::outcome::Kind::Scored(post)) => {

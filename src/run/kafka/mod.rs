@@ -1,0 +1,206 @@
+//! The stream on Kafka: the roles of this process, each fed by its own consumer group.
+//!
+//! Roles share nothing but the topics: any of them can run in a process of its own, several times. Each table's position
+//! is in the table, scoring's is in its group.
+
+mod feed;
+mod live;
+mod score;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use undertone_error::{Error, ErrorKind, Result};
+use undertone_gateway::{Live, Part};
+use undertone_inference::Engine;
+use undertone_sinks::iceberg::IcebergStore;
+use undertone_sinks::pump::{Policy, SinkStatus};
+use undertone_stream::data::DataFolder;
+use undertone_stream::kafka::{Kafka, Membership, ScoreWriter, ScoredChunks, Topic, TopicReader, pin_start};
+use undertone_stream::score::ScoreConfig;
+
+use self::feed::{AsEvent, AsScored, Feed, Ours};
+use self::score::{ScoredTopics, Scores};
+use super::health::sink_part;
+use super::pumps::Pumps;
+use super::stream::Ended;
+use super::tables::{gold, table_policy};
+use crate::config::{Config, Role};
+
+/// How often `--once` looks whether everything is done.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The running roles.
+pub(super) struct KafkaStream {
+    /// Holds the lock of the folder that an embedded catalog is in.
+    _data: Option<DataFolder>,
+    /// Scoring, which the tables wait for at the end.
+    scoring: Pumps,
+    tables: Pumps,
+    statuses: Arc<[SinkStatus]>,
+    scoring_stop: CancellationToken,
+    _live: Option<AbortOnDropHandle<()>>,
+}
+
+/// What `/readyz` and the page ask.
+#[derive(Clone)]
+pub(super) struct KafkaHealth {
+    statuses: Arc<[SinkStatus]>,
+}
+
+/// The three topics, looked up.
+struct Topics {
+    raw: Topic,
+    scored: Topic,
+    dead: Topic,
+}
+
+impl KafkaStream {
+    /// Joins the groups of all roles that this process plays and starts their pumps.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if a topic is missing; those of the cluster and of the catalog.
+    pub(super) async fn start(
+        config: &Config,
+        kafka: Kafka,
+        data: Option<DataFolder>,
+        engine: &Engine,
+        live: &Live,
+    ) -> Result<Self> {
+        let topics = blocking({
+            let kafka = kafka.clone();
+            move || {
+                let names = &kafka.config().topics;
+                let topics = Topics {
+                    raw: kafka.topic(&names.raw)?,
+                    scored: kafka.topic(&names.scored)?,
+                    dead: kafka.topic(&names.dead)?,
+                };
+                pin_start(&kafka, "score", &topics.raw)?;
+                Ok(topics)
+            }
+        })
+        .await?;
+
+        let (mut scoring, mut tables, mut statuses) = (Pumps::default(), Pumps::default(), Vec::new());
+        let scoring_stop = CancellationToken::new();
+        let plays = |role| config.roles.contains(&role);
+        if plays(Role::Score) {
+            statuses.push(start_scoring(&kafka, &topics, engine, &mut scoring, &scoring_stop)?);
+        }
+        let store = match &data {
+            Some(data) => Some(IcebergStore::open(data.root()).await?),
+            None => None,
+        };
+        if let Some(store) = &store {
+            let policy = table_policy(&config.commit);
+            let exact = tables.shutdown.finish.clone();
+            if plays(Role::Bronze) {
+                let ours = Ours::new(&kafka, &topics.raw, Membership::join(&kafka, "bronze", &topics.raw.name)?);
+                let reader = TopicReader::new(&kafka, "bronze", &topics.raw)?;
+                statuses.push(tables.spawn(store.bronze(), Feed::new(ours, reader, exact.clone(), AsEvent), policy.clone()));
+            }
+            let mut scored = Vec::new();
+            if plays(Role::Silver) {
+                scored.push(("silver", vec![store.silver()]));
+            }
+            if plays(Role::Gold) {
+                scored.push(("gold", gold(store).into()));
+            }
+            for (role, sinks) in scored {
+                let membership = Membership::join(&kafka, role, &topics.scored.name)?;
+                for sink in sinks {
+                    let ours = Ours::new(&kafka, &topics.scored, membership.clone());
+                    let reader = TopicReader::new(&kafka, role, &topics.scored)?;
+                    let feed = Feed::new(ours, reader, exact.clone(), AsScored);
+                    statuses.push(tables.spawn(sink, feed, policy.clone()));
+                }
+            }
+        }
+        let shown = if config.serves() {
+            let follower = live::Follower::new(&kafka, &topics, live.clone()).await?;
+            Some(AbortOnDropHandle::new(tokio::spawn(follower.follow())))
+        } else {
+            None
+        };
+        Ok(Self { _data: data, scoring, tables, statuses: statuses.into(), scoring_stop, _live: shown })
+    }
+
+    /// How the stream is doing.
+    pub(super) fn health(&self) -> KafkaHealth {
+        KafkaHealth { statuses: Arc::clone(&self.statuses) }
+    }
+
+    /// Runs until `drain` is cancelled; with `once`, until everything that the topics hold is scored and stored.
+    ///
+    /// # Errors
+    /// The first failure that only a person can mend, once the others have ended too.
+    pub(super) async fn run(self, once: bool, drain: &CancellationToken) -> Result<Ended> {
+        if once {
+            // In order: what scoring writes is what the tables read.
+            let scored = self.scoring.finish(drain).await;
+            self.scoring_stop.cancel();
+            let stored = self.tables.finish(drain).await;
+            scored.and(stored)?;
+            return Ok(if drain.is_cancelled() { Ended::Stopped } else { Ended::UsedUp });
+        }
+        let health = self.health();
+        loop {
+            tokio::select! {
+                () = drain.cancelled() => break,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            if health.all_stopped() {
+                break;
+            }
+        }
+        // Both at once: each commits what it has read, and leaves the rest to whoever goes on.
+        self.scoring.shutdown.stop.cancel();
+        self.tables.shutdown.stop.cancel();
+        self.scoring_stop.cancel();
+        let (scored, stored) = tokio::join!(self.scoring.finish(drain), self.tables.finish(drain));
+        scored.and(stored).map(|()| Ended::Stopped)
+    }
+}
+
+impl KafkaHealth {
+    /// What `/readyz` says about the stream.
+    pub(super) fn parts(&self) -> Vec<Part> {
+        self.statuses.iter().map(|status| sink_part(&status.snapshot())).collect()
+    }
+
+    /// Whether there is nothing left that runs.
+    fn all_stopped(&self) -> bool {
+        !self.statuses.is_empty() && self.statuses.iter().all(|status| status.snapshot().stopped.is_some())
+    }
+}
+
+fn start_scoring(
+    kafka: &Kafka,
+    topics: &Topics,
+    engine: &Engine,
+    pumps: &mut Pumps,
+    stop: &CancellationToken,
+) -> Result<SinkStatus> {
+    let membership = Membership::join(kafka, "score", &topics.raw.name)?;
+    let reader = TopicReader::new(kafka, "score", &topics.raw)?;
+    let partitions = (0..topics.raw.partitions).map(|number| (number, kafka.partition(&topics.raw, number))).collect();
+    // As in the embedded stream: about a second of work is under way.
+    let config = ScoreConfig { chunk_events: 64, chunks_in_flight: 4, ..ScoreConfig::default() };
+    let chunks = ScoredChunks::new(reader, partitions, Arc::new(engine.clone()), config, stop.clone());
+    let source = Scores::new(Ours::new(kafka, &topics.raw, membership.clone()), chunks, pumps.shutdown.finish.clone());
+
+    let (raw, scored, dead) = (topics.raw.clone(), topics.scored.clone(), topics.dead.clone());
+    let writer = ScoreWriter::new(kafka, membership.clone(), raw, scored, dead);
+    let sink = ScoredTopics::new(Ours::new(kafka, &topics.raw, membership), writer);
+    // A transaction as soon as there is something to write: it is what posts wait for.
+    let policy = Policy { max_age: Duration::ZERO, ..Policy::default() };
+    Ok(pumps.spawn(sink, source, policy))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let panicked = |e| Err(Error::new(ErrorKind::Internal, "talking to kafka panicked").source(e));
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(panicked)
+}

@@ -1,0 +1,286 @@
+//! Connections: what every consumer and producer here has in common, and what must not be configured otherwise.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use undertone_error::{Error, ErrorKind, Result};
+use undertone_proto::Partition;
+
+use super::describe::{Topic, describe};
+use super::failure::{failed, is_secret};
+
+/// How long one question to the broker may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a stream begins that never began before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    /// With the oldest event that the topic still holds.
+    Earliest,
+    /// With what comes next.
+    Latest,
+    /// With the first event of this time or later.
+    Time(Timestamp),
+}
+
+/// The names of our topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicNames {
+    /// Posts as they come.
+    pub raw: String,
+    /// Scored posts.
+    pub scored: String,
+    /// Dead letters.
+    pub dead: String,
+}
+
+impl Default for TopicNames {
+    fn default() -> Self {
+        Self { raw: "posts.raw".to_owned(), scored: "posts.scored".to_owned(), dead: "posts.dead".to_owned() }
+    }
+}
+
+/// How to reach a cluster, and as whom.
+#[derive(Clone)]
+pub struct KafkaConfig {
+    /// `host:port`, comma-separated.
+    pub brokers: String,
+    /// What the names of our consumer groups and transactional ids begin with.
+    pub group: String,
+    /// This process's name among its group, if it has one that is stable over restarts.
+    pub instance: Option<String>,
+    /// Where to begin, once.
+    pub start: StartAt,
+    /// The topics.
+    pub topics: TopicNames,
+    /// Properties of librdkafka, as its CONFIGURATION.md names them: TLS, SASL, tuning.
+    pub client: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |(key, value): (&String, &String)| {
+            (key.clone(), if is_secret(key) { "(not shown)".to_owned() } else { value.clone() })
+        };
+        f.debug_struct("KafkaConfig")
+            .field("brokers", &self.brokers)
+            .field("group", &self.group)
+            .field("instance", &self.instance)
+            .field("start", &self.start)
+            .field("topics", &self.topics)
+            .field("client", &self.client.iter().map(shown).collect::<BTreeMap<_, _>>())
+            .finish()
+    }
+}
+
+/// Properties on which the promise of the stream rests: setting them otherwise is refused.
+const OURS: [&str; 11] = [
+    "bootstrap.servers",
+    "group.id",
+    "group.instance.id",
+    "transactional.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+    "isolation.level",
+    "enable.idempotence",
+    "acks",
+    "partition.assignment.strategy",
+];
+
+impl KafkaConfig {
+    /// Checks what can be checked without a broker.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`], naming the property.
+    pub fn validate(&self) -> Result<()> {
+        match self.client.keys().find(|key| OURS.contains(&key.as_str())) {
+            None => Ok(()),
+            Some(key) => Err(Error::new(ErrorKind::InvalidConfig, "kafka client property is not free")
+                .with("property", key)
+                .help("leave it out: the guarantees of the stream rest on the value that is set for it")),
+        }
+    }
+
+    fn base(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("client.id", &self.group);
+        for (key, value) in &self.client {
+            config.set(key, value);
+        }
+        config.set("bootstrap.servers", &self.brokers);
+        config
+    }
+}
+
+/// Sends librdkafka's log and errors where ours go.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Logged;
+
+impl ClientContext for Logged {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_error(&error, reason);
+    }
+}
+
+impl ConsumerContext for Logged {}
+
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+            tracing::warn!(facility, "librdkafka: {message}");
+        }
+        RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => tracing::info!(facility, "librdkafka: {message}"),
+        RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => tracing::debug!(facility, "librdkafka: {message}"),
+    }
+}
+
+/// Not at the level of an error: librdkafka tries again by itself, and what it gives up comes back from a call.
+pub(super) fn log_error(error: &KafkaError, reason: &str) {
+    tracing::info!(%error, reason, "kafka client is in trouble, and tries again");
+}
+
+/// A cluster that was reached. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    config: Arc<KafkaConfig>,
+    cluster: Arc<str>,
+}
+
+impl Kafka {
+    /// Connects, and asks the cluster who it is. Blocks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for properties that are wrong; [`ErrorKind::Unavailable`] if no broker answers.
+    pub fn connect(config: KafkaConfig) -> Result<Self> {
+        config.validate()?;
+        let unnamed = Self { config: Arc::new(config), cluster: Arc::from("") };
+        let asking = unnamed.consumer("check", &[], Logged)?;
+        // The metadata's error says what is wrong; the id alone would be absent.
+        asking.fetch_metadata(None, PATIENCE).map_err(|e| unnamed.named(failed("cannot reach the kafka cluster", e)))?;
+        let cluster = asking.client().fetch_cluster_id(PATIENCE).ok_or_else(|| {
+            unnamed.named(Error::new(ErrorKind::Unsupported, "kafka cluster does not say its id"))
+        })?;
+        Ok(Self { cluster: Arc::from(cluster), ..unnamed })
+    }
+
+    /// How it was reached.
+    pub fn config(&self) -> &KafkaConfig {
+        &self.config
+    }
+
+    /// The cluster's id.
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// Looks a topic up. Blocks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::Unavailable`] if no broker answers.
+    pub fn topic(&self, name: &str) -> Result<Topic> {
+        let asking = self.consumer("check", &[], Logged)?;
+        describe(asking.client(), name, PATIENCE).map_err(|error| self.named(error).with("topic", name))
+    }
+
+    /// A partition of a topic as positions name it.
+    pub fn partition(&self, topic: &Topic, partition: i32) -> Partition {
+        Partition { cluster: self.cluster.to_string(), topic: topic.id.clone(), partition }
+    }
+
+    /// The group in which processes of one role share partitions.
+    pub fn group(&self, role: &str) -> String {
+        format!("{}-{role}", self.config.group)
+    }
+
+    /// A consumer of a role's group that never commits by itself and never jumps.
+    pub(super) fn consumer<C: ConsumerContext>(
+        &self,
+        role: &str,
+        more: &[(&str, &str)],
+        context: C,
+    ) -> Result<BaseConsumer<C>> {
+        let mut config = self.config.base();
+        config
+            .set("group.id", self.group(role))
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("allow.auto.create.topics", "false")
+            .set("partition.assignment.strategy", "cooperative-sticky");
+        for (key, value) in more {
+            config.set(*key, *value);
+        }
+        BaseConsumer::from_config_and_context(&config, context).map_err(|e| failed("cannot make a kafka consumer", e))
+    }
+
+    /// What a producer starts from.
+    pub(super) fn producer_config(&self) -> ClientConfig {
+        let mut config = self.config.base();
+        config.set("enable.idempotence", "true").set("acks", "all");
+        config
+    }
+
+    /// What an admin client starts from.
+    pub(super) fn admin_config(&self) -> ClientConfig {
+        self.config.base()
+    }
+
+    pub(super) fn named(&self, error: Error) -> Error {
+        error.with("brokers", &self.config.brokers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(client: &[(&str, &str)]) -> KafkaConfig {
+        KafkaConfig {
+            brokers: "127.0.0.1:1".to_owned(),
+            group: "undertone".to_owned(),
+            instance: None,
+            start: StartAt::Earliest,
+            topics: TopicNames::default(),
+            client: client.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        }
+    }
+
+    #[test]
+    fn properties_that_the_promise_rests_on_are_refused_by_name() {
+        for key in OURS {
+            let error = config(&[(key, "x")]).validate().expect_err(key);
+            assert!(error.to_string().contains(key), "{error}");
+        }
+        config(&[("security.protocol", "ssl")]).validate().expect("free");
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let config = config(&[("sasl.username", "ann"), ("sasl.password", "hunter2")]);
+        let shown = format!("{config:?}");
+        assert!(shown.contains("ann") && !shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn a_property_that_does_not_exist_is_named() {
+        let kafka = Kafka { config: Arc::new(config(&[("no.such.property", "1")])), cluster: Arc::from("c") };
+        let error = kafka.consumer("score", &[], Logged).expect_err("no such property");
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.to_string().contains("no.such.property"), "{error}");
+    }
+}
