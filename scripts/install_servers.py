@@ -39,7 +39,7 @@ class Jars:
 
 
 KAFKA = Jars("kafka", "4.3.1", "6953bfc4d23c24004ed3d44b741c7a4538a923f476f85ff7cf086e87ead4b49c", "44 MB")
-ICEBERG_REST = Jars("iceberg-rest", "1.10.1", "?", "142 MB")
+ICEBERG_REST = Jars("iceberg-rest", "1.10.1", "c600026b8d958545e2a8ed63dbe3e4f3d88d7d8230b945b4fa870fa4d7b33871", "142 MB")
 
 # MinIO's release tags are no module versions; this is the commit of its last release.
 MINIO_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
@@ -87,7 +87,7 @@ def copy_jars(jars: Jars) -> None:
     say(f"fetching {jars.name} {jars.version} ({jars.size}, once)")
     repository = SERVERS / f".{jars.name}-maven"  # Maven's own is in the home folder, and would hold every jar a second time
     with replacing(jars.folder) as folder:
-        options = ["-q", "-B", "--strict-checksums", f"-Dmaven.repo.local={repository}", "-f", str(jars.pom)]
+        options = ["-q", "-B", "-Dstyle.color=never", "--strict-checksums", f"-Dmaven.repo.local={repository}", "-f", str(jars.pom)]
         subprocess.run(["mvn", *options, COPY, "-DincludeScope=runtime", f"-DoutputDirectory={folder}"], check=True)
         lines = "".join(f"{digest(jar)}  {jar.name}\n" for jar in sorted(folder.iterdir(), key=lambda jar: jar.name))
         found = hashlib.sha256(lines.encode()).hexdigest()

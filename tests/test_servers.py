@@ -7,10 +7,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.fs
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.exceptions import CommitFailedException
+from servers.iceberg_rest import IcebergRest
 from servers.kafka import Kafka
+from servers.minio import MinIO
 from servers.process import Died
 
 NAMES = itertools.count()
@@ -158,6 +164,63 @@ def test_a_paused_broker_answers_nobody_until_it_is_resumed(kafka: Kafka) -> Non
         kafka.resume()
     assert kafka.alive()
     admin.list_topics(timeout=30)
+
+
+ROWS = pa.table({"id": pa.array([1, 2], pa.int64()), "text": ["one", "two"]})
+
+
+def connect(server: IcebergRest) -> Catalog:
+    # pyarrow's own S3 client: no test needs another.
+    return load_catalog("rest", **server.properties(), **{"py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO"})
+
+
+def test_a_table_s_files_are_objects_in_the_bucket(iceberg_rest: IcebergRest, minio: MinIO) -> None:
+    catalog = connect(iceberg_rest)
+    catalog.create_namespace("objects")
+    table = catalog.create_table("objects.posts", ROWS.schema)
+    table.append(ROWS)
+    assert catalog.load_table("objects.posts").scan().to_arrow().sort_by("id") == ROWS.cast(table.schema().as_arrow())
+    store = pyarrow.fs.S3FileSystem(
+        minio.access_key, minio.secret_key, endpoint_override=minio.endpoint, region="us-east-1", scheme="http"
+    )
+    for task in table.scan().plan_files():
+        bucket, _, key = task.file.file_path.removeprefix("s3://").partition("/")
+        assert bucket == "warehouse"
+        assert store.get_file_info(f"{bucket}/{key}").size == task.file.file_size_in_bytes
+
+
+def test_the_catalog_refuses_the_second_of_two_commits_that_began_at_one_place(iceberg_rest: IcebergRest) -> None:
+    catalog = connect(iceberg_rest)
+    catalog.create_namespace("conflict")
+    catalog.create_table("conflict.posts", ROWS.schema)
+    one, other = catalog.load_table("conflict.posts"), catalog.load_table("conflict.posts")
+    one.overwrite(ROWS)
+    with pytest.raises(CommitFailedException):
+        other.overwrite(ROWS)
+    assert len(catalog.load_table("conflict.posts").scan().to_arrow()) == len(ROWS)
+
+
+def test_tables_survive_a_kill_of_the_catalog_and_of_the_store(iceberg_rest: IcebergRest, minio: MinIO) -> None:
+    before = connect(iceberg_rest)
+    before.create_namespace("killed")
+    table = before.create_table("killed.posts", ROWS.schema)
+    table.append(ROWS)
+    iceberg_rest.kill()
+    minio.kill()
+    minio.start()
+    iceberg_rest.start()
+    table.append(ROWS)  # a client that was there before
+    assert len(connect(iceberg_rest).load_table("killed.posts").scan().to_arrow()) == 2 * len(ROWS)
+
+
+def test_a_catalog_over_a_folder_needs_no_store(tmp_path: Path) -> None:
+    with IcebergRest(tmp_path) as server:
+        catalog = connect(server)
+        catalog.create_namespace("local")
+        table = catalog.create_table("local.posts", ROWS.schema)
+        table.append(ROWS)
+        assert Path(table.location().removeprefix("file://")).is_relative_to(tmp_path)
+        assert len(table.scan().to_arrow()) == len(ROWS)
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ class Server:
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log_path = self.folder / f"{self.name}.log"
+        self.log_start = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -70,7 +71,7 @@ class Server:
     def prepare(self) -> None:
         """What must be there before the first start."""
 
-    def __enter__(self) -> Server:
+    def __enter__(self):
         return self.start()
 
     def __exit__(self, *_: object) -> None:
@@ -102,13 +103,16 @@ class Server:
 
     def await_ready(self, timeout: float = START_SECONDS):
         deadline = time.monotonic() + timeout
-        while not self.is_ready():
-            if not self.alive():
-                raise Died(f"{self.name} ended with status {self.process.returncode} while it started:\n{self.tail()}")
-            if time.monotonic() > deadline:
-                self.kill()
-                raise Died(f"{self.name} was not ready within {timeout:.0f} s:\n{self.tail()}")
-            time.sleep(0.05)
+        try:
+            while not self.is_ready():
+                if not self.alive():
+                    raise Died(f"{self.name} ended with status {self.process.returncode} while it started:\n{self.tail()}")
+                if time.monotonic() > deadline:
+                    raise Died(f"{self.name} was not ready within {timeout:.0f} s:\n{self.tail()}")
+                time.sleep(0.05)
+        except BaseException:
+            self.kill()  # whoever was interrupted here has no server yet that could be ended
+            raise
         return self
 
     def alive(self) -> bool:
