@@ -45,8 +45,12 @@ ICEBERG_REST = Jars("iceberg-rest", "1.10.1", "c600026b8d958545e2a8ed63dbe3e4f3d
 MINIO_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
 MINIO = SERVERS / "minio-20260212201848" / "minio"
 
-# command -> Debian package, and the oldest version that will do
-COMMANDS = {"java": ("default-jre-headless", (17,)), "mvn": ("maven", None), "go": ("golang", (1, 24))}
+# command -> Debian package, the oldest version that will do, and where there are newer ones
+COMMANDS = {
+    "java": ("default-jre-headless", (17,), "https://adoptium.net"),
+    "mvn": ("maven", None, None),
+    "go": ("golang", (1, 24), "https://go.dev/dl; Debian 12 packages an older one"),
+}
 
 
 def needed() -> list[str]:
@@ -74,13 +78,14 @@ def install_servers() -> None:
 
 def check_versions() -> None:
     for command in needed():
-        _, oldest = COMMANDS[command]
+        _, oldest, source = COMMANDS[command]
         if oldest:
-            question = [command, "version" if command == "go" else "-version"]
-            answer = subprocess.run(question, capture_output=True, text=True, check=True)
-            version = re.search(r"\d+(\.\d+)*", answer.stdout + answer.stderr)[0]
+            question = [command, "version" if command == "go" else "--version"]
+            answer = subprocess.run(question, capture_output=True, text=True, check=True).stdout
+            version = re.search(r"\d+(\.\d+)*", answer)[0]
             if tuple(map(int, version.split("."))) < oldest:
-                raise SystemExit(fail(f"{command} is {version}; the tests' servers need {'.'.join(map(str, oldest))} or newer"))
+                wanted = ".".join(map(str, oldest))
+                raise SystemExit(fail(f"{command} is {version}; the tests' servers need {wanted} or newer ({source})"))
 
 
 def copy_jars(jars: Jars) -> None:
