@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ENV := . scripts/env.sh
 
-.PHONY: help run build test lint fmt bench peers soak-score page dist lock lock-peers model model-report clean
+.PHONY: help run build test lint fmt bench peers soak-score stack page dist lock lock-peers model model-report clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,10 @@ peers: build ## measure beside transformers and ONNX Runtime, about 12 minutes; 
 
 soak-score: build ## a million texts through `undertone score`, and its memory; ARGS="--count 100000" for fewer
 	@python3 benches/soak_score.py $(ARGS)
+
+stack: ## Kafka, MinIO and an Iceberg REST catalog on 127.0.0.1, until Ctrl-C; ARGS="--data DIR" for their data
+	@scripts/setup.py servers
+	@exec python3 tests/servers/stack.py $(ARGS)
 
 page: ## build the live page into gateway/page/dist
 	@cd gateway/page && npm ci --no-audit --no-fund && npm run build

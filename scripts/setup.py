@@ -2,7 +2,8 @@
 """Installs what `make run` and `make test` need, once, pinned and hash-checked, and skips what is there.
 
     scripts/setup.py run     libtorch, the base encoder, Debian packages for building
-    scripts/setup.py test    the same, and what the tests need: a Python environment, Chromium
+    scripts/setup.py test    the same, and what the tests need: a Python environment, Chromium, servers
+    scripts/setup.py servers Kafka, MinIO and an Iceberg REST catalog, and nothing else
     scripts/setup.py dist    the same as run, and what packing needs: patchelf
 
 Downloads and unpacked files live under $UNDERTONE_CACHE (default ~/.cache/undertone), shared by every checkout. As root,
@@ -13,7 +14,6 @@ Needs Python 3.10 or newer and nothing outside its standard library.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import platform
 import shutil
@@ -22,9 +22,10 @@ import sys
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from cache import CACHE, ROOT, digest, fail, is_installed, mark_installed, replacing, say
+from install_servers import install_servers, missing_packages
+
 LOCKS = ROOT / "scripts" / "locks"
-CACHE = Path(os.environ.get("UNDERTONE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undertone")
 LIBTORCH = CACHE / "libtorch-2.11.0-cpu"
 MODEL = ROOT / "models" / "sentiment"
 
@@ -53,23 +54,27 @@ NODE = (20, 19)
 
 
 def main() -> int:
-    if len(sys.argv) != 2 or sys.argv[1] not in ("run", "test", "dist"):
+    if len(sys.argv) != 2 or sys.argv[1] not in ("run", "test", "servers", "dist"):
         print(__doc__, file=sys.stderr)
         return 2
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return fail(f"this is {platform.system()} on {platform.machine()}; only Linux on x86_64 is supported so far")
-    testing, packing = sys.argv[1] == "test", sys.argv[1] == "dist"
+    what = sys.argv[1]
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two checkouts share the cache
-        check_rust()
-        if testing:
+        if what != "servers":
+            check_rust()
+        if what == "test":
             check_node()
-        install_packages(testing, packing)
-        install_libtorch()
-        install_encoder()
-        if testing:
+        install_packages(what)
+        if what != "servers":
+            install_libtorch()
+            install_encoder()
+        if what == "test":
             install_test_environment()
+        if what in ("test", "servers"):
+            install_servers()
     return 0
 
 
@@ -87,17 +92,19 @@ def check_node() -> None:
         raise SystemExit(fail(f"node is {version}; install Node.js {wanted} or newer (the tests rebuild the live page)"))
 
 
-def install_packages(testing: bool, packing: bool) -> None:
-    missing = {package for command, package in BUILD_PACKAGES.items() if not shutil.which(command)}
-    # `venv` without ensurepip makes environments without pip; Debian packages it apart.
-    if subprocess.run([sys.executable, "-c", "import ensurepip, venv"], capture_output=True).returncode != 0:
-        missing.add("python3-venv")
-    if testing and not os.environ.get("UNDERTONE_CHROMIUM") and not any(map(shutil.which, CHROMIUM)):
+def install_packages(what: str) -> None:
+    missing = missing_packages() if what in ("test", "servers") else set()
+    if what != "servers":
+        missing |= {package for command, package in BUILD_PACKAGES.items() if not shutil.which(command)}
+        # `venv` without ensurepip makes environments without pip; Debian packages it apart.
+        if subprocess.run([sys.executable, "-c", "import ensurepip, venv"], capture_output=True).returncode != 0:
+            missing.add("python3-venv")
+    if what == "test" and not os.environ.get("UNDERTONE_CHROMIUM") and not any(map(shutil.which, CHROMIUM)):
         missing.add("chromium")
-    if packing and not shutil.which("patchelf"):
+    if what == "dist" and not shutil.which("patchelf"):
         missing.add("patchelf")
     root = os.geteuid() == 0 and shutil.which("apt-get")
-    if root and not shutil.which("mold"):
+    if what != "servers" and root and not shutil.which("mold"):
         missing.add("mold")  # links in seconds; builds work without it
     if not missing:
         return
@@ -214,38 +221,6 @@ def pip(python: Path, *arguments: str) -> None:
     subprocess.run([str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments], check=True)
 
 
-class replacing:
-    """A folder that takes the place of `target` only when everything in it was written."""
-
-    def __init__(self, target: Path):
-        self.target, self.folder = target, target.with_name(f".{target.name}.{os.getpid()}")
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        return self.folder
-
-    def __exit__(self, failure, *_) -> None:
-        if failure is None:
-            shutil.rmtree(self.target, ignore_errors=True)
-            self.folder.rename(self.target)
-        else:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def fingerprint(*locks: Path) -> str:
-    return hashlib.sha256(b"".join(lock.read_bytes() for lock in locks)).hexdigest()
-
-
-def is_installed(folder: Path, *locks: Path) -> bool:
-    mark = folder / ".installed"
-    return mark.exists() and mark.read_text() == fingerprint(*locks)
-
-
-def mark_installed(folder: Path, *locks: Path) -> None:
-    (folder / ".installed").write_text(fingerprint(*locks))
-
-
 def extract_licenses(archive: zipfile.ZipFile, folder: Path) -> None:
     """Whoever packs these files elsewhere must pack their licences too."""
     for name in archive.namelist():
@@ -258,23 +233,6 @@ def same_content(one: Path, other: Path) -> bool:
     if not other.exists() or one.stat().st_size != other.stat().st_size:
         return False
     return digest(one) == digest(other)
-
-
-def digest(path: Path) -> str:
-    hasher = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            hasher.update(block)
-    return hasher.hexdigest()
-
-
-def say(message: str) -> None:
-    print(f"setup: {message}", flush=True)
-
-
-def fail(message: str) -> int:
-    print(f"setup: {message}", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,113 @@
+"""Installs the real servers that the tests and `make stack` start: Kafka, MinIO, Iceberg's REST catalog. No Docker.
+
+Each comes into a folder of the cache, named by its version, once. Jars are copied by Maven and checked against a digest
+that is pinned here; MinIO is built from the Go module proxy, whose checksum database pins the source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache import CACHE, ROOT, digest, fail, is_installed, mark_installed, replacing, say
+
+SERVERS = CACHE / "servers"
+COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+
+
+@dataclass(frozen=True)
+class Jars:
+    """A server of jars: its folder, and the digest of `sha256sum`'s lines over them in the order of their names."""
+
+    name: str
+    version: str
+    sha256: str
+    size: str
+
+    @property
+    def folder(self) -> Path:
+        return SERVERS / f"{self.name}-{self.version}"
+
+    @property
+    def pom(self) -> Path:
+        return ROOT / "tests" / "servers" / f"{self.name}.pom.xml"
+
+
+KAFKA = Jars("kafka", "4.3.1", "6953bfc4d23c24004ed3d44b741c7a4538a923f476f85ff7cf086e87ead4b49c", "44 MB")
+ICEBERG_REST = Jars("iceberg-rest", "1.10.1", "c600026b8d958545e2a8ed63dbe3e4f3d88d7d8230b945b4fa870fa4d7b33871", "142 MB")
+
+# MinIO's release tags are no module versions; this is the commit of its last release.
+MINIO_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
+MINIO = SERVERS / "minio-20260212201848" / "minio"
+
+# command -> Debian package, the oldest version that will do, and where there are newer ones
+COMMANDS = {
+    "java": ("default-jre-headless", (17,), "https://adoptium.net"),
+    "mvn": ("maven", None, None),
+    "go": ("golang", (1, 24), "https://go.dev/dl; Debian 12 packages an older one"),
+}
+
+
+def needed() -> list[str]:
+    """The commands needed for what is not installed yet, and Java to run it."""
+    wanted = ["java"]
+    if not all(is_installed(jars.folder, jars.pom) for jars in (KAFKA, ICEBERG_REST)):
+        wanted.append("mvn")
+    if not MINIO.exists():
+        wanted.append("go")
+    return wanted
+
+
+def missing_packages() -> set[str]:
+    return {COMMANDS[command][0] for command in needed() if not shutil.which(command)}
+
+
+def install_servers() -> None:
+    check_versions()
+    for jars in (KAFKA, ICEBERG_REST):
+        if not is_installed(jars.folder, jars.pom):
+            copy_jars(jars)
+    if not MINIO.exists():
+        build_minio()
+
+
+def check_versions() -> None:
+    for command in needed():
+        _, oldest, source = COMMANDS[command]
+        if oldest:
+            question = [command, "version" if command == "go" else "--version"]
+            answer = subprocess.run(question, capture_output=True, text=True, check=True).stdout
+            version = re.search(r"\d+(\.\d+)*", answer)[0]
+            if tuple(map(int, version.split("."))) < oldest:
+                wanted = ".".join(map(str, oldest))
+                raise SystemExit(fail(f"{command} is {version}; the tests' servers need {wanted} or newer ({source})"))
+
+
+def copy_jars(jars: Jars) -> None:
+    say(f"fetching {jars.name} {jars.version} ({jars.size}, once)")
+    repository = SERVERS / f".{jars.name}-maven"  # Maven's own is in the home folder, and would hold every jar a second time
+    with replacing(jars.folder) as folder:
+        options = ["-q", "-B", "-Dstyle.color=never", "--strict-checksums", f"-Dmaven.repo.local={repository}", "-f", str(jars.pom)]
+        subprocess.run(["mvn", *options, COPY, "-DincludeScope=runtime", f"-DoutputDirectory={folder}"], check=True)
+        lines = "".join(f"{digest(jar)}  {jar.name}\n" for jar in sorted(folder.iterdir(), key=lambda jar: jar.name))
+        found = hashlib.sha256(lines.encode()).hexdigest()
+        if found != jars.sha256:
+            raise SystemExit(fail(f"the jars of {jars.name} {jars.version} have the digest {found}, not {jars.sha256}"))
+        mark_installed(folder, jars.pom)
+    shutil.rmtree(repository)
+
+
+def build_minio() -> None:
+    say("building MinIO (8 minutes of CPU time, once)")
+    work = SERVERS / ".minio-build"  # left where it is by an interruption: the next call goes on from there
+    paths = {"GOPATH": str(work / "go"), "GOCACHE": str(work / "cache"), "GOFLAGS": "-modcacherw"}
+    with replacing(MINIO.parent) as folder:
+        environment = os.environ | paths | {"GOBIN": str(folder)}
+        command = ["go", "install", "-trimpath", "-ldflags=-s -w", f"github.com/minio/minio@{MINIO_VERSION}"]
+        subprocess.run(command, check=True, env=environment)
+    shutil.rmtree(work)

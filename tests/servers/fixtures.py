@@ -1,0 +1,35 @@
+"""The servers that many tests share: each starts when a test first asks for it, and ends with the session.
+
+A test that kills, pauses or fills a server starts its own, or restarts the shared one before it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .iceberg_rest import IcebergRest
+from .kafka import Kafka
+from .minio import MinIO
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """A broker at `kafka.brokers`; no topic but those that tests make, under names of their own."""
+    with Kafka(tmp_path_factory.mktemp("kafka")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinIO]:
+    """An S3 store at `minio.endpoint`; `minio.properties()` is what an Iceberg client must be told."""
+    with MinIO(tmp_path_factory.mktemp("minio")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def iceberg_rest(tmp_path_factory: pytest.TempPathFactory, minio: MinIO) -> Iterator[IcebergRest]:
+    """An Iceberg catalog at `iceberg_rest.uri` over `minio`; `load_catalog("rest", **iceberg_rest.properties())`."""
+    with IcebergRest(tmp_path_factory.mktemp("iceberg-rest"), minio) as running:
+        yield running
