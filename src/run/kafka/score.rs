@@ -99,7 +99,7 @@ impl Sink for ScoredTopics {
 
     async fn write(&mut self, epoch: &Epoch<Arc<KafkaOutcome>>) -> Result<Written> {
         let ranges = epoch.ranges.iter().map(|(partition, range)| (partition.partition, range.clone())).collect();
-        self.writer.write(ranges, epoch.records.clone().into()).await?;
+        self.writer.write(ranges, epoch.records.clone()).await?;
         Ok(Written { rows: epoch.records.len() as u64, positions: epoch.ends() })
     }
 }

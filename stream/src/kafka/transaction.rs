@@ -118,14 +118,14 @@ impl ScoreWriter {
     /// # Errors
     /// [`ErrorKind::Conflict`] if a partition is not ours any more, or the outcome is not known: ask
     /// [`ScoreWriter::committed`] and go on from there. Others may be tried again.
-    pub async fn write(&self, ranges: Vec<(i32, Range<i64>)>, outcomes: Arc<[KafkaOutcome]>) -> Result<()> {
+    pub async fn write(&self, ranges: Vec<(i32, Range<i64>)>, outcomes: Vec<Arc<KafkaOutcome>>) -> Result<()> {
         let inner = Arc::clone(&self.inner);
         blocking(move || inner.write(&ranges, &outcomes)).await
     }
 }
 
 impl Inner {
-    fn write(&self, ranges: &[(i32, Range<i64>)], outcomes: &[KafkaOutcome]) -> Result<()> {
+    fn write(&self, ranges: &[(i32, Range<i64>)], outcomes: &[Arc<KafkaOutcome>]) -> Result<()> {
         let _held = self.membership.hold();
         let metadata = self.membership.group_metadata()?;
         let ours = self.membership.assignment().borrow().partitions.clone();

@@ -44,13 +44,13 @@ pub trait Scorer: Send + Sync + 'static {
 
 /// A scorer, and whether it is down.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
+pub(crate) struct Watched<S> {
     scorer: Arc<S>,
     down: AtomicBool,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(scorer: Arc<S>) -> Self {
+    pub(crate) fn new(scorer: Arc<S>) -> Self {
         Self { scorer, down: AtomicBool::new(false) }
     }
 

@@ -1,0 +1,88 @@
+"""The stream on a real broker: what comes in is scored once and stored once, whoever restarts, joins or dies meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from servers.kafka import Kafka
+from support.posts import generate, line, post, with_malformed
+from support.process import Running, free_ports, undertone
+from support.topics import Topics, assert_promise, decode, violations
+
+OFTEN = {"UNDERTONE_SINKS__COMMIT_INTERVAL": "300ms", "UNDERTONE_SINKS__COMMIT_ROWS": "500"}
+
+
+def run_once(topics: Topics, data: Path, cwd: Path, *args: object, timeout: float = 110, **more: str):
+    """`undertone run --once`: everything that the topics hold by now is scored and stored when it returns."""
+    http, grpc = free_ports(2)
+    addresses = ("--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}")
+    env = topics.settings(**OFTEN, **more)
+    return undertone("run", "--once", "--data", data, *addresses, *args, cwd=cwd, env=env, timeout=timeout)
+
+
+def assert_done(done) -> None:
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_events_become_rows_and_records_once_each(kafka: Kafka, tmp_path: Path) -> None:
+    topics = Topics(kafka.brokers, partitions=3)
+    topics.produce(with_malformed(generate(600, seed=1, cwd=tmp_path), every=20, seed=1), headers=[("trace", b"abc")])
+    assert_done(run_once(topics, tmp_path / "data", tmp_path))
+    assert_promise(topics, tmp_path / "data")
+    record = topics.consume(topics.scored)[0]
+    assert ("trace", b"abc") in record.headers(), "what a record carries along goes on with its score"
+    scored = decode("ScoredPost", record.value())
+    assert scored.sentiment in ("negative", "neutral", "positive") and scored.run == "live"
+
+    # Again, with nothing new: nothing changes. Then with more.
+    assert_done(run_once(topics, tmp_path / "data", tmp_path))
+    topics.produce(generate(200, seed=2, cwd=tmp_path))
+    assert_done(run_once(topics, tmp_path / "data", tmp_path))
+    assert_promise(topics, tmp_path / "data")
+
+
+def test_events_of_aborted_transactions_are_not_events_and_markers_are_no_lag(kafka: Kafka, tmp_path: Path) -> None:
+    topics = Topics(kafka.brokers)
+    topics.produce(generate(50, seed=3, cwd=tmp_path), transactional=True)
+    assert_done(run_once(topics, tmp_path / "data", tmp_path))
+    assert_promise(topics, tmp_path / "data")
+    # The markers of the source's transaction are behind the group too.
+    assert sum(topics.committed().values()) > len(topics.events)
+
+
+def test_a_topic_that_is_missing_is_named_with_the_mend(kafka: Kafka, tmp_path: Path) -> None:
+    topics = Topics(kafka.brokers)
+    done = run_once(topics, tmp_path / "data", tmp_path, UNDERTONE_KAFKA__TOPICS__DEAD="no.such.topic")
+    assert done.returncode == 2
+    assert "no.such.topic" in done.stderr.decode() and "undertone init" in done.stderr.decode()
+
+
+def test_a_broker_that_is_not_there_is_named_with_the_mend(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    env = {"UNDERTONE_KAFKA__BROKERS": f"127.0.0.1:{port}"}
+    done = undertone("run", "--once", "--data", tmp_path / "data", "--roles", "score", cwd=tmp_path, env=env, timeout=60)
+    assert done.returncode == 2
+    assert f"127.0.0.1:{port}" in done.stderr.decode() and "kafka.brokers" in done.stderr.decode()
+
+
+def test_the_start_is_used_once_and_partitions_that_appear_later_are_read_whole(kafka: Kafka, tmp_path: Path) -> None:
+    topics = Topics(kafka.brokers)
+    topics.produce(generate(40, seed=4, cwd=tmp_path))
+    topics.events.clear()  # before the start: not for us
+    latest = {"UNDERTONE_KAFKA__START": "latest"}
+    assert_done(run_once(topics, tmp_path / "data", tmp_path, "--roles", "score", **latest))
+    assert topics.consume(topics.scored) == []
+
+    topics.produce(generate(40, seed=5, cwd=tmp_path))
+    topics.grow(topics.raw, 4)
+    time.sleep(1)
+    topics.produce(generate(40, seed=6, cwd=tmp_path))
+    assert {partition for partition, _ in topics.events} > {0, 1}
+    assert_done(run_once(topics, tmp_path / "data", tmp_path, "--roles", "score", **latest))
+    places = {(o.partition, o.offset) for o in (decode("ScoredPost", r.value()).origin for r in topics.consume(topics.scored))}
+    assert places == set(topics.events)
