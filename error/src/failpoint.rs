@@ -67,15 +67,25 @@ mod armed {
         match visit(name) {
             Some("abort") => process::abort(),
             Some("stall") => {
-                if let Ok(marker) = env::var("UNDERTONE_FAILPOINT_MARKER") {
-                    let _ = fs::write(marker, name);
-                }
+                mark(name);
                 loop {
                     thread::sleep(Duration::from_secs(3600));
                 }
             }
+            Some("pause") => {
+                let marker = mark(name);
+                while marker.as_ref().is_some_and(|marker| fs::exists(marker).unwrap_or(false)) {
+                    thread::sleep(Duration::from_millis(20));
+                }
+            }
             _ => {}
         }
+    }
+
+    /// Tells the test that the point was reached.
+    fn mark(name: &str) -> Option<String> {
+        let marker = env::var("UNDERTONE_FAILPOINT_MARKER").ok()?;
+        fs::write(&marker, name).ok().map(|()| marker)
     }
 
     /// Whether the point changes behaviour this time.

@@ -15,6 +15,7 @@ use undertone_stream::source::ReadOptions;
 
 use super::model::start_engine;
 use super::output::Output;
+use super::topics;
 use crate::Outcome;
 use crate::cli::RunArgs;
 use crate::config::{Config, Source};
@@ -30,8 +31,12 @@ pub(crate) async fn check(args: RunArgs) -> Result<Outcome> {
         report.part("gateway.http", address("gateway.http", config.http).await)?;
         report.part("gateway.grpc", address("gateway.grpc", config.grpc).await)?;
     }
-    if config.streams() {
+    if let Some(kafka) = &config.kafka {
+        report.kafka(topics::look(kafka).await)?;
+    } else if config.streams() {
         report.part("source", source(&config.source))?;
+    }
+    if config.uses_data() {
         report.part("data", data(&config).await)?;
     }
     let Report { output, wrong } = report;
@@ -57,6 +62,16 @@ impl Report {
             }
         };
         self.output.line(line.as_bytes())
+    }
+
+    /// What differs from the configuration, or could break the promise, is no reason not to run.
+    fn kafka(&mut self, outcome: Result<(String, Vec<String>)>) -> Result<()> {
+        let (good, remarks) = match outcome {
+            Ok((good, remarks)) => (Ok(good), remarks),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        self.part("kafka", good)?;
+        remarks.iter().try_for_each(|remark| self.output.line(format!("look   {:<14} {remark}", "kafka").as_bytes()))
     }
 }
 

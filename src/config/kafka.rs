@@ -30,13 +30,14 @@ pub(super) fn settings(raw: raw::Kafka, origins: &Origins) -> Result<Option<Kafk
     if let Some(instance) = &raw.instance {
         named("kafka.instance", instance, origins)?;
     }
-    let start = match raw.start.as_str() {
-        "earliest" => StartAt::Earliest,
-        "latest" => StartAt::Latest,
-        time => StartAt::Time(time.parse::<Timestamp>().map_err(|_| {
-            fail("kafka.start", &time, "write earliest, latest, or a time like 2026-05-01T00:00:00Z")
-        })?),
-    };
+    let start =
+        match raw.start.as_str() {
+            "earliest" => StartAt::Earliest,
+            "latest" => StartAt::Latest,
+            time => StartAt::Time(time.parse::<Timestamp>().map_err(|_| {
+                fail("kafka.start", &time, "write earliest, latest, or a time like 2026-05-01T00:00:00Z")
+            })?),
+        };
     let topics = raw.topics;
     for (key, name) in [("raw", &topics.raw), ("scored", &topics.scored), ("dead", &topics.dead)] {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);

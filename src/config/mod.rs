@@ -148,7 +148,9 @@ impl Config {
         }
         let streams: Vec<Role> = Role::ALL.into_iter().filter(|role| role.streams()).collect();
         if kafka.is_none()
-            && roles.iter().any(|role| role.streams()) && !streams.iter().all(|role| roles.contains(role)) {
+            && roles.iter().any(|role| role.streams())
+            && !streams.iter().all(|role| roles.contains(role))
+        {
             let help = "without Kafka the stream is one process: name score, bronze, silver and gold together, or gateway alone";
             return Err(fail("run.roles", &raw.run.roles.join(","), help));
         }
@@ -194,7 +196,10 @@ impl Config {
             Some("-") => Source::Stdin,
             Some(path) => Source::File(PathBuf::from(path)),
         };
-        if raw.run.once && kafka.is_none() && matches!(&source, Source::Generator(generator) if generator.count.is_none()) {
+        if raw.run.once
+            && kafka.is_none()
+            && matches!(&source, Source::Generator(generator) if generator.count.is_none())
+        {
             let help = "the generator never ends: give --input FILE, or set generator.count";
             return Err(fail("run.once", &true, help));
         }

@@ -10,6 +10,7 @@ broken.
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ from .posts import is_deleted, is_well_formed
 from .promise import check_sums, compare, shorten
 from .tables import POSITION, TABLES, Tables
 
+# The broker dies on purpose: what clients of the tests say about that is noise.
+QUIET = {"log_level": 2}
+
 # Where an event stands: partition, offset.
 Place = tuple[int, int]
 
@@ -34,7 +38,7 @@ class Topics:
         self.brokers = brokers
         self.group = f"t{uuid.uuid4().hex[:8]}"
         self.raw, self.scored, self.dead = (f"{self.group}.{name}" for name in ("raw", "scored", "dead"))
-        self.admin = AdminClient({"bootstrap.servers": brokers})
+        self.admin = AdminClient(QUIET | {"bootstrap.servers": brokers})
         self.events: dict[Place, bytes] = {}
         self.make(self.raw, self.scored, self.dead, partitions=partitions)
 
@@ -64,7 +68,7 @@ class Topics:
     def produce(self, payloads: Iterable[bytes], headers: Sequence[tuple[str, bytes]] = (), transactional: bool = False) -> None:
         """Appends events, keyed as a collector would, and remembers their places."""
         more = {"transactional.id": f"{self.group}-source"} if transactional else {}
-        producer = Producer({"bootstrap.servers": self.brokers, "enable.idempotence": True, "linger.ms": 5} | more)
+        producer = Producer(QUIET | {"bootstrap.servers": self.brokers, "enable.idempotence": True, "linger.ms": 5} | more)
         failed: list[str] = []
 
         def done(error, message, payload: bytes) -> None:
@@ -93,7 +97,8 @@ class Topics:
     def consume(self, topic: str) -> list:
         """Every committed record of a topic."""
         consumer = Consumer(
-            {
+            QUIET
+            | {
                 "bootstrap.servers": self.brokers,
                 "group.id": f"oracle-{uuid.uuid4()}",
                 "isolation.level": "read_committed",
@@ -121,11 +126,17 @@ class Topics:
 
     def committed(self, role: str = "score") -> dict[int, int]:
         """The offsets that a role's group has committed."""
-        consumer = Consumer({"bootstrap.servers": self.brokers, "group.id": f"{self.group}-{role}"})
+        consumer = Consumer(QUIET | {"bootstrap.servers": self.brokers, "group.id": f"{self.group}-{role}"})
         try:
-            partitions = consumer.list_topics(self.raw, timeout=30).topics[self.raw].partitions
-            found = consumer.committed([TopicPartition(self.raw, number) for number in partitions], timeout=30)
-            return {each.partition: each.offset for each in found if each.offset >= 0}
+            for patience in reversed(range(60)):
+                try:
+                    partitions = consumer.list_topics(self.raw, timeout=30).topics[self.raw].partitions
+                    found = consumer.committed([TopicPartition(self.raw, number) for number in partitions], timeout=30)
+                    return {each.partition: each.offset for each in found if each.offset >= 0}
+                except KafkaException:  # a broker that has just come back does not coordinate yet
+                    if not patience:
+                        raise
+                    time.sleep(0.5)
         finally:
             consumer.close()
 

@@ -64,7 +64,8 @@ async fn at_end(kafka: &Kafka, topic: &Topic) -> Result<(TopicReader, Offsets)> 
 }
 
 async fn read((reader, at): &mut (TopicReader, Offsets)) -> Result<Vec<Record>> {
-    let Fetched { records, next } = reader.read(at.clone(), Limit { records: 1024, bytes: 8 << 20, wait: TURN }).await?;
+    let Fetched { records, next } =
+        reader.read(at.clone(), Limit { records: 1024, bytes: 8 << 20, wait: TURN }).await?;
     at.extend(next);
     Ok(records)
 }

@@ -100,7 +100,11 @@ impl KafkaStream {
             if plays(Role::Bronze) {
                 let ours = Ours::new(&kafka, &topics.raw, Membership::join(&kafka, "bronze", &topics.raw.name)?);
                 let reader = TopicReader::new(&kafka, "bronze", &topics.raw)?;
-                statuses.push(tables.spawn(store.bronze(), Feed::new(ours, reader, exact.clone(), AsEvent), policy.clone()));
+                statuses.push(tables.spawn(
+                    store.bronze(),
+                    Feed::new(ours, reader, exact.clone(), AsEvent),
+                    policy.clone(),
+                ));
             }
             let mut scored = Vec::new();
             if plays(Role::Silver) {

@@ -169,10 +169,13 @@ impl Kafka {
         let unnamed = Self { config: Arc::new(config), cluster: Arc::from("") };
         let asking = unnamed.consumer("check", &[], Logged)?;
         // The metadata's error says what is wrong; the id alone would be absent.
-        asking.fetch_metadata(None, PATIENCE).map_err(|e| unnamed.named(failed("cannot reach the kafka cluster", e)))?;
-        let cluster = asking.client().fetch_cluster_id(PATIENCE).ok_or_else(|| {
-            unnamed.named(Error::new(ErrorKind::Unsupported, "kafka cluster does not say its id"))
-        })?;
+        asking
+            .fetch_metadata(None, PATIENCE)
+            .map_err(|e| unnamed.named(failed("cannot reach the kafka cluster", e)))?;
+        let cluster = asking
+            .client()
+            .fetch_cluster_id(PATIENCE)
+            .ok_or_else(|| unnamed.named(Error::new(ErrorKind::Unsupported, "kafka cluster does not say its id")))?;
         Ok(Self { cluster: Arc::from(cluster), ..unnamed })
     }
 

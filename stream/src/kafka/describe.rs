@@ -67,7 +67,10 @@ pub(super) fn describe<C: ClientContext>(client: &Client<C>, name: &str, timeout
         let mut count = 0;
         let found = rd::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
         if count != 1 || found.is_null() {
-            return Err(Error::new(ErrorKind::Unavailable, "kafka cluster described another number of topics than one"));
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "kafka cluster described another number of topics than one",
+            ));
         }
         let topic = *found;
         check(rd::rd_kafka_error_code(rd::rd_kafka_TopicDescription_error(topic)))?;

@@ -49,8 +49,12 @@ pub(super) fn failed(doing: &'static str, error: KafkaError) -> Error {
     let found = Error::new(kind, doing).source(error);
     match kind {
         ErrorKind::InvalidConfig => found.help("check [kafka] and what the broker allows this user"),
-        ErrorKind::NotFound => found.help("make the topics with `undertone init`, or correct their names in [kafka.topics]"),
-        ErrorKind::Unavailable | ErrorKind::DeadlineExceeded => found.help("is the broker up, and is kafka.brokers right?"),
+        ErrorKind::NotFound => {
+            found.help("make the topics with `undertone init`, or correct their names in [kafka.topics]")
+        }
+        ErrorKind::Unavailable | ErrorKind::DeadlineExceeded => {
+            found.help("is the broker up, and is kafka.brokers right?")
+        }
         _ => found,
     }
 }
@@ -58,7 +62,9 @@ pub(super) fn failed(doing: &'static str, error: KafkaError) -> Error {
 /// Whether a librdkafka property holds what must never be printed.
 pub(super) fn is_secret(property: &str) -> bool {
     let name = property.to_ascii_lowercase();
-    ["password", "secret", "token", "sasl.jaas", "ssl.key.pem", "oauthbearer.config"].iter().any(|word| name.contains(word))
+    ["password", "secret", "token", "sasl.jaas", "ssl.key.pem", "oauthbearer.config"]
+        .iter()
+        .any(|word| name.contains(word))
 }
 
 #[cfg(test)]
@@ -69,7 +75,11 @@ mod tests {
 
     #[test]
     fn what_a_broker_may_get_over_is_outside_and_what_needs_a_person_is_not() {
-        for code in [RDKafkaErrorCode::BrokerTransportFailure, RDKafkaErrorCode::NotCoordinator, RDKafkaErrorCode::AllBrokersDown] {
+        for code in [
+            RDKafkaErrorCode::BrokerTransportFailure,
+            RDKafkaErrorCode::NotCoordinator,
+            RDKafkaErrorCode::AllBrokersDown,
+        ] {
             assert_eq!(failed("x", KafkaError::Global(code)).fault(), Fault::Outside, "{code:?}");
         }
         for code in [RDKafkaErrorCode::SaslAuthenticationFailed, RDKafkaErrorCode::AutoOffsetReset] {

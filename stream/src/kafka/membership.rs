@@ -118,11 +118,8 @@ impl Membership {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for properties that are wrong.
     pub fn join(kafka: &Kafka, role: &str, topic: &str) -> Result<Self> {
-        let context = Context {
-            assignment: watch::Sender::default(),
-            transaction: Mutex::default(),
-            failure: Mutex::default(),
-        };
+        let context =
+            Context { assignment: watch::Sender::default(), transaction: Mutex::default(), failure: Mutex::default() };
         let instance = kafka.config().instance.as_ref().map(|name| format!("{}-{name}", kafka.group(role)));
         let mut more = vec![("queued.min.messages", "1")];
         if let Some(instance) = &instance {

@@ -19,9 +19,17 @@ use super::reader::Record;
 pub(super) enum Polled {
     Record(Record),
     /// Everything below the offset was handed out, and nothing follows yet.
-    End { partition: i32, offset: i64 },
+    End {
+        partition: i32,
+        offset: i64,
+    },
     /// The partition cannot be read, or the client is in trouble.
-    Failed { partition: Option<i32>, offset: i64, code: RDKafkaErrorCode, reason: String },
+    Failed {
+        partition: Option<i32>,
+        offset: i64,
+        code: RDKafkaErrorCode,
+        reason: String,
+    },
 }
 
 /// Frees a message.
@@ -53,8 +61,11 @@ pub(super) fn poll<C: ClientContext>(client: &Client<C>, wait: Duration) -> Opti
             (RDKafkaErrorCode::PartitionEOF, Some(partition)) => Polled::End { partition, offset: found.offset },
             (code, partition) => {
                 let reason = rd::rd_kafka_message_errstr(message.0);
-                let reason =
-                    if reason.is_null() { String::new() } else { CStr::from_ptr(reason).to_string_lossy().into_owned() };
+                let reason = if reason.is_null() {
+                    String::new()
+                } else {
+                    CStr::from_ptr(reason).to_string_lossy().into_owned()
+                };
                 Polled::Failed { partition, offset: found.offset, code, reason }
             }
         })
@@ -86,7 +97,8 @@ unsafe fn headers(message: *mut rd::rd_kafka_message_t) -> Vec<(String, Option<V
     // SAFETY: the headers belong to the message, which the caller holds.
     unsafe {
         let mut found = ptr::null_mut();
-        if rd::rd_kafka_message_headers(message, &raw mut found) != rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        if rd::rd_kafka_message_headers(message, &raw mut found) != rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        {
             return Vec::new();
         }
         let mut headers = Vec::new();

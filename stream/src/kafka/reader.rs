@@ -177,8 +177,9 @@ impl Inner {
         self.at = None;
         let mut list = TopicPartitionList::with_capacity(from.len());
         for (&partition, &offset) in from {
-            list.add_partition_offset(&self.topic.name, partition, Offset::Offset(offset))
-                .map_err(|e| failed("offset cannot be read from", e).with("partition", partition).with("offset", offset))?;
+            list.add_partition_offset(&self.topic.name, partition, Offset::Offset(offset)).map_err(|e| {
+                failed("offset cannot be read from", e).with("partition", partition).with("offset", offset)
+            })?;
         }
         self.consumer.assign(&list).map_err(|e| failed("cannot go to an offset", e))?;
         self.at = Some(from.clone());

@@ -40,15 +40,21 @@ pub fn pin_start(kafka: &Kafka, role: &str, topic: &Topic) -> Result<()> {
         }
         match consumer.commit(&starts, CommitMode::Sync) {
             Ok(()) => {
-                let offsets: Vec<_> = starts.elements().iter().filter_map(|element| element.offset().to_raw()).collect();
+                let offsets: Vec<_> =
+                    starts.elements().iter().filter_map(|element| element.offset().to_raw()).collect();
                 tracing::info!(group = kafka.group(role), topic = topic.name, ?offsets, "stream begins");
                 return Ok(());
             }
             // The group has a member by now, which has been here before us.
-            Err(e) if matches!(
-                e.rdkafka_error_code(),
-                Some(RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::IllegalGeneration | RDKafkaErrorCode::RebalanceInProgress)
-            ) =>
+            Err(e)
+                if matches!(
+                    e.rdkafka_error_code(),
+                    Some(
+                        RDKafkaErrorCode::UnknownMemberId
+                            | RDKafkaErrorCode::IllegalGeneration
+                            | RDKafkaErrorCode::RebalanceInProgress
+                    )
+                ) =>
             {
                 return Ok(());
             }

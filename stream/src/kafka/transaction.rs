@@ -88,7 +88,9 @@ impl ScoreWriter {
         let name = kafka.config().instance.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
         let transactional_id = format!("{}-{name}", kafka.group("score"));
         let producer = Mutex::new(None);
-        Self { inner: Arc::new(Inner { kafka: kafka.clone(), membership, raw, scored, dead, transactional_id, producer }) }
+        Self {
+            inner: Arc::new(Inner { kafka: kafka.clone(), membership, raw, scored, dead, transactional_id, producer }),
+        }
     }
 
     /// The next offset of each of `partitions`, as committed; a partition that never was is absent. Transactions of ours
@@ -148,7 +150,10 @@ impl Inner {
             failpoint::hit("score.produced");
             step("cannot deliver outcomes", || producer.flush(STEP))?;
             failpoint::hit("score.flushed");
-            step("cannot add offsets to a transaction", || producer.send_offsets_to_transaction(&offsets, &metadata, STEP))?;
+            if !failpoint::sabotaged("no-offsets-in-transaction") {
+                let send = || producer.send_offsets_to_transaction(&offsets, &metadata, STEP);
+                step("cannot add offsets to a transaction", send)?;
+            }
             failpoint::hit("score.offsets-sent");
             step("cannot commit a transaction", || producer.commit_transaction(STEP))?;
             failpoint::hit("score.committed");
@@ -181,7 +186,9 @@ impl Inner {
         loop {
             record = match producer.send(record) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < until => back,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < until => {
+                    back
+                }
                 Err((error, _)) => return Err(Failure::of("cannot produce an outcome", error)),
             };
             producer.poll(Duration::from_millis(5));
