@@ -9,4 +9,5 @@ pub(crate) mod normalize;
 mod output;
 pub(crate) mod score;
 mod texts;
+mod topics;
 mod verify;

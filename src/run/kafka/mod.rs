@@ -190,10 +190,9 @@ fn start_scoring(
 ) -> Result<SinkStatus> {
     let membership = Membership::join(kafka, "score", &topics.raw.name)?;
     let reader = TopicReader::new(kafka, "score", &topics.raw)?;
-    let partitions = (0..topics.raw.partitions).map(|number| (number, kafka.partition(&topics.raw, number))).collect();
     // As in the embedded stream: about a second of work is under way.
     let config = ScoreConfig { chunk_events: 64, chunks_in_flight: 4, ..ScoreConfig::default() };
-    let chunks = ScoredChunks::new(reader, partitions, Arc::new(engine.clone()), config, stop.clone());
+    let chunks = ScoredChunks::new(kafka, reader, Arc::new(engine.clone()), config, stop.clone());
     let source = Scores::new(Ours::new(kafka, &topics.raw, membership.clone()), chunks, pumps.shutdown.finish.clone());
 
     let (raw, scored, dead) = (topics.raw.clone(), topics.scored.clone(), topics.dead.clone());

@@ -121,7 +121,8 @@ impl Membership {
         let context =
             Context { assignment: watch::Sender::default(), transaction: Mutex::default(), failure: Mutex::default() };
         let instance = kafka.config().instance.as_ref().map(|name| format!("{}-{name}", kafka.group(role)));
-        let mut more = vec![("queued.min.messages", "1")];
+        // Partitions that are added to the topic are noticed with its metadata.
+        let mut more = vec![("queued.min.messages", "1"), ("topic.metadata.refresh.interval.ms", "30000")];
         if let Some(instance) = &instance {
             more.push(("group.instance.id", instance));
         }

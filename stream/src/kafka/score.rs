@@ -4,7 +4,6 @@
 //! caller names. Events are read and scored ahead, several chunks at once, while the caller writes earlier ones: the
 //! encoder never waits for a commit, nor a commit for the encoder, until the bound on chunks in flight is reached.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +11,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use undertone_error::{Error, ErrorKind, Result};
+use undertone_proto::Event;
 use undertone_proto::v1::Outcome;
-use undertone_proto::{Event, Partition};
 
+use super::client::Kafka;
 use super::reader::{Limit, Offsets, Record, TopicReader};
 use crate::score::{ScoreConfig, Scorer, Watched, score_chunk};
 
@@ -43,8 +43,8 @@ pub struct ScoredBatch {
 
 /// Scores what a reader reads.
 pub struct ScoredChunks<S> {
+    kafka: Kafka,
     reader: TopicReader,
-    partitions: BTreeMap<i32, Partition>,
     scorer: Arc<Watched<S>>,
     config: Arc<ScoreConfig>,
     shutdown: CancellationToken,
@@ -79,16 +79,16 @@ impl<S> std::fmt::Debug for ScoredChunks<S> {
 }
 
 impl<S: Scorer> ScoredChunks<S> {
-    /// Scores the events of `reader`; `partitions` says how origins name each. Scoring ends with `shutdown`.
+    /// Scores the events of `reader`. Scoring ends with `shutdown`.
     pub fn new(
+        kafka: &Kafka,
         reader: TopicReader,
-        partitions: BTreeMap<i32, Partition>,
         scorer: Arc<S>,
         config: ScoreConfig,
         shutdown: CancellationToken,
     ) -> Self {
         let (scorer, config) = (Arc::new(Watched::new(scorer)), Arc::new(config));
-        Self { reader, partitions, scorer, config, shutdown, running: None }
+        Self { kafka: kafka.clone(), reader, scorer, config, shutdown, running: None }
     }
 
     /// The reader of the events.
@@ -116,8 +116,8 @@ impl<S: Scorer> ScoredChunks<S> {
     fn start(&self, from: Offsets) -> Running {
         let (send, chunks) = mpsc::channel(self.config.chunks_in_flight.max(1));
         let reading = Reading {
+            kafka: self.kafka.clone(),
             reader: self.reader.clone(),
-            partitions: self.partitions.clone(),
             scorer: Arc::clone(&self.scorer),
             config: Arc::clone(&self.config),
             shutdown: self.shutdown.clone(),
@@ -166,8 +166,8 @@ impl Running {
 
 /// The task that reads ahead.
 struct Reading<S> {
+    kafka: Kafka,
     reader: TopicReader,
-    partitions: BTreeMap<i32, Partition>,
     scorer: Arc<Watched<S>>,
     config: Arc<ScoreConfig>,
     shutdown: CancellationToken,
@@ -186,7 +186,7 @@ impl<S: Scorer> Reading<S> {
                 Ok(fetched) if fetched.next.is_empty() => continue,
                 Ok(fetched) => {
                     at.extend(&fetched.next);
-                    self.chunk(fetched.records, fetched.next)
+                    Ok(self.chunk(fetched.records, fetched.next))
                 }
                 Err(error) => Err(error),
             };
@@ -198,18 +198,16 @@ impl<S: Scorer> Reading<S> {
         }
     }
 
-    fn chunk(&self, records: Vec<Record>, next: Offsets) -> Result<Chunk> {
+    fn chunk(&self, records: Vec<Record>, next: Offsets) -> Chunk {
         let mut events: Vec<(i64, Event)> = Vec::with_capacity(records.len());
         let mut carried = Vec::with_capacity(records.len());
         for mut record in records {
-            let partition = self.partitions.get(&record.partition).ok_or_else(|| {
-                Error::new(ErrorKind::Conflict, "topic has grown a partition").with("partition", record.partition)
-            })?;
+            let partition = self.kafka.partition(self.reader.topic(), record.partition);
             carried.push(Carried { size: record.size(), headers: std::mem::take(&mut record.headers) });
-            events.push((record.offset, record.into_event(partition)));
+            events.push((record.offset, record.into_event(&partition)));
         }
         let (scorer, config, shutdown) = (Arc::clone(&self.scorer), Arc::clone(&self.config), self.shutdown.clone());
         let work = async move { score_chunk(&*scorer, &config, events, &shutdown).await };
-        Ok(Chunk { next, carried, outcomes: AbortOnDropHandle::new(tokio::spawn(work)) })
+        Chunk { next, carried, outcomes: AbortOnDropHandle::new(tokio::spawn(work)) }
     }
 }
