@@ -10,14 +10,16 @@ pub mod mapping;
 mod pointer;
 mod post;
 mod reader;
+mod scored;
 mod topics;
 mod value;
 
-pub use event::{Event, EventTime, Partition};
+pub use event::{Event, EventTime, Partition, timestamp};
 pub use mapping::Mapping;
 pub use pointer::Pointer;
 pub use post::{MAX_FUTURE_US, MAX_PAST_US, Post};
 pub use reader::PostReader;
+pub use scored::to_json;
 pub use topics::{MAX_TOPIC_CHARS, MAX_TOPICS, topics};
 
 /// Generated from `undertone/v1/*.proto`.

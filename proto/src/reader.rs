@@ -4,7 +4,7 @@
 //! by the same mapping are the same post but for the time of ingestion, which stands in for a missing `created_at`.
 //! What is read into a field is not kept a second time; everything else is kept.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 use undertone_error::{Error, ErrorKind, Result};
@@ -14,11 +14,12 @@ use crate::pointer::Pointer;
 use crate::value::about;
 use crate::{EventTime, Post, identity};
 
-/// Reads posts from where a mapping says that their fields are. Without one: from the members of their own names.
+/// Reads posts from where a mapping says that their fields are. Without one: from the members of their own names. Cheap
+/// to clone.
 #[derive(Clone, Debug, Default)]
 pub struct PostReader {
     /// `None` where nothing is mapped.
-    mapped: Option<Box<Mapped>>,
+    mapped: Option<Arc<Mapped>>,
 }
 
 #[derive(Clone, Debug)]
@@ -43,7 +44,7 @@ impl PostReader {
     /// As [`Mapping::validate`].
     pub fn new(mapping: Mapping) -> Result<Self> {
         mapping.validate()?;
-        Ok(Self { mapped: Some(Box::new(mapping.into())) })
+        Ok(Self { mapped: Some(Arc::new(mapping.into())) })
     }
 
     /// Reads the bytes of one event: a JSON object in UTF-8, with or without the frame of a schema registry.
