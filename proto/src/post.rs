@@ -42,6 +42,10 @@ pub struct Post {
 }
 
 impl Post {
+    /// The JSON Schema of [`Post::parse`]'s input (draft 2020-12). It accepts what is accepted there, but for times that
+    /// are not written as in RFC 3339 (they are read too) and days that no month has (they are not).
+    pub const SCHEMA: &str = include_str!("../undertone/v1/post.schema.json");
+
     /// Reads the bytes of one event, in our own form: [`PostReader::read`] without a mapping.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! One field's value in an event, and its conversions. Null and the empty string are absent, everywhere.
+//! One field's value in an event, and its conversions. Null is absent, and so is the empty string where a string, an id
+//! or a time may stand.
 
 use jiff::Timestamp;
 use serde_json::{Number, Value};
@@ -25,14 +26,13 @@ impl<'a> Found<'a> {
             Rule::Constant(value) => Some(value),
             Rule::Absent => None,
         };
-        let absent = |value: &Value| value.is_null() || value.as_str().is_some_and(str::is_empty);
-        Self { field, rule, value: value.filter(|value| !absent(value)) }
+        Self { field, rule, value: value.filter(|value| !value.is_null()) }
     }
 
     pub(crate) fn string(self) -> Result<Option<String>> {
         match self.value {
             None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
             Some(other) => Err(self.wrong_type("a string", other)),
         }
     }
@@ -85,7 +85,7 @@ impl<'a> Found<'a> {
     }
 
     pub(crate) fn time(self, format: TimeFormat) -> Result<Option<EventTime>> {
-        let Some(value) = self.value else { return Ok(None) };
+        let Some(value) = self.value.filter(|value| value.as_str() != Some("")) else { return Ok(None) };
         let time = match format {
             TimeFormat::Rfc3339 => {
                 let Value::String(text) = value else { return Err(self.wrong_type("a time in RFC 3339", value)) };
