@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Normalize(NormalizeArgs),
     /// Print synthetic posts, one JSON object a line
     Generate(GenerateArgs),
+    /// Print the JSON Schema of a post
+    Schema,
     /// Validate the configuration, the model, the data folder and the addresses
     Check(RunArgs),
     /// Measure throughput and latency of the model on this machine

@@ -49,6 +49,7 @@ fn execute(command: Command) -> Result<Outcome> {
             Command::Score(args) => commands::score::score(args).await,
             Command::Normalize(args) => commands::normalize::normalize(&args),
             Command::Generate(args) => commands::generate::generate(args).await,
+            Command::Schema => commands::schema::schema(),
             Command::Check(args) => commands::check::check(args).await,
             Command::Bench(args) => commands::bench::bench(args).await,
             Command::Dead(args) => commands::dead::dead(&args),

@@ -1,9 +1,17 @@
 //! One record of `posts.raw`: the bytes, and where they stand.
 
+use jiff::Timestamp;
+
 use crate::v1::Origin;
 
 /// Microseconds since 1970-01-01T00:00:00Z.
 pub type EventTime = i64;
+
+/// The time as a timestamp, which prints as RFC 3339. Times beyond what that can write come from no clock; they become the
+/// nearest that it can.
+pub fn timestamp(us: EventTime) -> Timestamp {
+    Timestamp::from_microsecond(us).unwrap_or(if us < 0 { Timestamp::MIN } else { Timestamp::MAX })
+}
 
 /// One partition of one topic of one cluster: what a position is a position in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

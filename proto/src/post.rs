@@ -1,10 +1,9 @@
 //! The JSON post, as it arrives on `posts.raw`.
 
-use jiff::Timestamp;
 use serde_json::{Map, Value};
-use undertone_error::{Error, ErrorKind, Result};
+use undertone_error::Result;
 
-use crate::{EventTime, identity};
+use crate::{EventTime, PostReader};
 
 /// A post whose time lies further back than this is kept, marked late, and put into the one late partition.
 pub const MAX_PAST_US: i64 = 30 * 86_400_000_000;
@@ -43,68 +42,16 @@ pub struct Post {
 }
 
 impl Post {
-    /// Parses the bytes of one event. `ingested_at_us` stands in for a missing `created_at`.
+    /// The JSON Schema of [`Post::parse`]'s input (draft 2020-12). It accepts what is accepted there, but for times that
+    /// are not written as in RFC 3339 (they are read too) and days that no month has (they are not).
+    pub const SCHEMA: &str = include_str!("../undertone/v1/post.schema.json");
+
+    /// Reads the bytes of one event, in our own form: [`PostReader::read`] without a mapping.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`], naming the field and what it should be: not UTF-8, not a JSON object, no text,
-    /// or a known field of a wrong type.
+    /// As [`PostReader::read`].
     pub fn parse(payload: &[u8], ingested_at_us: EventTime) -> Result<Self> {
-        let text = std::str::from_utf8(payload)
-            .map_err(|e| bad("post is not UTF-8").with("valid_up_to", e.valid_up_to()).help("send JSON in UTF-8"))?;
-        let value: Value = serde_json::from_str(text)
-            .map_err(|e| bad("post is not JSON").source(e).help("send one JSON object a post"))?;
-        let Value::Object(mut fields) = value else {
-            return Err(bad("post is not a JSON object").help("send {\"text\": …, \"source\": …, …}"));
-        };
-
-        let deleted = match fields.shift_remove("deleted") {
-            None | Some(Value::Null) => false,
-            Some(Value::Bool(deleted)) => deleted,
-            Some(other) => return Err(wrong_type("deleted", "true or false", &other)),
-        };
-        let text = match take_string(&mut fields, "text")? {
-            Some(text) if deleted || !text.trim().is_empty() => text,
-            None if deleted => String::new(),
-            _ => {
-                return Err(bad("post has no text")
-                    .with("field", "text")
-                    .help("send the text of the post as a string"));
-            }
-        };
-        let source = take_string(&mut fields, "source")?.unwrap_or_else(|| "unknown".to_owned());
-        let created_at_us = match take_time(&mut fields, "created_at")? {
-            Some(time) => time,
-            // Its day is part of the identity: with a guessed one the tombstone would miss its post.
-            None if deleted => {
-                let error = bad("tombstone has no created_at").with("field", "created_at");
-                return Err(error.help("repeat the created_at of the post that is deleted"));
-            }
-            None => ingested_at_us,
-        };
-        let author = take_string(&mut fields, "author")?;
-        let id = match take_id(&mut fields)? {
-            Some(id) => id,
-            None if deleted => {
-                return Err(bad("tombstone has no id").with("field", "id").help("name the post that is deleted"));
-            }
-            None => identity::derive_id(&source, author.as_deref(), created_at_us, &text),
-        };
-
-        Ok(Self {
-            id,
-            source,
-            text,
-            created_at_us,
-            edited_at_us: take_time(&mut fields, "edited_at")?,
-            deleted,
-            author,
-            url: take_string(&mut fields, "url")?,
-            lang: take_string(&mut fields, "lang")?,
-            reply_to: take_string(&mut fields, "reply_to")?,
-            metrics: take_metrics(&mut fields)?,
-            tags: take_tags(&mut fields)?,
-            extra: fields,
-        })
+        PostReader::default().read(payload, ingested_at_us)
     }
 
     /// Whether the post's time lies outside [-30 days, +5 minutes] of its ingestion.
@@ -114,82 +61,10 @@ impl Post {
     }
 }
 
-fn bad(message: &str) -> Error {
-    Error::new(ErrorKind::InvalidInput, message)
-}
-
-fn wrong_type(field: &str, wanted: &str, got: &Value) -> Error {
-    let mut shown = got.to_string();
-    if let Some((cut, _)) = shown.char_indices().nth(60) {
-        shown.truncate(cut);
-        shown.push('…');
-    }
-    bad("field has a wrong type").with("field", field).with("value", shown).help(format!("{field} must be {wanted}"))
-}
-
-fn take_string(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>> {
-    match fields.shift_remove(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(value)) => Ok(if value.is_empty() { None } else { Some(value) }),
-        Some(other) => Err(wrong_type(name, "a string", &other)),
-    }
-}
-
-/// Ids are strings, but many sources send numbers.
-fn take_id(fields: &mut Map<String, Value>) -> Result<Option<String>> {
-    match fields.get("id") {
-        Some(Value::Number(number)) => {
-            let id = number.to_string();
-            fields.shift_remove("id");
-            Ok(Some(id))
-        }
-        _ => take_string(fields, "id"),
-    }
-}
-
-fn take_time(fields: &mut Map<String, Value>, name: &str) -> Result<Option<EventTime>> {
-    let Some(text) = take_string(fields, name)? else { return Ok(None) };
-    let time: Timestamp = text.parse().map_err(|e: jiff::Error| {
-        bad("field is not a time")
-            .with("field", name)
-            .with("value", &text)
-            .source(e)
-            .help("write RFC 3339, like 2026-05-01T12:00:00Z")
-    })?;
-    Ok(Some(time.as_microsecond()))
-}
-
-fn take_tags(fields: &mut Map<String, Value>) -> Result<Vec<String>> {
-    match fields.shift_remove("tags") {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(values)) => values
-            .into_iter()
-            .map(|value| match value {
-                Value::String(tag) => Ok(tag),
-                other => Err(wrong_type("tags", "a list of strings", &other)),
-            })
-            .collect(),
-        Some(other) => Err(wrong_type("tags", "a list of strings", &other)),
-    }
-}
-
-fn take_metrics(fields: &mut Map<String, Value>) -> Result<Vec<(String, f64)>> {
-    match fields.shift_remove("metrics") {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Object(values)) => values
-            .into_iter()
-            .map(|(name, value)| match value.as_f64() {
-                Some(number) => Ok((name, number)),
-                None => Err(wrong_type("metrics", "an object of numbers", &value)),
-            })
-            .collect(),
-        Some(other) => Err(wrong_type("metrics", "an object of numbers", &other)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use undertone_error::ErrorKind;
 
     use super::*;
 
@@ -213,9 +88,22 @@ mod tests {
     }
 
     #[test]
+    fn the_frame_of_a_schema_registry_is_read_past() {
+        let framed = b"\0\0\0\0*{\"id\":7,\"text\":\"hi\"}";
+        assert_eq!(
+            Post::parse(framed, NOW).expect("a good post"),
+            Post::parse(&framed[5..], NOW).expect("a good post")
+        );
+    }
+
+    #[test]
     fn malformed_posts_are_refused_with_the_field_and_the_mend() {
-        let cases: [(&[u8], &str); 9] = [
+        let cases: [(&[u8], &str); 13] = [
+            (b"", "empty"),
             (b"\xff\xfe", "not UTF-8"),
+            (b"\0\0\0\0*\x02\x06abc", "framed by a schema registry and is not JSON (schema id: 42)"),
+            (b"\0\0\0\0*{\"text\":", "framed by a schema registry and is not JSON (schema id: 42)"),
+            (b"\0\0\0\0*[1]", "not a JSON object"),
             (b"{", "not JSON"),
             (b"[1]", "not a JSON object"),
             (b"{}", "no text"),

@@ -7,6 +7,7 @@ pub(crate) mod generate;
 pub(crate) mod model;
 pub(crate) mod normalize;
 mod output;
+pub(crate) mod schema;
 pub(crate) mod score;
 mod texts;
 mod topics;

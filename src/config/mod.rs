@@ -5,6 +5,7 @@
 
 mod kafka;
 mod layers;
+mod mapping;
 mod raw;
 
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use layers::Origins;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::Limits;
 use undertone_inference::{Device, EngineConfig, LabelMap, Precision, use_libtorch_cuda};
+use undertone_proto::PostReader;
 
 use self::raw::{Inference, ModelLabels, RawConfig};
 
@@ -97,6 +99,8 @@ pub(crate) struct Config {
     pub(crate) source: Source,
     /// The cluster, if the stream runs on Kafka: posts come from its topic then.
     pub(crate) kafka: Option<KafkaSettings>,
+    /// Where they have their fields.
+    pub(crate) posts: PostReader,
     /// End when the source is used up and everything is committed.
     pub(crate) once: bool,
     /// Where REST and the page listen.
@@ -204,6 +208,15 @@ impl Config {
             return Err(fail("run.once", &true, help));
         }
 
+        let posts = match raw.source.mapping {
+            None => PostReader::default(),
+            Some(_) if matches!(source, Source::Generator(_)) && roles.iter().any(|role| role.streams()) => {
+                let help = "the generator's posts need no mapping: give --input FILE, or leave the section out";
+                return Err(fail("source.mapping", &"a mapping without source.input", help));
+            }
+            Some(mapping) => mapping.reader(&origins)?,
+        };
+
         Ok(Self {
             roles,
             model: model_folder(raw.model.dir.as_deref())?,
@@ -211,6 +224,7 @@ impl Config {
             data: PathBuf::from(&raw.data.dir),
             source,
             kafka,
+            posts,
             once: raw.run.once,
             http: address("gateway.http", &raw.gateway.http)?,
             grpc: address("gateway.grpc", &raw.gateway.grpc)?,

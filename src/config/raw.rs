@@ -6,6 +6,8 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use undertone_gateway::Limits;
 
+use super::mapping::RawMapping;
+
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -140,6 +142,8 @@ impl Default for Data {
 pub(super) struct Source {
     /// A file, or "-" for standard input; left out: the generator.
     pub(super) input: Option<String>,
+    /// Where other people's JSON has the fields of a post.
+    pub(super) mapping: Option<RawMapping>,
 }
 
 /// Posts from Kafka, and scores to it.

@@ -12,6 +12,7 @@ use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::live::StageLag;
 use undertone_gateway::{Live, Part};
 use undertone_inference::Engine;
+use undertone_proto::PostReader;
 use undertone_sinks::Positions;
 use undertone_sinks::iceberg::IcebergStore;
 use undertone_stream::data::DataFolder;
@@ -51,6 +52,7 @@ pub(super) struct Stream {
     /// Holds the folder's lock.
     data: DataFolder,
     logs: Logs,
+    posts: PostReader,
     engine: Engine,
     live: Live,
     /// Where the live view goes on.
@@ -92,7 +94,8 @@ impl Stream {
             || Events::new(logs.input.clone()),
             || ScoredPosts::new(logs.scored.clone(), partition.clone()),
         );
-        let stream = Self { data, logs, engine: engine.clone(), live: live.clone(), seeded, tables };
+        let posts = config.posts.clone();
+        let stream = Self { data, logs, posts, engine: engine.clone(), live: live.clone(), seeded, tables };
         live.set_lag(stream.health().lags().await?);
         Ok(stream)
     }
@@ -142,7 +145,8 @@ impl Stream {
         tasks.spawn(async move { intake.take_in(&source).await.map(|()| Task::Source) });
         // About a second of work on two cores is under way at any time: more would not score faster, but callers of
         // the gateway with many texts, who share the bulk lane, would wait behind it.
-        let config = ScoreConfig { chunk_events: 64, chunks_in_flight: 4, ..ScoreConfig::default() };
+        let posts = self.posts.clone();
+        let config = ScoreConfig { posts, chunk_events: 64, chunks_in_flight: 4, ..ScoreConfig::default() };
         let stage = ScoreStage::new(input.clone(), scored.clone(), Arc::new(self.engine.clone()), config);
         let stage = stage.count_attempts(&self.data.attempts());
         let until = scored_all.clone();

@@ -81,6 +81,12 @@ def with_malformed(lines: Sequence[bytes], every: int, seed: int) -> list[bytes]
     return mixed
 
 
+def is_identifier(value: object) -> bool:
+    """Whether it can be an id: a string, or a number of at most 64 bits."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and -(2**63) < value < 2**64
+    return value is None or isinstance(value, str) or number
+
+
 def is_well_formed(payload: bytes) -> bool:
     """Whether the payload is a post that can be scored. Written from the description of posts, not from the program."""
     try:
@@ -89,13 +95,13 @@ def is_well_formed(payload: bytes) -> bool:
         return False
     if not isinstance(fields, dict):
         return False
-    strings = ("source", "author", "url", "lang", "reply_to")
+    strings = ("source", "url", "lang")
     if any(not isinstance(fields.get(name), str | None) for name in strings):
         return False
     deleted, text, tags = fields.get("deleted"), fields.get("text"), fields.get("tags")
     if not isinstance(deleted, bool | None) or not isinstance(text, str | None):
         return False
-    if not isinstance(fields.get("id"), str | int | float | None) or isinstance(fields.get("id"), bool):
+    if not all(is_identifier(fields.get(name)) for name in ("id", "author", "reply_to")):
         return False
     if not all(is_time(fields.get(name)) for name in ("created_at", "edited_at")):
         return False

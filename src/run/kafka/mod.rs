@@ -88,7 +88,7 @@ impl KafkaStream {
         let scoring_stop = CancellationToken::new();
         let plays = |role| config.roles.contains(&role);
         if plays(Role::Score) {
-            statuses.push(start_scoring(&kafka, &topics, engine, &mut scoring, &scoring_stop)?);
+            statuses.push(start_scoring(config, &kafka, &topics, engine, &mut scoring, &scoring_stop)?);
         }
         let store = match &data {
             Some(data) => Some(IcebergStore::open(data.root()).await?),
@@ -182,6 +182,7 @@ impl KafkaHealth {
 }
 
 fn start_scoring(
+    config: &Config,
     kafka: &Kafka,
     topics: &Topics,
     engine: &Engine,
@@ -191,7 +192,13 @@ fn start_scoring(
     let membership = Membership::join(kafka, "score", &topics.raw.name)?;
     let reader = TopicReader::new(kafka, "score", &topics.raw)?;
     // As in the embedded stream: about a second of work is under way.
-    let config = ScoreConfig { chunk_events: 64, chunks_in_flight: 4, ..ScoreConfig::default() };
+    let config = ScoreConfig {
+        posts: config.posts.clone(),
+        chunk_events: 64,
+        chunks_in_flight: 4,
+        record_limit: config.kafka.as_ref().map(|kafka| kafka.topics.record_limit()),
+        ..ScoreConfig::default()
+    };
     let chunks = ScoredChunks::new(kafka, reader, Arc::new(engine.clone()), config, stop.clone());
     let source = Scores::new(Ours::new(kafka, &topics.raw, membership.clone()), chunks, pumps.shutdown.finish.clone());
 

@@ -4,6 +4,7 @@ use arrow_cast::base64::{BASE64_STANDARD, Engine};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use undertone_error::{Error, ErrorKind, Result};
+use undertone_proto::timestamp;
 use undertone_proto::v1::{self, DeadLetter};
 
 #[derive(Serialize, Deserialize)]
@@ -49,18 +50,13 @@ pub fn encode(letter: &DeadLetter) -> Result<String> {
         payload_sha256: letter.payload_sha256.clone(),
         payload_bytes: letter.payload_bytes,
         attempts: letter.attempts,
-        ingested_at: time(letter.ingested_at_us),
-        dead_at: time(letter.dead_at_us),
+        ingested_at: timestamp(letter.ingested_at_us),
+        dead_at: timestamp(letter.dead_at_us),
     };
     match serde_json::to_string(&line) {
         Ok(line) => Ok(line + "\n"),
         Err(e) => Err(Error::new(ErrorKind::Internal, "dead letter cannot be written as JSON").source(e)),
     }
-}
-
-/// Times outside what can be written as RFC 3339 come from no clock; they are shown as the nearest that can.
-fn time(us: i64) -> Timestamp {
-    Timestamp::from_microsecond(us).unwrap_or(if us < 0 { Timestamp::MIN } else { Timestamp::MAX })
 }
 
 /// Reads one line, without its line feed.

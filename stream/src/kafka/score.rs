@@ -18,8 +18,14 @@ use super::client::Kafka;
 use super::reader::{Limit, Offsets, Record, TopicReader};
 use crate::score::{ScoreConfig, Scorer, Watched, score_chunk};
 
+/// Larger headers would make a scored record larger than its topic takes.
+const MAX_HEADER_BYTES: usize = 32 << 10;
 /// How long a reader waits for events before it looks up.
 const IDLE: Duration = Duration::from_millis(250);
+
+fn header_bytes(headers: &[(String, Option<Vec<u8>>)]) -> usize {
+    headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len)).sum()
+}
 
 /// What became of one event, and what its record carried along.
 #[derive(Clone, Debug)]
@@ -203,7 +209,12 @@ impl<S: Scorer> Reading<S> {
         let mut carried = Vec::with_capacity(records.len());
         for mut record in records {
             let partition = self.kafka.partition(self.reader.topic(), record.partition);
-            carried.push(Carried { size: record.size(), headers: std::mem::take(&mut record.headers) });
+            let (size, mut headers) = (record.size(), std::mem::take(&mut record.headers));
+            if header_bytes(&headers) > MAX_HEADER_BYTES {
+                tracing::warn!(offset = record.offset, "headers are too large to go on with the score, and are left out");
+                headers.clear();
+            }
+            carried.push(Carried { size, headers });
             events.push((record.offset, record.into_event(&partition)));
         }
         let (scorer, config, shutdown) = (Arc::clone(&self.scorer), Arc::clone(&self.config), self.shutdown.clone());

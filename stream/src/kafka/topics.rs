@@ -12,9 +12,12 @@ use undertone_error::{Error, ErrorKind, Result};
 
 use super::client::{Kafka, Logged, PATIENCE};
 use super::failure::{failed, kind};
+use crate::score::{RecordLimit, ScoredFormat};
 
-/// What is between an event and what is written about it: scores, embedding, reason.
+/// What is between an event and what is written about it: scores, embedding, reason, and what follows.
 const OVERHEAD_BYTES: i64 = 256 << 10;
+/// What a record has beside its value: key, headers, and the frame of its batch.
+const FRAME_BYTES: i64 = 64 << 10;
 /// Shorter than this, a weekend loses posts.
 const WEEKEND: Duration = Duration::from_secs(3 * 24 * 3600);
 
@@ -39,6 +42,15 @@ impl Default for TopicSettings {
             retention: Some(Duration::from_secs(7 * 24 * 3600)),
             max_event_bytes: 1 << 20,
         }
+    }
+}
+
+impl TopicSettings {
+    /// How large the value of a scored post or of a dead letter may be.
+    pub fn record_limit(&self) -> RecordLimit {
+        let bytes = self.max_event_bytes + OVERHEAD_BYTES - FRAME_BYTES;
+        let bytes = usize::try_from(bytes).unwrap_or(0).max(RecordLimit::LEAST);
+        RecordLimit { bytes, format: ScoredFormat::Protobuf }
     }
 }
 

@@ -13,6 +13,7 @@ mod attempts;
 mod fake;
 mod judge;
 mod outcome;
+mod record;
 mod scorer;
 #[cfg(test)]
 mod tests;
@@ -26,11 +27,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::v1::{self, Outcome};
-use undertone_proto::{Event, EventTime};
+use undertone_proto::{Event, EventTime, PostReader};
 
 use self::attempts::{Attempts, Plan};
 use self::judge::{Verdict, judge};
-use self::outcome::Prepared;
+use self::outcome::{Prepared, Reading};
+pub use self::record::{RecordLimit, ScoredFormat, fit};
 pub(crate) use self::scorer::Watched;
 pub use self::scorer::{Scorer, Scores};
 use crate::backoff::persist;
@@ -39,9 +41,11 @@ use crate::input::InputLog;
 use crate::scored::ScoredLog;
 use crate::telemetry;
 
-/// How much the stage has under way.
+/// What the stage takes for posts, and how much it has under way.
 #[derive(Clone, Debug)]
 pub struct ScoreConfig {
+    /// Where events have the fields of a post.
+    pub posts: PostReader,
     /// The most events in one chunk.
     pub chunk_events: usize,
     /// About the most bytes of payload in one chunk.
@@ -52,16 +56,20 @@ pub struct ScoreConfig {
     pub append_events: usize,
     /// Dead letters leave out payloads with more bytes; Bronze has them.
     pub max_dead_payload_bytes: usize,
+    /// How large an outcome may be, if it goes where that is limited.
+    pub record_limit: Option<RecordLimit>,
 }
 
 impl Default for ScoreConfig {
     fn default() -> Self {
         Self {
+            posts: PostReader::default(),
             chunk_events: 256,
             chunk_bytes: 1 << 20,
             chunks_in_flight: 16,
             append_events: 4096,
             max_dead_payload_bytes: 1 << 20,
+            record_limit: None,
         }
     }
 }
@@ -259,7 +267,8 @@ pub(crate) async fn score_chunk(
     shutdown: &CancellationToken,
 ) -> Result<Option<Vec<Outcome>>> {
     // Parsing and looking for entities would hold up the runtime's own threads.
-    let prepare = move || Ok(events.into_iter().map(|(_, event)| Prepared::new(event)).collect::<Vec<_>>());
+    let posts = config.posts.clone();
+    let prepare = move || Ok(events.into_iter().map(|(_, event)| Prepared::new(event, &posts)).collect::<Vec<_>>());
     let prepared = blocking(prepare).await?;
     let texts = prepared.iter().filter_map(|prepared| prepared.text().map(str::to_owned)).collect();
     let Some(verdicts) = judge(scorer, texts, shutdown).await? else { return Ok(None) };
@@ -267,18 +276,22 @@ pub(crate) async fn score_chunk(
     let now = now();
     let mut verdicts = verdicts.into_iter();
     let mut outcomes = Vec::with_capacity(prepared.len());
-    for prepared in prepared {
+    for Prepared { event, reading } in prepared {
         let limit = config.max_dead_payload_bytes;
-        outcomes.push(match prepared {
-            Prepared::Malformed { event, error } => outcome::dead(&event, "parse", &error, 1, limit, now),
-            Prepared::Tombstone { event, post } => outcome::tombstone(&event, *post, now),
-            Prepared::Text { event, post, entities } => match verdicts.next() {
+        let outcome = match reading {
+            Reading::Malformed(error) => outcome::dead(&event, "parse", &error, 1, limit, now),
+            Reading::Tombstone(post) => outcome::tombstone(&event, *post, now),
+            Reading::Text(post, entities) => match verdicts.next() {
                 Some(Verdict::Scored(scores)) => outcome::scored(&event, *post, entities, *scores, now),
                 Some(Verdict::Poison { error, attempts }) => {
                     outcome::dead(&event, "score", &error, attempts, limit, now)
                 }
                 None => return Err(Error::new(ErrorKind::Internal, "a text has no verdict")),
             },
+        };
+        outcomes.push(match config.record_limit {
+            Some(limit) => fit(outcome, &event, limit)?,
+            None => outcome,
         });
     }
     Ok(Some(outcomes))

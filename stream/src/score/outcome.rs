@@ -4,7 +4,7 @@
 use sha2::{Digest, Sha256};
 use undertone_error::Error;
 use undertone_proto::v1::{DeadLetter, Entities, Outcome, ScoredPost, outcome};
-use undertone_proto::{Event, EventTime, LIVE_RUN, Post, identity};
+use undertone_proto::{Event, EventTime, LIVE_RUN, Post, PostReader, identity};
 
 use super::scorer::Scores;
 use crate::enrich;
@@ -15,32 +15,40 @@ const MAX_REASON_BYTES: usize = 2000;
 
 /// An event, read as far as it goes without a model.
 #[derive(Debug)]
-pub(super) enum Prepared {
+pub(super) struct Prepared {
+    pub(super) event: Event,
+    pub(super) reading: Reading,
+}
+
+/// What an event turned out to be.
+#[derive(Debug)]
+pub(super) enum Reading {
     /// A post whose text is to be scored.
-    Text { event: Event, post: Box<Post>, entities: Entities },
+    Text(Box<Post>, Entities),
     /// A tombstone: there is nothing to score.
-    Tombstone { event: Event, post: Box<Post> },
+    Tombstone(Box<Post>),
     /// No post.
-    Malformed { event: Event, error: Error },
+    Malformed(Error),
 }
 
 impl Prepared {
-    pub(super) fn new(event: Event) -> Self {
-        match Post::parse(&event.payload, event.ingested_at_us) {
-            Ok(post) if post.deleted => Self::Tombstone { event, post: Box::new(post) },
+    pub(super) fn new(event: Event, posts: &PostReader) -> Self {
+        let reading = match posts.read(&event.payload, event.ingested_at_us) {
+            Ok(post) if post.deleted => Reading::Tombstone(Box::new(post)),
             Ok(post) => {
                 let entities = enrich::entities(&post.text);
-                Self::Text { event, post: Box::new(post), entities }
+                Reading::Text(Box::new(post), entities)
             }
-            Err(error) => Self::Malformed { event, error },
-        }
+            Err(error) => Reading::Malformed(error),
+        };
+        Self { event, reading }
     }
 
     /// What the model must read, if it must.
     pub(super) fn text(&self) -> Option<&str> {
-        match self {
-            Self::Text { post, .. } => Some(&post.text),
-            Self::Tombstone { .. } | Self::Malformed { .. } => None,
+        match &self.reading {
+            Reading::Text(post, _) => Some(&post.text),
+            Reading::Tombstone(_) | Reading::Malformed(_) => None,
         }
     }
 }
@@ -109,12 +117,10 @@ pub(super) fn dead(
     max_payload: usize,
     now: EventTime,
 ) -> Outcome {
-    let mut reason = error.to_string();
-    reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
     let letter = DeadLetter {
         origin: Some(event.origin.clone()),
         stage: stage.to_owned(),
-        reason,
+        reason: reason(error),
         payload: if event.payload.len() <= max_payload { event.payload.clone() } else { Vec::new() },
         payload_sha256: hex(&Sha256::digest(&event.payload)),
         payload_bytes: event.payload.len() as u64,
@@ -123,6 +129,13 @@ pub(super) fn dead(
         dead_at_us: now,
     };
     Outcome { kind: Some(outcome::Kind::Dead(letter)) }
+}
+
+/// The error as a reason that a dead letter has room for.
+pub(super) fn reason(error: &Error) -> String {
+    let mut reason = error.to_string();
+    reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
+    reason
 }
 
 #[cfg(test)]
@@ -139,13 +152,17 @@ mod tests {
         Event { origin, payload: payload.into(), ingested_at_us: NOW }
     }
 
+    fn read(event: &Event) -> Reading {
+        Prepared::new(event.clone(), &PostReader::default()).reading
+    }
+
     #[test]
     fn a_scored_post_keeps_everything_the_post_had() {
         let event = event(
             r##"{"id":"7","source":"x","text":"Hi @ann #Tea","created_at":"2026-05-01T12:00:00Z","lang":"en","tags":["a"],
                 "metrics":{"likes":2},"extra":{"k":[1]}}"##,
         );
-        let Prepared::Text { event, post, entities } = Prepared::new(event) else { panic!("a post with a text") };
+        let Reading::Text(post, entities) = read(&event) else { panic!("a post with a text") };
         let model = Model { name: "m".into(), ..Model::default() };
         let scores = Scores {
             model: model.clone(),
@@ -175,7 +192,8 @@ mod tests {
     #[test]
     fn a_tombstone_has_identity_and_no_text() {
         let json = r#"{"id":"7","source":"x","text":"gone","created_at":"2026-05-01T12:00:00Z","deleted":true}"#;
-        let Prepared::Tombstone { event, post } = Prepared::new(event(json)) else { panic!("a tombstone") };
+        let event = event(json);
+        let Reading::Tombstone(post) = read(&event) else { panic!("a tombstone") };
         let uid = identity::uid(&post).to_string();
         let Some(outcome::Kind::Scored(post)) = tombstone(&event, *post, NOW).kind else { panic!("a scored post") };
         assert_eq!((post.uid, post.deleted, post.text.as_str()), (uid, true, ""));
@@ -184,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_dead_letter_keeps_the_bytes_unless_they_are_too_many() {
-        let Prepared::Malformed { event, error } = Prepared::new(event("not json")) else { panic!("malformed") };
+        let event = event("not json");
+        let Reading::Malformed(error) = read(&event) else { panic!("malformed") };
         let letter = |max| match dead(&event, "parse", &error, 1, max, NOW).kind {
             Some(outcome::Kind::Dead(letter)) => letter,
             other => panic!("{other:?}"),
