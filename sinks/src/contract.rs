@@ -18,7 +18,8 @@ pub type Positions = BTreeMap<Partition, i64>;
 /// (transaction markers occupy some), and a range can have fewer records than offsets, or none (all were dead letters).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Epoch<R> {
-    /// The offsets that this epoch settles, per partition; none is empty.
+    /// The offsets that this epoch settles, per partition. None is empty, but in an epoch that only says where partitions
+    /// begin.
     pub ranges: BTreeMap<Partition, Range<i64>>,
     /// The records, in the order of their offsets within each partition.
     pub records: Vec<R>,

@@ -51,8 +51,11 @@ pub(super) fn settings(raw: raw::Kafka, origins: &Origins) -> Result<Option<Kafk
     if topics.partitions < 1 {
         return Err(fail("kafka.topics.partitions", &topics.partitions, "at least 1; 6 is the default"));
     }
-    if topics.max_event_bytes < 1024 {
-        return Err(fail("kafka.topics.max_event_bytes", &topics.max_event_bytes, "at least 1024"));
+    if !(1024..=32 << 20).contains(&topics.max_event_bytes) {
+        return Err(fail("kafka.topics.max_event_bytes", &topics.max_event_bytes, "from 1024 to 33554432"));
+    }
+    if let Some(copies) = topics.replication.filter(|copies| *copies < 1) {
+        return Err(fail("kafka.topics.replication", &copies, "at least 1; left out: as the broker is set"));
     }
     let retention = Duration::try_from(topics.retention)
         .map_err(|_| fail("kafka.topics.retention", &topics.retention, "a duration like 168h; 0s keeps for ever"))?;

@@ -11,6 +11,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -181,6 +182,13 @@ impl<K: Sink, S: EpochSource<Record = K::Record>> Pump<K, S> {
         let starts = self.source.starts().await?;
         let ends = self.source.ends().await?;
         let committed = resume(&stored, &starts, &ends)?;
+        if self.policy.pin_starts {
+            let new = committed.iter().filter(|(partition, _)| !stored.contains_key(partition));
+            let ranges: BTreeMap<_, _> = new.map(|(partition, &at)| (partition.clone(), at..at)).collect();
+            if !ranges.is_empty() {
+                self.sink.write(&Epoch { ranges, records: Vec::new() }).await?;
+            }
+        }
         tracing::info!(sink = self.status.sink(), positions = ?committed.values().collect::<Vec<_>>(), "sink goes on");
         self.status.resumed(&committed);
         Ok(Progress { committed, pending: Batch::default(), since: Instant::now() })

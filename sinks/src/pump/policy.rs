@@ -24,6 +24,9 @@ pub struct Policy {
     pub retry_min: Duration,
     /// The longest wait after a failure.
     pub retry_max: Duration,
+    /// Whether the store is told at once where partitions begin that it does not know, with an epoch of no record. A
+    /// source that forgets needs it: otherwise what it forgot before the first commit would not be missed.
+    pub pin_starts: bool,
 }
 
 impl Default for Policy {
@@ -35,6 +38,7 @@ impl Default for Policy {
             idle_wait: Duration::from_millis(500),
             retry_min: Duration::from_millis(200),
             retry_max: Duration::from_secs(15),
+            pin_starts: false,
         }
     }
 }
@@ -116,26 +120,29 @@ pub(super) enum Recovery {
 pub(super) fn recover(policy: &Policy, error: &Error, failures: u32, mode: Mode) -> Recovery {
     let delay = policy.retry_min.saturating_mul(1 << failures.min(20)).min(policy.retry_max);
     match (mode, error.kind(), error.fault()) {
-        (Mode::Stop, ..) => Recovery::GiveUp,
+        // Also when it is to stop: then there is nothing left to do.
         (_, ErrorKind::Conflict, _) => Recovery::Reload(delay),
+        (Mode::Stop, ..) => Recovery::GiveUp,
         (_, _, Fault::Outside) => Recovery::Retry(delay),
         (_, _, Fault::User | Fault::Ours) => Recovery::GiveUp,
     }
 }
 
-/// Where to go on: at the stored positions; at a partition's first offset where nothing of its topic was ever stored; and
-/// at 0 where a partition has joined those that are.
+/// Where to go on: at the stored positions, and at a partition's first offset where nothing was ever stored.
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`] if the source no longer holds what comes next, or never held what was stored: going on would
 /// skip events in silence.
 pub(super) fn resume(stored: &Positions, starts: &Positions, ends: &Positions) -> Result<Positions> {
     let mut positions = Positions::new();
+    if let Some((ours, other)) = starts.keys().find_map(|ours| Some((ours, remade(stored, ours)?))) {
+        let error = Error::new(ErrorKind::Corrupt, "store was fed from another topic of the same cluster");
+        return Err(error.with("stored", &other.topic).with("topic", &ours.topic).help(
+            "was the topic deleted and made again? what the store lacks of the old one is gone: move its tables away",
+        ));
+    }
     for (partition, &start) in starts {
-        let sibling = |stored: &Partition| stored.cluster == partition.cluster && stored.topic == partition.topic;
-        // Where others of its topic are stored, a partition that is not appeared later: all that it held is ours.
-        let first = if stored.keys().any(sibling) { 0 } else { start };
-        let next = stored.get(partition).copied().unwrap_or(first);
+        let next = stored.get(partition).copied().unwrap_or(start);
         let end = ends.get(partition).copied().unwrap_or(start);
         let wrong = |message, limit: i64| {
             Error::new(ErrorKind::Corrupt, message)
@@ -154,6 +161,13 @@ pub(super) fn resume(stored: &Positions, starts: &Positions, ends: &Positions) -
         positions.insert(partition.clone(), next);
     }
     Ok(positions)
+}
+
+/// A stored partition of the same cluster, where there is none of the same topic.
+fn remade<'a>(stored: &'a Positions, ours: &Partition) -> Option<&'a Partition> {
+    let mut cluster = stored.keys().filter(|stored| stored.cluster == ours.cluster).peekable();
+    let other = cluster.peek().copied();
+    other.filter(|_| cluster.all(|stored| stored.topic != ours.topic))
 }
 
 #[cfg(test)]
@@ -219,6 +233,7 @@ mod tests {
             (ErrorKind::Corrupt, 0, Mode::Run, Recovery::GiveUp),
             (ErrorKind::NotFound, 0, Mode::Run, Recovery::GiveUp),
             (ErrorKind::Unavailable, 0, Mode::Stop, Recovery::GiveUp),
+            (ErrorKind::Conflict, 0, Mode::Stop, Recovery::Reload(ms(200))),
         ];
         for (kind, failures, mode, wanted) in cases {
             assert_eq!(recover(&policy, &error(kind), failures, mode), wanted, "{kind:?} {failures} {mode:?}");
@@ -233,8 +248,9 @@ mod tests {
         let ends = at(&[20, 5]);
         assert_eq!(resume(&at(&[15]), &starts, &ends).expect("inside"), at(&[15, 0]));
         assert_eq!(resume(&at(&[]), &starts, &ends).expect("never stored"), starts);
-        let late: Positions = [(partition(1), 2)].into();
-        assert!(resume(&late, &starts, &ends).is_err(), "partition 0 appeared later, and its first events are gone");
+        let other = Partition { topic: "another".to_owned(), ..partition(0) };
+        let remade = resume(&[(other, 7)].into(), &starts, &ends).expect_err("the topic was made again");
+        assert!(remade.to_string().contains("another topic"), "{remade}");
         assert_eq!(resume(&at(&[20, 5]), &starts, &ends).expect("at the ends"), at(&[20, 5]));
         let trimmed = resume(&at(&[9]), &starts, &ends).expect_err("events were trimmed");
         assert!(trimmed.to_string().contains("no longer holds"), "{trimmed}");

@@ -16,10 +16,12 @@ use undertone_sinks::pump::{Batch, EpochSource, ReadLimit};
 use undertone_sinks::{Epoch, Positions};
 use undertone_stream::kafka::{Assignment, Kafka, Limit, Membership, Offsets, Record, Topic, TopicReader};
 
-/// How long the group may take to give us partitions before that is worth a word.
-const JOINING: Duration = Duration::from_secs(30);
+/// How long the group may take to give us partitions; after that it is taken to have none for us.
+const JOINING: Duration = Duration::from_secs(6);
 /// What is known of the ends may be this old; it is for people to look at.
 const ENDS_AGE: Duration = Duration::from_secs(1);
+/// How often a topic is looked at that may have been deleted and made again.
+const TOPIC_AGE: Duration = Duration::from_secs(30);
 
 /// Which partitions of one topic are ours, and how positions name them.
 pub(super) struct Ours {
@@ -62,6 +64,11 @@ impl Ours {
         let _ = assignment.wait_for(|now| now.version != version).await;
     }
 
+    /// Of which assignment the partitions are that were taken.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
     pub(super) fn partition(&self, number: i32) -> Partition {
         Partition { cluster: self.cluster.clone(), topic: self.topic.id.clone(), partition: number }
     }
@@ -85,12 +92,19 @@ impl Ours {
     }
 
     /// What was read, from `from` up to `next`, as ranges.
-    pub(super) fn epoch<R>(&self, from: &Offsets, next: &Offsets, records: Vec<R>) -> Epoch<R> {
-        let range = |(&number, &end): (&i32, &i64)| {
-            let start = from.get(&number).copied().unwrap_or(end);
-            (start < end).then(|| (self.partition(number), start..end))
-        };
-        Epoch { ranges: next.iter().filter_map(range).collect(), records }
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] if a partition was read that was not asked for.
+    pub(super) fn epoch<R>(&self, from: &Offsets, next: &Offsets, records: Vec<R>) -> Result<Epoch<R>> {
+        let mut epoch = Epoch { records, ..Epoch::default() };
+        for (number, &end) in next {
+            let unasked = || Error::new(ErrorKind::Internal, "read a partition that was not asked for");
+            let &start = from.get(number).ok_or_else(|| unasked().with("partition", number))?;
+            if start < end {
+                epoch.ranges.insert(self.partition(*number), start..end);
+            }
+        }
+        Ok(epoch)
     }
 }
 
@@ -99,11 +113,13 @@ pub(super) struct Ends {
     /// Once it is cancelled, ends are exact: what is drained then is decided by them.
     exact: CancellationToken,
     known: Option<(Instant, Positions)>,
+    /// When the topic was last seen to be the same.
+    same: Instant,
 }
 
 impl Ends {
     pub(super) fn new(exact: CancellationToken) -> Self {
-        Self { exact, known: None }
+        Self { exact, known: None, same: Instant::now() }
     }
 
     pub(super) async fn ask(&mut self, ours: &Ours, reader: &TopicReader) -> Result<Positions> {
@@ -112,6 +128,10 @@ impl Ends {
             && !self.exact.is_cancelled()
         {
             return Ok(ends.clone());
+        }
+        if self.same.elapsed() > TOPIC_AGE {
+            reader.is_same().await?;
+            self.same = Instant::now();
         }
         let bounds = reader.bounds(ours.partitions.clone()).await?;
         let ends = ours.positions(bounds.into_iter().map(|(number, (_, end))| (number, end)));
@@ -152,11 +172,16 @@ impl Decode for AsScored {
 
     fn decode(&self, partition: &Partition, record: Record) -> Result<(ScoredPost, EventTime)> {
         let offset = record.offset;
-        let post = ScoredPost::decode(record.payload.unwrap_or_default().as_slice()).map_err(|e| {
+        let foreign = || {
             let error = Error::new(ErrorKind::Corrupt, "record of the scored topic is no scored post");
-            let error = error.with("partition", partition.partition).with("offset", offset).source(e);
+            let error = error.with("partition", partition.partition).with("offset", offset);
             error.help("only undertone writes to this topic: find out who else did, and move them to another")
-        })?;
+        };
+        let decoded = ScoredPost::decode(record.payload.unwrap_or_default().as_slice());
+        let post = decoded.map_err(|e| foreign().source(e))?;
+        if post.origin.is_none() {
+            return Err(foreign());
+        }
         let ingested_at_us = post.ingested_at_us;
         Ok((post, ingested_at_us))
     }
@@ -182,6 +207,7 @@ impl<D: Decode + Sync> EpochSource for Feed<D> {
 
     async fn starts(&mut self) -> Result<Positions> {
         self.ends.forget();
+        self.reader.is_same().await?;
         let partitions = self.ours.take().await?;
         let bounds = self.reader.bounds(partitions).await?;
         Ok(self.ours.positions(bounds.into_iter().map(|(number, (start, _))| (number, start))))
@@ -215,7 +241,7 @@ impl<D: Decode + Sync> EpochSource for Feed<D> {
             batch.oldest_us = Some(batch.oldest_us.map_or(ingested_at_us, |oldest| oldest.min(ingested_at_us)));
             records.push(decoded);
         }
-        batch.epoch = self.ours.epoch(&from, &fetched.next, records);
+        batch.epoch = self.ours.epoch(&from, &fetched.next, records)?;
         Ok(batch)
     }
 }

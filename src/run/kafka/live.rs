@@ -1,6 +1,5 @@
 //! Feeds the live view from the topics, from now on.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prost::Message;
@@ -33,8 +32,13 @@ impl Follower {
     pub(super) async fn follow(mut self) {
         loop {
             if let Err(error) = self.turn().await {
-                tracing::warn!(%error, "live view waits");
+                tracing::warn!(%error, "live view waits, and goes on with what comes next");
                 tokio::time::sleep(PAUSE).await;
+                for (reader, at) in [&mut self.scored, &mut self.dead] {
+                    if let Ok(ends) = ends(reader).await {
+                        *at = ends;
+                    }
+                }
             }
         }
     }
@@ -58,9 +62,13 @@ impl Follower {
 
 async fn at_end(kafka: &Kafka, topic: &Topic) -> Result<(TopicReader, Offsets)> {
     let reader = TopicReader::new(kafka, "live", topic)?;
-    let bounds = reader.bounds((0..topic.partitions).collect()).await?;
-    let ends: BTreeMap<i32, i64> = bounds.into_iter().map(|(number, (_, end))| (number, end)).collect();
+    let ends = ends(&reader).await?;
     Ok((reader, ends))
+}
+
+async fn ends(reader: &TopicReader) -> Result<Offsets> {
+    let bounds = reader.bounds((0..reader.topic().partitions).collect()).await?;
+    Ok(bounds.into_iter().map(|(number, (_, end))| (number, end)).collect())
 }
 
 async fn read((reader, at): &mut (TopicReader, Offsets)) -> Result<Vec<Record>> {

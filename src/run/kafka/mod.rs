@@ -69,6 +69,8 @@ impl KafkaStream {
         engine: &Engine,
         live: &Live,
     ) -> Result<Self> {
+        let plays = |role| config.roles.contains(&role);
+        let scores = plays(Role::Score);
         let topics = blocking({
             let kafka = kafka.clone();
             move || {
@@ -78,7 +80,9 @@ impl KafkaStream {
                     scored: kafka.topic(&names.scored)?,
                     dead: kafka.topic(&names.dead)?,
                 };
-                pin_start(&kafka, "score", &topics.raw)?;
+                if scores {
+                    pin_start(&kafka, "score", &topics.raw)?;
+                }
                 Ok(topics)
             }
         })
@@ -86,8 +90,7 @@ impl KafkaStream {
 
         let (mut scoring, mut tables, mut statuses) = (Pumps::default(), Pumps::default(), Vec::new());
         let scoring_stop = CancellationToken::new();
-        let plays = |role| config.roles.contains(&role);
-        if plays(Role::Score) {
+        if scores {
             statuses.push(start_scoring(config, &kafka, &topics, engine, &mut scoring, &scoring_stop)?);
         }
         let store = match &data {
@@ -95,7 +98,7 @@ impl KafkaStream {
             None => None,
         };
         if let Some(store) = &store {
-            let policy = table_policy(&config.commit);
+            let policy = Policy { pin_starts: true, ..table_policy(&config.commit) };
             let exact = tables.shutdown.finish.clone();
             if plays(Role::Bronze) {
                 let ours = Ours::new(&kafka, &topics.raw, Membership::join(&kafka, "bronze", &topics.raw.name)?);
@@ -206,7 +209,8 @@ fn start_scoring(
     let writer = ScoreWriter::new(kafka, membership.clone(), raw, scored, dead);
     let sink = ScoredTopics::new(Ours::new(kafka, &topics.raw, membership), writer);
     // A transaction as soon as there is something to write: it is what posts wait for.
-    let policy = Policy { max_age: Duration::ZERO, ..Policy::default() };
+    // Small enough to be written well within the time that the broker gives one, also over a slow line.
+    let policy = Policy { max_age: Duration::ZERO, max_events: 2048, max_bytes: 4 << 20, ..Policy::default() };
     Ok(pumps.spawn(sink, source, policy))
 }
 

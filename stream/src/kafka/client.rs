@@ -82,7 +82,7 @@ impl fmt::Debug for KafkaConfig {
 }
 
 /// Properties on which the promise of the stream rests: setting them otherwise is refused.
-const OURS: [&str; 11] = [
+const OURS: [&str; 16] = [
     "bootstrap.servers",
     "group.id",
     "group.instance.id",
@@ -94,6 +94,11 @@ const OURS: [&str; 11] = [
     "enable.idempotence",
     "acks",
     "partition.assignment.strategy",
+    "transaction.timeout.ms",
+    "message.max.bytes",
+    "batch.size",
+    "queue.buffering.max.messages",
+    "queued.max.messages.kbytes",
 ];
 
 impl KafkaConfig {
@@ -153,10 +158,19 @@ pub(super) fn log_error(error: &KafkaError, reason: &str) {
 }
 
 /// A cluster that was reached. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Kafka {
     config: Arc<KafkaConfig>,
     cluster: Arc<str>,
+    /// Asks and never reads, so that no question waits behind a long poll. It sees what is not committed, too: the end of
+    /// a partition is behind the last open transaction, not before the first.
+    asking: Arc<BaseConsumer<Logged>>,
+}
+
+impl fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kafka").field("config", &self.config).field("cluster", &self.cluster).finish_non_exhaustive()
+    }
 }
 
 impl Kafka {
@@ -166,17 +180,13 @@ impl Kafka {
     /// [`ErrorKind::InvalidConfig`] for properties that are wrong; [`ErrorKind::Unavailable`] if no broker answers.
     pub fn connect(config: KafkaConfig) -> Result<Self> {
         config.validate()?;
-        let unnamed = Self { config: Arc::new(config), cluster: Arc::from("") };
-        let asking = unnamed.consumer("check", &[], Logged)?;
+        let asking = consumer(&config, "check", &[("isolation.level", "read_uncommitted")], Logged)?;
+        let named = |error: Error| error.with("brokers", &config.brokers);
         // The metadata's error says what is wrong; the id alone would be absent.
-        asking
-            .fetch_metadata(None, PATIENCE)
-            .map_err(|e| unnamed.named(failed("cannot reach the kafka cluster", e)))?;
-        let cluster = asking
-            .client()
-            .fetch_cluster_id(PATIENCE)
-            .ok_or_else(|| unnamed.named(Error::new(ErrorKind::Unsupported, "kafka cluster does not say its id")))?;
-        Ok(Self { cluster: Arc::from(cluster), ..unnamed })
+        asking.fetch_metadata(None, PATIENCE).map_err(|e| named(failed("cannot reach the kafka cluster", e)))?;
+        let no_id = || named(Error::new(ErrorKind::Unsupported, "kafka cluster does not say its id"));
+        let cluster = asking.client().fetch_cluster_id(PATIENCE).ok_or_else(no_id)?;
+        Ok(Self { cluster: Arc::from(cluster), asking: Arc::new(asking), config: Arc::new(config) })
     }
 
     /// How it was reached.
@@ -194,8 +204,29 @@ impl Kafka {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::Unavailable`] if no broker answers.
     pub fn topic(&self, name: &str) -> Result<Topic> {
-        let asking = self.consumer("check", &[], Logged)?;
-        describe(asking.client(), name, PATIENCE).map_err(|error| self.named(error).with("topic", name))
+        describe(self.asking.client(), name, PATIENCE).map_err(|error| self.named(error).with("topic", name))
+    }
+
+    /// Fails if the topic is not the one that it was when it was looked up. Blocks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if it was deleted and made again; as [`Kafka::topic`].
+    pub fn is_same(&self, topic: &Topic) -> Result<()> {
+        let now = self.topic(&topic.name)?;
+        if now.id == topic.id {
+            return Ok(());
+        }
+        let error = Error::new(ErrorKind::Corrupt, "topic was deleted and made again").with("topic", &topic.name);
+        Err(error.help("what the old one held is gone; restart to read the new one, whose events are others"))
+    }
+
+    /// The first and the next offset of a partition, open transactions included. Blocks.
+    ///
+    /// # Errors
+    /// Those of the cluster.
+    pub(super) fn bounds(&self, topic: &Topic, partition: i32) -> Result<(i64, i64)> {
+        let asked = self.asking.fetch_watermarks(&topic.name, partition, PATIENCE);
+        asked.map_err(|e| failed("cannot read where a partition begins and ends", e).with("partition", partition))
     }
 
     /// A partition of a topic as positions name it.
@@ -215,20 +246,7 @@ impl Kafka {
         more: &[(&str, &str)],
         context: C,
     ) -> Result<BaseConsumer<C>> {
-        let mut config = self.config.base();
-        config
-            .set("group.id", self.group(role))
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "error")
-            .set("isolation.level", "read_committed")
-            .set("enable.partition.eof", "true")
-            .set("allow.auto.create.topics", "false")
-            .set("partition.assignment.strategy", "cooperative-sticky");
-        for (key, value) in more {
-            config.set(*key, *value);
-        }
-        BaseConsumer::from_config_and_context(&config, context).map_err(|e| failed("cannot make a kafka consumer", e))
+        consumer(&self.config, role, more, context)
     }
 
     /// What a producer starts from.
@@ -246,6 +264,28 @@ impl Kafka {
     pub(super) fn named(&self, error: Error) -> Error {
         error.with("brokers", &self.config.brokers)
     }
+}
+
+fn consumer<C: ConsumerContext>(
+    config: &KafkaConfig,
+    role: &str,
+    more: &[(&str, &str)],
+    context: C,
+) -> Result<BaseConsumer<C>> {
+    let mut client = config.base();
+    client
+        .set("group.id", format!("{}-{role}", config.group))
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .set("allow.auto.create.topics", "false")
+        .set("partition.assignment.strategy", "cooperative-sticky");
+    for (key, value) in more {
+        client.set(*key, *value);
+    }
+    BaseConsumer::from_config_and_context(&client, context).map_err(|e| failed("cannot make a kafka consumer", e))
 }
 
 #[cfg(test)]
@@ -281,8 +321,7 @@ mod tests {
 
     #[test]
     fn a_property_that_does_not_exist_is_named() {
-        let kafka = Kafka { config: Arc::new(config(&[("no.such.property", "1")])), cluster: Arc::from("c") };
-        let error = kafka.consumer("score", &[], Logged).expect_err("no such property");
+        let error = Kafka::connect(config(&[("no.such.property", "1")])).expect_err("no such property");
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         assert!(error.to_string().contains("no.such.property"), "{error}");
     }

@@ -27,6 +27,7 @@ pub(super) fn kind(code: RDKafkaErrorCode) -> ErrorKind {
         | C::InvalidProducerIdMapping
         | C::ConcurrentTransactions => ErrorKind::Conflict,
         C::AutoOffsetReset | C::OffsetOutOfRange => ErrorKind::Corrupt,
+        C::MessageSizeTooLarge | C::InvalidRecord | C::InvalidTimestamp | C::PolicyViolation => ErrorKind::TooLarge,
         C::UnsupportedVersion | C::UnsupportedFeature | C::NotImplemented => ErrorKind::Unsupported,
         C::OperationTimedOut | C::RequestTimedOut | C::MessageTimedOut => ErrorKind::DeadlineExceeded,
         _ => ErrorKind::Unavailable,
@@ -49,6 +50,9 @@ pub(super) fn failed(doing: &'static str, error: KafkaError) -> Error {
     let found = Error::new(kind, doing).source(error);
     match kind {
         ErrorKind::InvalidConfig => found.help("check [kafka] and what the broker allows this user"),
+        ErrorKind::TooLarge => {
+            found.help("the topic refuses the record: raise its max.message.bytes, as `undertone check` says")
+        }
         ErrorKind::NotFound => {
             found.help("make the topics with `undertone init`, or correct their names in [kafka.topics]")
         }
@@ -62,7 +66,7 @@ pub(super) fn failed(doing: &'static str, error: KafkaError) -> Error {
 /// Whether a librdkafka property holds what must never be printed.
 pub(super) fn is_secret(property: &str) -> bool {
     let name = property.to_ascii_lowercase();
-    ["password", "secret", "token", "sasl.jaas", "ssl.key.pem", "oauthbearer.config"]
+    ["password", "passphrase", "secret", "token", "sasl.jaas", "key.pem", "private.key", "oauthbearer.config"]
         .iter()
         .any(|word| name.contains(word))
 }

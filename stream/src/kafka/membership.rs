@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use undertone_error::{Error, ErrorKind, Result};
 
 use super::client::{Kafka, PATIENCE, log, log_error};
-use super::failure::failed;
+use super::failure::{failed, kind};
 
 /// How often a member without work looks up.
 const POLL: Duration = Duration::from_millis(100);
@@ -59,6 +59,7 @@ struct Context {
     /// Held while a transaction is under way.
     transaction: Mutex<()>,
     failure: Mutex<Option<KafkaError>>,
+    fatal: Mutex<Option<KafkaError>>,
 }
 
 impl ClientContext for Context {
@@ -88,10 +89,10 @@ impl ConsumerContext for Context {
             return;
         }
         let lost = consumer.assignment_lost();
-        // Whoever is in the middle of a transaction ends it first: the group waits for us meanwhile, unless we are out of
-        // it already, when the broker refuses the transaction.
-        let _held = lock(&self.transaction);
+        // First, so that no new transaction begins with them; then whoever is in the middle of one ends it: the group
+        // waits for us meanwhile, unless we are out of it already, when the broker refuses the transaction.
         self.change(|assigned| assigned.retain(|partition| !partitions.contains(partition)));
+        let _held = lock(&self.transaction);
         if let Err(error) = consumer.incremental_unassign(list) {
             tracing::warn!(%error, "cannot let go of the partitions that the group takes");
         }
@@ -101,10 +102,20 @@ impl ConsumerContext for Context {
 
 impl Context {
     fn change(&self, how: impl FnOnce(&mut BTreeSet<i32>)) {
-        self.assignment.send_modify(|assignment| {
-            assignment.version += 1;
+        self.assignment.send_if_modified(|assignment| {
+            let before = assignment.partitions.clone();
             how(&mut assignment.partitions);
+            // A rebalance that leaves us what we had is none: what is under way goes on.
+            let changed = assignment.version == 0 || assignment.partitions != before;
+            assignment.version += u64::from(changed);
+            changed
         });
+    }
+
+    /// The client is of no use any more: nothing is ours, and nothing will be.
+    fn fatal(&self, error: KafkaError) {
+        *lock(&self.fatal) = Some(error);
+        self.change(BTreeSet::clear);
     }
 }
 
@@ -118,8 +129,12 @@ impl Membership {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for properties that are wrong.
     pub fn join(kafka: &Kafka, role: &str, topic: &str) -> Result<Self> {
-        let context =
-            Context { assignment: watch::Sender::default(), transaction: Mutex::default(), failure: Mutex::default() };
+        let context = Context {
+            assignment: watch::Sender::default(),
+            transaction: Mutex::default(),
+            failure: Mutex::default(),
+            fatal: Mutex::default(),
+        };
         let instance = kafka.config().instance.as_ref().map(|name| format!("{}-{name}", kafka.group(role)));
         // Partitions that are added to the topic are noticed with its metadata.
         let mut more = vec![("queued.min.messages", "1"), ("topic.metadata.refresh.interval.ms", "30000")];
@@ -136,6 +151,11 @@ impl Membership {
                 match polled.poll(POLL) {
                     // A record that was fetched before the pause took hold: whoever reads this partition reads it too.
                     None | Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => {}
+                    Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
+                        tracing::error!(%error, "kafka group member was put out of its group");
+                        polled.context().fatal(error);
+                        return;
+                    }
                     Some(Err(error)) => {
                         tracing::info!(%error, "kafka group member is in trouble");
                         *lock(&polled.context().failure) = Some(error);
@@ -156,19 +176,30 @@ impl Membership {
         self.inner.consumer.context().assignment.subscribe()
     }
 
-    /// Waits until the group has given us partitions for the first time, or said that there are none.
+    /// Waits until the group has given us partitions. A group with more members than partitions has none for some: what it
+    /// has said by the end of `patience` is what is so. (A member that joins is told first that nothing is its own, and one
+    /// rebalance later what is.)
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] if it does not within `patience`; the cause is the last that the client told.
+    /// [`ErrorKind::InvalidConfig`] if this process was put out of its group by another of the same name;
+    /// [`ErrorKind::Unavailable`] if the group has said nothing at all; the cause is the last that the client told.
     pub async fn joined(&self, patience: Duration) -> Result<Assignment> {
         let mut assignment = self.assignment();
-        if let Ok(Ok(found)) = tokio::time::timeout(patience, assignment.wait_for(|found| found.version > 0)).await {
-            return Ok(found.clone());
+        let given = assignment.wait_for(|found| !found.partitions.is_empty());
+        let _ = tokio::time::timeout(patience, given).await;
+        let context = self.inner.consumer.context();
+        if let Some(cause) = lock(&context.fatal).clone() {
+            let error = Error::new(ErrorKind::InvalidConfig, "this process was put out of its consumer group");
+            return Err(error.source(cause).help("does another process use the same kafka.instance?"));
         }
-        // A group with more members than partitions gives the last ones nothing, and says nothing.
-        let error = Error::new(ErrorKind::Unavailable, "consumer group has given us no partitions yet")
-            .with("topic", &self.inner.topic);
-        Err(match lock(&self.inner.consumer.context().failure).take() {
+        let found = assignment.borrow().clone();
+        if found.version > 0 {
+            return Ok(found);
+        }
+        let failure = lock(&context.failure).take();
+        let kind = failure.as_ref().and_then(KafkaError::rdkafka_error_code).map_or(ErrorKind::Unavailable, kind);
+        let error = Error::new(kind, "consumer group has given us no partitions yet").with("topic", &self.inner.topic);
+        Err(match failure {
             Some(cause) => error.source(cause),
             None => error,
         })

@@ -13,7 +13,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::{Event, EventTime, Partition};
 
-use super::client::{Kafka, Logged, PATIENCE};
+use super::client::{Kafka, Logged};
 use super::describe::Topic;
 use super::failure::{failed, kind};
 use super::poll::{Polled, poll};
@@ -89,6 +89,7 @@ pub type Offsets = BTreeMap<i32, i64>;
 /// Reads one topic. Calls on it go one after another.
 #[derive(Clone)]
 pub struct TopicReader {
+    kafka: Kafka,
     topic: Topic,
     inner: Arc<Mutex<Inner>>,
 }
@@ -116,7 +117,7 @@ impl TopicReader {
         let more = [("queued.max.messages.kbytes", "16384"), ("fetch.wait.max.ms", "100")];
         let consumer = kafka.consumer(role, &more, Logged)?;
         let inner = Inner { topic: topic.clone(), consumer, at: None };
-        Ok(Self { topic: topic.clone(), inner: Arc::new(Mutex::new(inner)) })
+        Ok(Self { kafka: kafka.clone(), topic: topic.clone(), inner: Arc::new(Mutex::new(inner)) })
     }
 
     /// The topic.
@@ -124,20 +125,24 @@ impl TopicReader {
         &self.topic
     }
 
-    /// The first and the next offset of partitions, as a reader of committed records sees them.
+    /// The first and the next offset of partitions. Below the latter there may be transactions that are still open, or
+    /// were aborted: a reader that has come to it has been handed out everything.
     ///
     /// # Errors
     /// Those of the cluster.
     pub async fn bounds(&self, partitions: Vec<i32>) -> Result<BTreeMap<i32, (i64, i64)>> {
-        self.with(move |inner| {
-            let bounds = |&partition: &i32| {
-                let asked = inner.consumer.fetch_watermarks(&inner.topic.name, partition, PATIENCE);
-                let bounds = asked.map_err(|e| failed("cannot read where a partition begins and ends", e))?;
-                Ok((partition, bounds))
-            };
-            partitions.iter().map(bounds).collect()
-        })
-        .await
+        let (kafka, topic) = (self.kafka.clone(), self.topic.clone());
+        let bounds = move |&number: &i32| kafka.bounds(&topic, number).map(|bounds| (number, bounds));
+        blocking(move || partitions.iter().map(bounds).collect()).await
+    }
+
+    /// Fails if the topic was deleted and made again.
+    ///
+    /// # Errors
+    /// As [`Kafka::is_same`].
+    pub async fn is_same(&self) -> Result<()> {
+        let (kafka, topic) = (self.kafka.clone(), self.topic.clone());
+        blocking(move || kafka.is_same(&topic)).await
     }
 
     /// Reads on from `from`, which names every partition to read. Returns at once what is there, or waits at most
@@ -218,6 +223,10 @@ impl Inner {
             tracing::info!(topic = self.topic.name, reason, "kafka client is in trouble, and tries again");
             return Ok(());
         };
+        // From before the last change of place.
+        if self.at.as_ref().is_none_or(|at| !at.contains_key(&partition)) {
+            return Ok(());
+        }
         let error = Error::new(kind(code), "cannot read partition")
             .with("topic", &self.topic.name)
             .with("partition", partition)

@@ -145,7 +145,12 @@ impl Running {
                 let received = if ready {
                     self.chunks.try_recv().ok()
                 } else {
-                    tokio::time::timeout_at(until, self.chunks.recv()).await.ok().flatten()
+                    match tokio::time::timeout_at(until, self.chunks.recv()).await {
+                        Ok(Some(received)) => Some(received),
+                        // It ends by itself only at the shutdown, which whoever waits here is told otherwise.
+                        Ok(None) => return Err(Error::new(ErrorKind::Cancelled, "reading ahead has ended")),
+                        Err(_) => None,
+                    }
                 };
                 self.first = received.transpose()?;
             }
@@ -211,7 +216,10 @@ impl<S: Scorer> Reading<S> {
             let partition = self.kafka.partition(self.reader.topic(), record.partition);
             let (size, mut headers) = (record.size(), std::mem::take(&mut record.headers));
             if header_bytes(&headers) > MAX_HEADER_BYTES {
-                tracing::warn!(offset = record.offset, "headers are too large to go on with the score, and are left out");
+                tracing::warn!(
+                    offset = record.offset,
+                    "headers are too large to go on with the score, and are left out"
+                );
                 headers.clear();
             }
             carried.push(Carried { size, headers });

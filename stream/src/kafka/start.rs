@@ -74,7 +74,13 @@ fn starts(start: StartAt, topic: &Topic, consumer: &BaseConsumer<Logged>) -> Res
         let (low, high) = consumer
             .fetch_watermarks(&topic.name, partition, PATIENCE)
             .map_err(|e| failed("cannot read where a partition begins and ends", e))?;
-        let found = timed.as_ref().and_then(|list| list.find_partition(&topic.name, partition)?.offset().to_raw());
+        let found = match timed.as_ref().and_then(|list| list.find_partition(&topic.name, partition)) {
+            Some(element) => {
+                element.error().map_err(|e| failed("cannot look up the offset of a time", e))?;
+                element.offset().to_raw()
+            }
+            None => None,
+        };
         let offset = match start {
             StartAt::Earliest => low,
             StartAt::Latest => high,

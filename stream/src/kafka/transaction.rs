@@ -17,6 +17,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientContext, config::RDKafkaLogLevel};
+use sha2::{Digest, Sha256};
 use undertone_error::{Error, ErrorKind, Result, failpoint};
 use undertone_proto::v1::outcome;
 use uuid::Uuid;
@@ -29,12 +30,15 @@ use super::reader::Offsets;
 use super::score::KafkaOutcome;
 use crate::durable::blocking;
 use crate::score::observe;
+use crate::source::hex;
 
 /// An open transaction stalls every reader of committed records, so one whose owner died is ended by the broker after
 /// this long.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one step of a transaction may take.
 const STEP: Duration = Duration::from_secs(8);
+/// Longer keys would make records larger than their topic takes.
+const MAX_KEY_BYTES: usize = 1024;
 /// How often a step is tried again that the client calls retriable.
 const TRIES: u32 = 4;
 
@@ -115,25 +119,33 @@ impl ScoreWriter {
         .await
     }
 
-    /// Writes outcomes and moves the offsets of their partitions to the ends of `ranges`, both or neither.
+    /// Writes outcomes and moves the offsets of their partitions to the ends of `ranges`, both or neither. `version` is
+    /// that of the assignment with which the ranges were read: whatever was lost since then, even if it came back, was
+    /// perhaps scored by another.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if a partition is not ours any more, or the outcome is not known: ask
+    /// [`ErrorKind::Conflict`] if other partitions are ours by now, or the outcome is not known: ask
     /// [`ScoreWriter::committed`] and go on from there. Others may be tried again.
-    pub async fn write(&self, ranges: Vec<(i32, Range<i64>)>, outcomes: Vec<Arc<KafkaOutcome>>) -> Result<()> {
+    pub async fn write(
+        &self,
+        version: u64,
+        ranges: Vec<(i32, Range<i64>)>,
+        outcomes: Vec<Arc<KafkaOutcome>>,
+    ) -> Result<()> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || inner.write(&ranges, &outcomes)).await
+        blocking(move || inner.write(version, &ranges, &outcomes)).await
     }
 }
 
 impl Inner {
-    fn write(&self, ranges: &[(i32, Range<i64>)], outcomes: &[Arc<KafkaOutcome>]) -> Result<()> {
+    fn write(&self, version: u64, ranges: &[(i32, Range<i64>)], outcomes: &[Arc<KafkaOutcome>]) -> Result<()> {
         let _held = self.membership.hold();
         let metadata = self.membership.group_metadata()?;
-        let ours = self.membership.assignment().borrow().partitions.clone();
-        if let Some((partition, _)) = ranges.iter().find(|(partition, _)| !ours.contains(partition)) {
-            let error = Error::new(ErrorKind::Conflict, "partition has moved to another member of the group");
-            return Err(error.with("topic", &self.raw.name).with("partition", partition));
+        let now = self.membership.assignment().borrow().clone();
+        let lost = ranges.iter().any(|(partition, _)| !now.partitions.contains(partition));
+        if (now.version != version || lost) && !failpoint::sabotaged("no-ownership-check") {
+            let error = Error::new(ErrorKind::Conflict, "group has shared its partitions out anew");
+            return Err(error.with("topic", &self.raw.name));
         }
         let mut offsets = TopicPartitionList::with_capacity(ranges.len());
         for (partition, range) in ranges {
@@ -155,7 +167,7 @@ impl Inner {
                 step("cannot add offsets to a transaction", send)?;
             }
             failpoint::hit("score.offsets-sent");
-            step("cannot commit a transaction", || producer.commit_transaction(STEP))?;
+            step("cannot commit a transaction", || producer.commit_transaction(STEP)).map_err(Failure::of_commit)?;
             failpoint::hit("score.committed");
             Ok(())
         })?;
@@ -207,16 +219,17 @@ impl Inner {
                 *slot = Some(producer);
                 Ok(())
             }
-            Err(Failure { error, abort: true }) => {
-                if step("cannot abort a transaction", || producer.abort_transaction(STEP)).is_ok() {
+            Err(failure) => {
+                let aborted = failure.abort && abort(&producer);
+                if aborted {
                     *slot = Some(producer);
-                    return Err(error);
                 }
-                Err(Error::new(ErrorKind::Conflict, "outcome of a transaction is not known yet").source(error))
-            }
-            // The next producer of the same id ends what this one left open, whichever way it went.
-            Err(Failure { error, abort: false }) => {
-                Err(Error::new(ErrorKind::Conflict, "outcome of a transaction is not known yet").source(error))
+                // Otherwise the next producer of the same id ends what this one left open, whichever way it went.
+                if failure.committing && !aborted {
+                    let unknown = Error::new(ErrorKind::Conflict, "outcome of a transaction is not known yet");
+                    return Err(unknown.source(failure.error));
+                }
+                Err(failure.error)
             }
         }
     }
@@ -228,6 +241,8 @@ impl Inner {
             .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
             // Dead letters and posts are larger than the posts that they come from.
             .set("message.max.bytes", "67108864")
+            // A batch must fit where its largest record does: topics take that much more than the largest event.
+            .set("batch.size", "250000")
             .set("queue.buffering.max.messages", "200000");
         for (key, value) in [("linger.ms", "2"), ("compression.type", "lz4")] {
             if !self.kafka.config().client.contains_key(key) {
@@ -241,20 +256,44 @@ impl Inner {
     }
 }
 
-/// A failed step, and whether the transaction can still be aborted.
+/// Aborts the open transaction; answers whether it is.
+fn abort(producer: &BaseProducer<Logged>) -> bool {
+    let until = Instant::now() + STEP;
+    loop {
+        // What is purged is reported, and the abort waits until somebody has taken the reports.
+        producer.poll(Duration::ZERO);
+        match producer.abort_transaction(Duration::from_millis(100)) {
+            Ok(()) => return true,
+            Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < until => {}
+            Err(error) => {
+                tracing::info!(%error, "transaction cannot be aborted; its producer is given up");
+                return false;
+            }
+        }
+    }
+}
+
+/// A failed step.
 struct Failure {
     error: Error,
+    /// Whether the transaction can still be aborted.
     abort: bool,
+    /// Whether it was the commit, after which anything may have happened.
+    committing: bool,
 }
 
 impl Failure {
     fn of(doing: &'static str, error: KafkaError) -> Self {
         let lost = matches!(&error, KafkaError::Transaction(error) if error.is_fatal() || !error.txn_requires_abort());
-        Self { error: failed(doing, error), abort: !lost }
+        Self { error: failed(doing, error), abort: !lost, committing: false }
+    }
+
+    fn of_commit(self) -> Self {
+        Self { committing: true, ..self }
     }
 
     fn ours(error: Error) -> Self {
-        Self { error, abort: true }
+        Self { error, abort: true, committing: false }
     }
 }
 
@@ -273,9 +312,10 @@ fn step(doing: &'static str, mut work: impl FnMut() -> rdkafka::error::KafkaResu
     }
 }
 
-/// Source and id, as JSON, so that no two posts share a key.
+/// Source and id, as JSON, so that no two posts share a key; the hash of that where it is too long for one.
 fn key(source: &str, id: &str) -> Vec<u8> {
-    serde_json::to_vec(&[source, id]).unwrap_or_default()
+    let key = serde_json::to_vec(&[source, id]).unwrap_or_default();
+    if key.len() <= MAX_KEY_BYTES { key } else { hex(&Sha256::digest(&key)).into_bytes() }
 }
 
 #[cfg(test)]
@@ -286,5 +326,8 @@ mod tests {
     fn keys_of_different_posts_differ() {
         assert_eq!(key("x", "7"), br#"["x","7"]"#);
         assert_ne!(key("a", "b/c"), key("a/b", "c"));
+        let long = "i".repeat(600_000);
+        assert_eq!(key("x", &long).len(), 64);
+        assert_ne!(key("x", &long), key("y", &long));
     }
 }
