@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from pathlib import Path
 
-import pytest
-
 from servers.kafka import Kafka
-from support.posts import generate, line, post, with_malformed
-from support.process import Running, free_ports, undertone
-from support.topics import Topics, assert_promise, decode, violations
+from support.posts import generate, with_malformed
+from support.process import free_ports, undertone
+from support.topics import Topics, assert_promise, decode
 
 OFTEN = {"UNDERTONE_SINKS__COMMIT_INTERVAL": "300ms", "UNDERTONE_SINKS__COMMIT_ROWS": "500"}
 
@@ -48,6 +44,7 @@ def test_events_become_rows_and_records_once_each(kafka: Kafka, tmp_path: Path) 
 
 def test_events_of_aborted_transactions_are_not_events_and_markers_are_no_lag(kafka: Kafka, tmp_path: Path) -> None:
     topics = Topics(kafka.brokers)
+    topics.produce_and_abort(generate(30, seed=9, cwd=tmp_path))
     topics.produce(generate(50, seed=3, cwd=tmp_path), transactional=True)
     assert_done(run_once(topics, tmp_path / "data", tmp_path))
     assert_promise(topics, tmp_path / "data")
@@ -86,3 +83,36 @@ def test_the_start_is_used_once_and_partitions_that_appear_later_are_read_whole(
     assert_done(run_once(topics, tmp_path / "data", tmp_path, "--roles", "score", **latest))
     places = {(o.partition, o.offset) for o in (decode("ScoredPost", r.value()).origin for r in topics.consume(topics.scored))}
     assert places == set(topics.events)
+
+
+def test_a_topic_that_was_deleted_and_made_again_stops_the_tables_with_words(kafka: Kafka, tmp_path: Path) -> None:
+    topics = Topics(kafka.brokers)
+    topics.produce(generate(30, seed=7, cwd=tmp_path))
+    assert_done(run_once(topics, tmp_path / "data", tmp_path))
+    topics.delete(topics.raw)
+    time.sleep(1)
+    topics.make(topics.raw, partitions=2)
+    topics.produce(generate(30, seed=8, cwd=tmp_path))
+    done = run_once(topics, tmp_path / "data", tmp_path, "--roles", "bronze")
+    assert done.returncode == 2
+    assert "from another topic" in done.stderr.decode() and "made again" in done.stderr.decode()
+
+
+def test_check_says_what_topics_lack_and_what_could_lose_posts(kafka: Kafka, tmp_path: Path) -> None:
+    topics = Topics(kafka.brokers)
+    http, grpc = free_ports(2)
+    command = ("check", "--data", tmp_path / "data", "--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}")
+    done = undertone(*command, cwd=tmp_path, env=topics.settings())
+    out = done.stdout.decode()
+    assert done.returncode == 0, done.stderr.decode() + out
+    assert f"{topics.raw} has 2 partitions, not 6" in out and f"{topics.raw} has one copy" in out
+    done = undertone(*command, cwd=tmp_path, env=topics.settings(UNDERTONE_KAFKA__TOPICS__RAW="no.such.topic"))
+    assert done.returncode == 2 and "no.such.topic" in done.stdout.decode() and "undertone init" in done.stdout.decode()
+
+
+def test_a_password_is_never_printed(tmp_path: Path) -> None:
+    config = tmp_path / "kafka.toml"
+    config.write_text('[kafka]\nbrokers = "127.0.0.1:1"\n[kafka.client]\n"sasl.password" = "hunter2"\n"sasl.mechanism" = "NONE"\n')
+    done = undertone("check", "--config", config, "--data", tmp_path / "data", cwd=tmp_path, timeout=60)
+    assert done.returncode == 2
+    assert "hunter2" not in done.stdout.decode() + done.stderr.decode()

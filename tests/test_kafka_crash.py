@@ -177,3 +177,21 @@ def test_the_oracle_notices_a_post_that_is_written_twice(world: World) -> None:
         running.await_that(lambda: len(world.topics.consume(world.topics.scored)) >= 150, "write scores")
     world.finish()
     assert any("doubled" in each for each in violations(world.topics, world.data))
+
+
+@pytest.mark.timeout(200)
+def test_the_oracle_notices_an_owner_that_commits_what_is_no_longer_its_own(world: World) -> None:
+    """The same sleep as above, but shorter than the session, with partitions that move because another joins; without the
+    look at who owns them, and with a generation that is taken after they moved, the sleeper would write what the other has."""
+    world.produce(300)
+    marker = world.folder / "asleep"
+    env = {"UNDERTONE_FAILPOINTS": "score.ready=pause@1", "UNDERTONE_FAILPOINT_MARKER": str(marker)}
+    with world.start("--roles", "score", data=world.folder / "a", UNDERTONE_SABOTAGE="no-ownership-check", **env) as first:
+        first.await_file(marker)
+        with world.start("--roles", "score", data=world.folder / "b") as other:
+            other.await_that(lambda: world.scored() > 0, "take partitions over and score them", 60)
+            time.sleep(2)
+            marker.unlink()
+            time.sleep(3)
+    world.finish()
+    assert any("doubled" in each for each in violations(world.topics, world.data))

@@ -94,6 +94,16 @@ class Topics:
             producer.commit_transaction(30)
         assert not failed, failed[:3]
 
+    def produce_and_abort(self, payloads: Iterable[bytes]) -> None:
+        """Appends events in a transaction that is aborted once the broker has all of them."""
+        producer = Producer(QUIET | {"bootstrap.servers": self.brokers, "transactional.id": f"{self.group}-aborting"})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for payload in payloads:
+            producer.produce(self.raw, payload)
+        assert producer.flush(30) == 0
+        producer.abort_transaction(30)
+
     def consume(self, topic: str) -> list:
         """Every committed record of a topic."""
         consumer = Consumer(

@@ -139,6 +139,7 @@ impl ScoreWriter {
 
 impl Inner {
     fn write(&self, version: u64, ranges: &[(i32, Range<i64>)], outcomes: &[Arc<KafkaOutcome>]) -> Result<()> {
+        failpoint::hit("score.ready");
         let _held = self.membership.hold();
         let metadata = self.membership.group_metadata()?;
         let now = self.membership.assignment().borrow().clone();
