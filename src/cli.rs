@@ -36,8 +36,10 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Print the JSON Schema of a post
     Schema,
-    /// Validate the configuration, the model, the data folder and the addresses
+    /// Validate the configuration, the model, the cluster, the data folder and the addresses
     Check(RunArgs),
+    /// Make topics and tables, or see that they are there; safe to run again
+    Init(RunArgs),
     /// Measure throughput and latency of the model on this machine
     Bench(BenchArgs),
     /// Look at events that could not be scored

@@ -116,3 +116,15 @@ def test_a_password_is_never_printed(tmp_path: Path) -> None:
     done = undertone("check", "--config", config, "--data", tmp_path / "data", cwd=tmp_path, timeout=60)
     assert done.returncode == 2
     assert "hunter2" not in done.stdout.decode() + done.stderr.decode()
+
+
+def test_init_makes_topics_and_tables_once(kafka: Kafka, tmp_path: Path) -> None:
+    topics = Topics(kafka.brokers)
+    names = {f"UNDERTONE_KAFKA__TOPICS__{name}": f"{topics.group}.new.{name.lower()}" for name in ("RAW", "SCORED", "DEAD")}
+    env = topics.settings(**names, UNDERTONE_KAFKA__TOPICS__PARTITIONS="3")
+    for word in ("made", "there"):
+        done = undertone("init", "--data", tmp_path / "data", cwd=tmp_path, env=env)
+        assert done.returncode == 0, done.stderr.decode()
+        lines = done.stdout.decode().splitlines()
+        assert [f"{word:<8}topic {name}" for name in names.values()] == lines[:3]
+        assert not any(line.startswith("differs") for line in lines), lines

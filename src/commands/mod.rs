@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod dead;
 pub(crate) mod generate;
+pub(crate) mod init;
 pub(crate) mod model;
 pub(crate) mod normalize;
 mod output;

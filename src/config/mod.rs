@@ -210,7 +210,11 @@ impl Config {
 
         let posts = match raw.source.mapping {
             None => PostReader::default(),
-            Some(_) if matches!(source, Source::Generator(_)) && roles.iter().any(|role| role.streams()) => {
+            Some(_)
+                if kafka.is_none()
+                    && matches!(source, Source::Generator(_))
+                    && roles.iter().any(|role| role.streams()) =>
+            {
                 let help = "the generator's posts need no mapping: give --input FILE, or leave the section out";
                 return Err(fail("source.mapping", &"a mapping without source.input", help));
             }
