@@ -273,7 +273,8 @@ mod tests {
 
     #[test]
     fn differences_are_told_and_what_could_lose_posts_is_warned_of() {
-        let cases: [(&[(&str, &str)], i32, &str, &str); 5] = [
+        type Config = &'static [(&'static str, &'static str)];
+        let cases: [(Config, i32, &str, &str); 5] = [
             (&[("retention.ms", "604800000")], 1, "1 copies", "one copy"),
             (&[("retention.ms", "604800000"), ("min.insync.replicas", "1")], 3, "", "one copy in sync"),
             (&[("retention.ms", "3600000"), ("min.insync.replicas", "2")], 3, "retention.ms=3600000", "weekend"),
