@@ -99,6 +99,10 @@ def install_packages(what: str) -> None:
         # `venv` without ensurepip makes environments without pip; Debian packages it apart.
         if subprocess.run([sys.executable, "-c", "import ensurepip, venv"], capture_output=True).returncode != 0:
             missing.add("python3-venv")
+    if not Path("/usr/include/openssl/ssl.h").exists():
+        missing.add("libssl-dev")  # the Kafka client speaks TLS by the system's OpenSSL
+    if not shutil.which("pkg-config"):
+        missing.add("pkg-config")
     if what == "test" and not os.environ.get("UNDERTONE_CHROMIUM") and not any(map(shutil.which, CHROMIUM)):
         missing.add("chromium")
     if what == "dist" and not shutil.which("patchelf"):
