@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
 """Measures Undertone on an NVIDIA GPU beside transformers on the same card, and prints one table.
 
-    benches/gpu/run.py --binary undertone [--device cuda:0] [--seconds 10] [--out results.md]
+    benches/gpu/run.py --binary undertone [--model DIR] [--device cuda:0] [--seconds 10] [--out results.md]
 
 Run it on the GPU machine, with the repository (or this file alone) and a stripped `undertone` binary, in a Python environment
 with torch 2.11, transformers and tokenizers. It makes the models there, with random weights (speed does not depend on them), checks
 that the GPU's embeddings equal those of the CPU in fp32, measures the card's bf16 matrix peak, and then each model at 25 and 128 tokens.
-Shares of the peak count the arithmetic of the tokens that texts have: padding is not work.
+Shares of the peak count the arithmetic of the tokens that texts have: padding is not work. With --model, a model folder is measured
+too, over the generator's posts, with everything that it says of a text: normalising, language, all heads.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -45,7 +47,7 @@ class Shape:
             "pad_token_id": 0,
         }  # fmt: skip
 
-    def flop(self, tokens: int) -> float:
+    def flop(self, tokens: float) -> float:
         """Of one text: 24 h² a token and layer in the products, and 4 n h in the attention."""
         return self.layers * tokens * (24 * self.hidden**2 + 4 * tokens * self.hidden)
 
@@ -54,9 +56,9 @@ SHAPES = (Shape("MiniLM", 384, 6, 12), Shape("base", 768, 12, 12))
 
 
 def words() -> list[str]:
-    """Made-up words, each of which is one token."""
-    letters = "bcdfghklmnprstvz"
-    made = [a + "a" + b + "o" + c + "i" + d for a in letters for b in letters for c in letters for d in letters]
+    """Made-up words, each of which is one token, about as long as a token of English and a space."""
+    consonants, vowels = "bcdfghklmnprstvz", "aeiou"
+    made = ["".join(letters) for letters in itertools.product(consonants, vowels, consonants, vowels, consonants)]
     return made[: VOCABULARY - len(SPECIAL)]
 
 
@@ -128,18 +130,18 @@ def rate(call, seconds: float) -> float:
     return calls / (time.monotonic() - began)
 
 
-def peer(folder: Path, length: int, device: str, seconds: float, compiled: bool) -> float:
-    """Texts a second of transformers in bf16 with SDPA, tokenising left out, the best of several batch sizes. All texts are
-    of one length, so sorted and padded they are not padded at all: the best case for it."""
+def peer(folder: Path, length: int, device: str, seconds: float, batches: list[int], compiled: bool = False) -> tuple[float, int]:
+    """Texts a second of transformers in bf16 with SDPA, tokenising left out, at the best of these batch sizes; and that size.
+    All texts are of one length, so sorted and padded they are not padded at all: the best case for it."""
     import torch
     from transformers import BertModel
 
     model = BertModel.from_pretrained(folder, add_pooling_layer=False, attn_implementation="sdpa", dtype=torch.bfloat16)
     model = model.to(device).eval()
     run = torch.compile(model) if compiled else model
-    best = 0.0
+    best = (0.0, 0)
     with torch.inference_mode():
-        for batch in (64, 256, 1024):
+        for batch in batches:
             ids = torch.randint(len(SPECIAL), VOCABULARY, (batch, length), pin_memory=True)
 
             def call(ids: torch.Tensor = ids) -> None:
@@ -147,7 +149,7 @@ def peer(folder: Path, length: int, device: str, seconds: float, compiled: bool)
                 state = run(input_ids=on_device, attention_mask=torch.ones_like(on_device)).last_hidden_state
                 state.float().mean(1).cpu()
 
-            best = max(best, batch * rate(call, seconds))
+            best = max(best, (batch * rate(call, seconds), batch))
     return best
 
 
@@ -204,9 +206,26 @@ def row(shape: Shape, length: int, what: str, texts_per_s: float, peak: float) -
     return [shape.name, str(length), what, f"{texts_per_s:,.0f}", f"{texts_per_s * length:,.0f}", f"{100 * share:.1f} %"]
 
 
+def bench(args: argparse.Namespace, folder: Path, *more: object) -> dict:
+    """What `undertone bench` reports of a model under full load."""
+    command = ("bench", "--model", folder, "--seconds", args.seconds, "--phases", "bulk", "--json", "--device", args.device)
+    return json.loads(undertone(args.binary, *command, *more))
+
+
+def row_of_model(report: dict, folder: Path, peak: float) -> list[str]:
+    config, saturated = json.loads((folder / "config.json").read_text()), report["saturated"]
+    shape = Shape(report["model"]["name"], config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"])
+    length = saturated["tokens"] / saturated["texts"]
+    what = f"undertone {report['model']['precision']}, post to language, heads and embedding"
+    share = saturated["texts_per_s"] * shape.flop(length) / peak
+    return [shape.name, f"{length:.0f}", what, f"{saturated['texts_per_s']:,.0f}", f"{saturated['tokens_per_s']:,.0f}", f"{100 * share:.1f} %"]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--binary", required=True, help="a stripped undertone binary")
+    parser.add_argument("--model", type=Path, help="a model folder that is measured too, over the generator's posts")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes a minute a row")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--seconds", type=int, default=10, help="for each measurement")
     parser.add_argument("--out", type=Path, help="file for the table, beside standard output")
@@ -231,12 +250,16 @@ def main() -> int:
             for length in LENGTHS:
                 path = work / "texts.jsonl"
                 path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts(length, TEXTS)))
-                bench = ("bench", "--model", folder, "--input", path, "--seconds", args.seconds, "--json")
-                report = json.loads(undertone(args.binary, *bench, "--device", args.device))
+                report = bench(args, folder, "--input", path)
                 what = f"undertone {report['model']['precision']}, text to embedding"
                 rows.append(row(shape, length, what, report["saturated"]["texts_per_s"], peak))
-                for what, compiled in (("transformers bf16, SDPA, ids to embedding", False), ("the same with torch.compile", True)):
-                    rows.append(row(shape, length, what, peer(folder, length, args.device, args.seconds / 3, compiled), peak))
+                eager, batch = peer(folder, length, args.device, args.seconds / 3, [64, 256, 1024])
+                rows.append(row(shape, length, f"transformers bf16, SDPA, batches of {batch}, ids to embedding", eager, peak))
+                if not args.no_compile:
+                    compiled, _ = peer(folder, length, args.device, args.seconds / 3, [batch], compiled=True)
+                    rows.append(row(shape, length, "the same with torch.compile", compiled, peak))
+        if args.model:
+            rows.append(row_of_model(bench(args, args.model), args.model, peak))
     card = torch.cuda.get_device_name(args.device)
     text = f"{card}, {os.cpu_count()} cores, torch {torch.__version__}, transformers {transformers.__version__}; bf16 peak measured "
     text += f"{peak / 1e12:.0f} TFLOP/s; mean cosine to fp32 on the CPU: {', '.join(parity)}\n\n{table(rows)}"

@@ -3,6 +3,7 @@
 //
 // Every function answers 0, or 1 after which `undertone_shim_error` has the reason. No exception leaves this file.
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/_addmm_activation_ops.h>
 #include <ATen/ops/_efficient_attention_forward_ops.h>
 #include <ATen/ops/_flash_attention_forward_ops.h>
 #include <c10/core/Stream.h>
@@ -66,6 +67,18 @@ int undertone_efficient_attention(
   });
 }
 
+// GELU of x weight^T + bias. tch passes its flag for GELU as a factor of the bias, and so gets ReLU.
+int undertone_linear_gelu(const at::Tensor* x, const at::Tensor* weight, const at::Tensor* bias, at::Tensor** out) {
+  return guarded([&] {
+    *out = new at::Tensor(at::_ops::_addmm_activation::call(*bias, *x, weight->t(), /*beta=*/1, /*alpha=*/1, /*use_gelu=*/true));
+  });
+}
+
+// A copy in pinned memory. tch names a device for it, which libtorch warns of.
+int undertone_pin(const at::Tensor* tensor, at::Tensor** out) {
+  return guarded([&] { *out = new at::Tensor(tensor->pin_memory()); });
+}
+
 // Whether the device's half of libtorch is loaded.
 int undertone_has_device(int cuda) { return c10::impl::hasDeviceGuardImpl(type_of(cuda)); }
 
@@ -84,6 +97,15 @@ int undertone_stream_enter(int64_t id, int cuda, int device) {
     c10::impl::VirtualGuardImpl guard(type_of(cuda));
     guard.setDevice(stream.device());
     guard.exchangeStream(stream);
+  });
+}
+
+// The driver's handle of the calling thread's current stream of a device.
+int undertone_stream_current(int cuda, int device, void** handle) {
+  return guarded([&] {
+    c10::impl::VirtualGuardImpl guard(type_of(cuda));
+    const c10::Device which(type_of(cuda), static_cast<c10::DeviceIndex>(device));
+    *handle = guard.getStreamNativeHandle(guard.getStream(which));
   });
 }
 

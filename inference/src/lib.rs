@@ -70,9 +70,12 @@
 //! had is refused by name, and `auto` logs what it chose and why. The binary is linked with no CUDA library: on a machine
 //! with NVIDIA's driver (580 or newer) it loads `libtorch_cuda.so` at run time, from beside its own libtorch or from where
 //! `UNDERTONE_LIBTORCH_CUDA` points (the `torch/lib` of a Python environment with torch 2.11.0). On CUDA the default is bf16,
-//! fp16 on GPUs older than Ampere; attention runs over packed tokens (flash attention, memory-efficient attention on
-//! older GPUs); each GPU has two workers with a stream each, so that copies overlap with arithmetic. Heads run on the CPU
-//! in fp32 everywhere. The CUDA path has not run on a GPU yet: everything up to the driver is tested.
+//! fp16 on GPUs older than Ampere. Linear layers are cuBLAS's, with GELU in the same call; what lies between them is our own
+//! (`model/cuda/kernels.cu`), compiled for the GPU when the model is loaded, by the compiler that PyTorch brings along: attention over
+//! short texts, residual and layer norm in one pass, pooling. Long texts take libtorch's flash attention (memory-efficient
+//! attention on older GPUs), and `UNDERTONE_KERNELS=libtorch` takes libtorch's operators for everything. Each GPU has two
+//! workers with a stream each, so that copies overlap with arithmetic; the other cores only read texts for them. Heads run
+//! on the CPU in fp32 everywhere. `benches/gpu/RESULTS.md` has what an H200 reaches.
 //!
 //! # Modules
 //!

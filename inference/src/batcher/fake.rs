@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use undertone_error::{Error, ErrorKind, Result};
 
-use super::worker::{Backend, Normalized, Prepared};
+use super::worker::{Backend, Normalized, Prepared, Reader};
 use super::{RecoveryRules, Rules};
 use crate::ModelInfo;
 use crate::language::Reading;
@@ -51,6 +51,11 @@ impl Fake {
     pub(crate) fn on_own_device(&self) -> Self {
         Self { device: Arc::default(), ..self.clone() }
     }
+
+    /// So many readers for it.
+    pub(crate) fn readers(&self, count: usize) -> Vec<Box<dyn Reader>> {
+        (0..count).map(|_| Box::new(self.clone()) as Box<dyn Reader>).collect()
+    }
 }
 
 /// While it is closed, forward passes wait.
@@ -88,12 +93,7 @@ impl Gate {
     }
 }
 
-impl Backend for Fake {
-    fn enter(&mut self) -> Result<()> {
-        assert!(!self.dies_at_start, "this worker dies");
-        Ok(())
-    }
-
+impl Reader for Fake {
     fn normalize(&self, text: &str) -> Result<Normalized> {
         assert!(text != "unreadable panic", "asked to panic");
         match text {
@@ -109,6 +109,13 @@ impl Backend for Fake {
     fn tokenize(&self, text: &Normalized) -> Result<Tokens> {
         let text = &text.clean_text;
         Ok(Tokens { ids: vec![7; text.len().max(1)], truncated: false, empty: text.is_empty() })
+    }
+}
+
+impl Backend for Fake {
+    fn enter(&mut self) -> Result<()> {
+        assert!(!self.dies_at_start, "this worker dies");
+        Ok(())
     }
 
     fn run(&self, batch: &[Prepared]) -> Result<Vec<Result<Outcome>>> {

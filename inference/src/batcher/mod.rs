@@ -6,7 +6,8 @@
 //! what is there, and under load batches fill by themselves.
 //!
 //! Workers also prepare texts (normalise, tokenise) before they run them, so that preparing never runs on a caller's
-//! thread nor fights the forward passes for cores. A text passes through the queue twice: raw, then ready.
+//! thread nor fights the forward passes for cores. A text passes through the queue twice: raw, then ready. A GPU is too
+//! fast to wait for that: beside its workers there are readers, on the other cores, which only prepare.
 //!
 //! ```text
 //! submit ─▶ raw lanes ─(a worker prepares some)─▶ ready lanes ─(plan)─▶ batch ─▶ forward pass ─▶ answers
@@ -41,4 +42,4 @@ pub(crate) use faults::RecoveryRules;
 pub(crate) use plan::Rules;
 pub(crate) use queue::{Queue, expired};
 pub(crate) use state::{Closed, Ticket};
-pub(crate) use worker::{Backend, Counters, Normalized, Prepared, Shared, Workers};
+pub(crate) use worker::{Backend, Counters, Normalized, Prepared, Reader, Shared, Workers};

@@ -92,14 +92,16 @@ pub(crate) fn bulk_limit(last_interactive: Option<Instant>, now: Instant, rules:
     if expected { rules.bulk_tokens.min(rules.token_budget) } else { rules.token_budget }
 }
 
-/// Chooses a batch. Interactive texts first, then bulk with the tokens that are left; but when the oldest bulk text has
-/// aged and was passed over [`MAX_PASSED_OVER`] times, bulk takes its share (at least one text) ahead of the others.
+/// Chooses a batch. Interactive texts first, then bulk with the tokens that are left; but when the oldest bulk text that
+/// can run has aged and was passed over [`MAX_PASSED_OVER`] times, bulk takes its share (at least one text) ahead of the
+/// others.
 pub(crate) fn plan<W: Waiting>(view: &QueueView<'_, W>, now: Instant, rules: &Rules) -> Batch {
     let mut batch = Batch::default();
     let budget = view.budget.min(rules.token_budget);
     let bulk_limit = bulk_limit(view.last_interactive, now, rules).min(budget);
-    let aged =
-        view.bulk.front().is_some_and(|oldest| now.saturating_duration_since(oldest.submitted()) >= rules.bulk_ageing);
+    // Not one whose caller has gone: younger texts would be given its turn.
+    let oldest = view.bulk.iter().find(|item| fate(item.abandoned(), item.deadline(), now) == Fate::Run);
+    let aged = oldest.is_some_and(|oldest| now.saturating_duration_since(oldest.submitted()) >= rules.bulk_ageing);
     if aged && view.passed_over >= MAX_PASSED_OVER {
         take(view.bulk, Lane::Bulk, &mut batch, bulk_limit.min(budget / AGED_SHARE), now);
     }
@@ -130,6 +132,17 @@ fn take<W: Waiting>(waiting: &VecDeque<W>, lane: Lane, batch: &mut Batch, limit:
     }
 }
 
+/// Which steps a worker takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// All of them: on a processor, where whoever prepares takes the core of somebody who runs.
+    All,
+    /// It prepares texts for those that run them.
+    Prepare,
+    /// It runs batches: a GPU must not wait while its worker tokenises.
+    Run,
+}
+
 /// What a free worker sees.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Load {
@@ -143,6 +156,8 @@ pub(crate) struct Load {
     pub(crate) ready_interactive_tokens: usize,
     /// Tokens of bulk texts that are ready.
     pub(crate) ready_bulk_tokens: usize,
+    /// Chunks of texts that workers are preparing.
+    pub(crate) preparing: usize,
     /// As in [`QueueView`].
     pub(crate) passed_over: u32,
     /// Whether the queue takes no more texts.
@@ -162,9 +177,35 @@ pub(crate) enum Step {
     Stop,
 }
 
+/// What a free worker does now.
+pub(crate) fn step(role: Role, load: &Load, rules: &Rules) -> Step {
+    match role {
+        Role::All => step_of_all(load, rules),
+        Role::Prepare => step_of_preparing(load, rules),
+        Role::Run if load.ready > 0 => Step::Run,
+        // What is being prepared is still to be run.
+        Role::Run if load.closed && load.raw_interactive + load.raw_bulk + load.preparing == 0 => Step::Stop,
+        Role::Run => Step::Wait,
+    }
+}
+
+/// Texts of either lane are prepared only as far as the next two batches can hold them: one is taken while the other fills.
+fn step_of_preparing(load: &Load, rules: &Rules) -> Step {
+    let enough = 2 * rules.token_budget;
+    if load.raw_interactive > 0 && load.ready_interactive_tokens < enough {
+        Step::Prepare(Lane::Interactive)
+    } else if load.raw_bulk > 0 && load.ready_bulk_tokens < enough {
+        Step::Prepare(Lane::Bulk)
+    } else if load.closed && load.raw_interactive + load.raw_bulk == 0 {
+        Step::Stop
+    } else {
+        Step::Wait
+    }
+}
+
 /// Texts of either lane are prepared only as far as the next batch can hold them. An interactive text that is ready runs
 /// at once, without waiting for bulk texts to be prepared for the rest of its batch, unless those were passed over before.
-pub(crate) fn step(load: &Load, rules: &Rules) -> Step {
+fn step_of_all(load: &Load, rules: &Rules) -> Step {
     let bulk_runs_dry = load.raw_bulk > 0 && load.ready_bulk_tokens < rules.token_budget;
     let bulk_may_go = load.ready_interactive_tokens == 0 || load.passed_over >= MAX_PASSED_OVER;
     if load.raw_interactive > 0 && load.ready_interactive_tokens < rules.token_budget {

@@ -1,4 +1,5 @@
-//! The queue's state behind one lock: callers put texts in, workers take work out.
+//! The queue's state behind one lock: callers put texts in, workers take work out. Who prepares and who only runs wait at
+//! bells of their own, so that a text wakes one that can do something about it.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use undertone_error::{Error, ErrorKind, Result};
 
 use super::faults::Returned;
-use super::plan::{Fate, Rules};
+use super::plan::{Fate, Role, Rules};
 use super::state::{Closed, Queued, State, Ticket, Useless, Work};
 use super::worker::{Counters, Prepared};
 use crate::{Lane, telemetry};
@@ -23,15 +24,22 @@ pub(crate) struct QueueCounts {
 #[derive(Debug)]
 pub(crate) struct Queue {
     state: Mutex<State>,
-    changed: Condvar,
+    /// Rings when there may be something to prepare, and for workers that do everything.
+    arrived: Condvar,
+    /// Rings when there may be something to run, and for those that are ill.
+    prepared: Condvar,
+    /// Whether some workers only prepare, and the others only run.
+    split: bool,
     rules: Rules,
     counters: Arc<Counters>,
 }
 
 impl Queue {
-    /// An open, empty queue that counts in `counters` what it turns away.
-    pub(crate) fn new(rules: Rules, counters: Arc<Counters>) -> Self {
-        Self { state: Mutex::default(), changed: Condvar::new(), rules, counters }
+    /// An open, empty queue that counts in `counters` what it turns away. `split` if some workers only prepare texts and the
+    /// others only run them.
+    pub(crate) fn new(rules: Rules, counters: Arc<Counters>, split: bool) -> Self {
+        let (arrived, prepared) = (Condvar::new(), Condvar::new());
+        Self { state: Mutex::default(), arrived, prepared, split, rules, counters }
     }
 
     /// The state is consistent between any two statements that could panic, so a poisoned lock is as good as any.
@@ -44,27 +52,44 @@ impl Queue {
         &self.rules
     }
 
+    /// What the workers do that run batches.
+    pub(crate) fn runner(&self) -> Role {
+        if self.split { Role::Run } else { Role::All }
+    }
+
+    fn ring_all(&self) {
+        self.arrived.notify_all();
+        self.prepared.notify_all();
+    }
+
     /// Puts a text in.
     ///
     /// # Errors
     /// `Unavailable` once the queue is closed.
     pub(crate) fn submit(&self, text: String, ticket: Ticket) -> Result<()> {
         self.lock().submit(text, ticket)?;
-        self.changed.notify_one();
+        self.arrived.notify_one();
         Ok(())
     }
 
-    /// Puts prepared texts in, in the order in which they were submitted.
-    pub(crate) fn ready(&self, items: Vec<Queued<Prepared>>) {
-        self.lock().ready(items);
-        self.changed.notify_all();
+    /// Takes back a chunk that was prepared, those of its texts that are to be run. If nobody is left who could, they are
+    /// answered.
+    pub(crate) fn prepared(&self, items: Vec<Queued<Prepared>>) {
+        let deserted = self.lock().prepared(items);
+        match self.split {
+            true => self.prepared.notify_all(),
+            false => self.arrived.notify_all(),
+        }
+        for ticket in deserted {
+            ticket.answer(Err(Closed::NoWorker.error()));
+        }
     }
 
     /// Takes texts back from an ill device, to where they were in their lanes; `lost_alone` says that it was lost while the
     /// first of them ran alone. Those that came back too often are answered as [`super::faults::Returns::judge`] decides.
     pub(crate) fn give_back(&self, items: Vec<Queued<Prepared>>, lost_alone: bool) {
         let given_up = self.lock().give_back(items, lost_alone);
-        self.changed.notify_all();
+        self.ring_all();
         self.counters.failed.fetch_add(given_up.len() as u64, Ordering::Relaxed);
         telemetry::items("failed", given_up.len() as u64);
         for (ticket, returned) in given_up {
@@ -79,13 +104,21 @@ impl Queue {
 
     /// Waits until there is something to do for a worker that dares to run `budget` tokens. Texts that are of no use any
     /// more are answered here and never returned.
-    pub(crate) fn next(&self, budget: usize) -> Work {
+    pub(crate) fn next(&self, role: Role, budget: usize) -> Work {
         let mut state = self.lock();
         loop {
-            let (work, useless) = state.next(Instant::now(), budget, &self.rules);
+            let (work, useless) = state.next(role, Instant::now(), budget, &self.rules);
             if useless.is_empty() && matches!(work, Work::Wait) {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                let bell = if role == Role::Run { &self.prepared } else { &self.arrived };
+                state = bell.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
+            }
+            match (role, &work) {
+                // What was taken leaves room to prepare more.
+                (Role::Run, Work::Run(_)) => self.arrived.notify_all(),
+                // Whoever waits to run the last texts must see that there are none.
+                (Role::Prepare, Work::Stop) => self.prepared.notify_all(),
+                _ => {}
             }
             for lane in [Lane::Interactive, Lane::Bulk] {
                 telemetry::depth(lane, state.waiting(lane));
@@ -118,7 +151,7 @@ impl Queue {
     /// it takes to find out whether the worker gets well. False if there is nothing left that the worker could do.
     pub(crate) fn pause(&self, time: Duration) -> bool {
         let state = self.lock();
-        let paused = self.changed.wait_timeout_while(state, time, |state| state.closed().is_none());
+        let paused = self.prepared.wait_timeout_while(state, time, |state| state.closed().is_none());
         let (mut state, _) = paused.unwrap_or_else(PoisonError::into_inner);
         match state.closed() {
             None => true,
@@ -130,13 +163,13 @@ impl Queue {
     /// Takes no more texts. What waits is still worked off.
     pub(crate) fn close(&self) {
         self.lock().close();
-        self.changed.notify_all();
+        self.ring_all();
     }
 
     /// Closes, and tells everybody who waits that there is no worker left.
     pub(crate) fn abandon(&self) {
         let waiting = self.lock().abandon();
-        self.changed.notify_all();
+        self.ring_all();
         for ticket in waiting {
             ticket.answer(Err(Closed::NoWorker.error()));
         }
@@ -145,8 +178,8 @@ impl Queue {
     /// Closes, and moves the texts that no worker has looked at to another queue, which nobody has put a text into yet.
     pub(crate) fn hand_over(&self, to: &Self) {
         self.lock().hand_over(&mut to.lock());
-        self.changed.notify_all();
-        to.changed.notify_all();
+        self.ring_all();
+        to.ring_all();
     }
 
     pub(crate) fn counts(&self) -> QueueCounts {

@@ -72,7 +72,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn nothing_is_lost_doubled_starved_over_budget_or_out_of_order(arrivals in arrivals(), ends in ends(), workers in 1usize..4) {
+    fn nothing_is_lost_doubled_starved_over_budget_or_out_of_order(arrivals in arrivals(), ends in ends(), workers in 1usize..4, readers in 0usize..3) {
         let rules = Rules {
             token_budget: BUDGET,
             bulk_tokens: 40,
@@ -87,7 +87,11 @@ proptest! {
             arrivals.iter().map(|a| { due += ms(a.delay); (due, a.clone()) }).collect();
         let (mut callers, mut receivers): (Vec<Caller>, Vec<Option<Receiver>>) = Default::default();
         let mut answered = vec![0u32; arrivals.len()];
-        let mut crew: Vec<(Instant, Busy, Budget)> = (0..workers).map(|_| (start, Busy::Idle, Budget::new(BUDGET))).collect();
+        // Workers that do everything, or some that prepare for those that run.
+        let runs = if readers == 0 { Role::All } else { Role::Run };
+        let roles = std::iter::repeat_n(runs, workers).chain(std::iter::repeat_n(Role::Prepare, readers));
+        let mut crew: Vec<(Instant, Busy, Budget, Role)> =
+            roles.map(|role| (start, Busy::Idle, Budget::new(BUDGET), role)).collect();
         let mut ends = ends.into_iter().chain(std::iter::repeat(End::Good));
         let mut newest = [None::<u64>; 2];
         let mut passed = 0;
@@ -117,7 +121,7 @@ proptest! {
             }
             // Workers finish, and take.
             let mut stopped = 0;
-            for (until, busy, budget) in &mut crew {
+            for (until, busy, budget, role) in &mut crew {
                 if *until > clock {
                     continue;
                 }
@@ -130,7 +134,7 @@ proptest! {
                             let text = Normalized { clean_text, reading: Reading::default(), cut: false };
                             item.with(Prepared { text, tokens: Tokens { ids, truncated: false, empty: false } })
                         };
-                        state.ready(items.into_iter().map(prepare).collect());
+                        prop_assert!(state.prepared(items.into_iter().map(prepare).collect()).is_empty());
                     }
                     Busy::Running(items, End::Ill) => {
                         for item in &items {
@@ -155,7 +159,7 @@ proptest! {
                         }
                     }
                 }
-                let (work, useless) = state.next(clock, budget.tokens(), &rules);
+                let (work, useless) = state.next(*role, clock, budget.tokens(), &rules);
                 for (ticket, fate) in useless {
                     match fate {
                         Fate::Expired => prop_assert!(ticket.deadline.is_some_and(|deadline| deadline <= clock)),
@@ -189,7 +193,7 @@ proptest! {
                             prop_assert!(before[caller.lane] < Some(item.number), "by age within a batch");
                             before[caller.lane] = Some(item.number);
                             // What came back from an ill device is older than what ran meanwhile, and so may chunks of several workers be.
-                            if caller.runs == 0 && workers == 1 {
+                            if caller.runs == 0 && workers == 1 && readers <= 1 {
                                 prop_assert!(newest[caller.lane] < Some(item.number), "by age within a lane");
                                 newest[caller.lane] = Some(item.number);
                             }
@@ -215,7 +219,7 @@ proptest! {
                     }
                 }
             }
-            if stopped == workers {
+            if stopped == workers + readers {
                 break;
             }
             clock += ms(1);

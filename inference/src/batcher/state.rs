@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use undertone_error::{Error, ErrorKind, Result};
 
 use super::faults::{Returned, Returns};
-use super::plan::{self, Fate, Load, QueueView, Rules, Step, Waiting};
+use super::plan::{self, Fate, Load, QueueView, Role, Rules, Step, Waiting};
 use super::worker::Prepared;
 use crate::{Lane, Scored};
 
@@ -150,6 +150,8 @@ pub(crate) struct State {
     ready: Lanes<Prepared>,
     ready_interactive_tokens: usize,
     ready_bulk_tokens: usize,
+    /// Chunks that workers are preparing.
+    preparing: usize,
     next_number: u64,
     passed_over: u32,
     last_interactive: Option<Instant>,
@@ -174,8 +176,18 @@ impl State {
         Ok(())
     }
 
-    /// Puts prepared texts in. Two workers may hand back two chunks in the wrong order; the lanes stay in order.
-    pub(crate) fn ready(&mut self, items: Vec<Queued<Prepared>>) {
+    /// Puts a prepared chunk in. Two workers may hand back two chunks in the wrong order; the lanes stay in order. Answers
+    /// the tickets of texts that nobody is left to run.
+    pub(crate) fn prepared(&mut self, items: Vec<Queued<Prepared>>) -> Vec<Ticket> {
+        self.preparing = self.preparing.saturating_sub(1);
+        if self.closed == Some(Closed::NoWorker) {
+            return items.into_iter().map(|item| item.ticket).collect();
+        }
+        self.ready(items);
+        Vec::new()
+    }
+
+    fn ready(&mut self, items: Vec<Queued<Prepared>>) {
         for item in items {
             *self.ready_tokens(item.ticket.lane) += item.tokens();
             let lane = self.ready.of(item.ticket.lane);
@@ -204,7 +216,7 @@ impl State {
     }
 
     /// What a free worker does now that dares to run `budget` tokens.
-    pub(crate) fn next(&mut self, now: Instant, budget: usize, rules: &Rules) -> (Work, Useless) {
+    pub(crate) fn next(&mut self, role: Role, now: Instant, budget: usize, rules: &Rules) -> (Work, Useless) {
         let mut useless = Vec::new();
         loop {
             let load = Load {
@@ -213,10 +225,11 @@ impl State {
                 ready: self.ready.len(),
                 ready_interactive_tokens: self.ready_interactive_tokens,
                 ready_bulk_tokens: self.ready_bulk_tokens,
+                preparing: self.preparing,
                 passed_over: self.passed_over,
                 closed: self.closed.is_some(),
             };
-            let work = match plan::step(&load, rules) {
+            let work = match plan::step(role, &load, rules) {
                 Step::Prepare(lane) => Work::Prepare(self.take_chunk(lane, now, &mut useless)),
                 Step::Run => Work::Run(self.take_batch(now, budget, rules, &mut useless)),
                 Step::Stop => Work::Stop,
@@ -226,6 +239,10 @@ impl State {
             match &work {
                 Work::Prepare(items) if items.is_empty() => {}
                 Work::Run(items) if items.is_empty() => {}
+                Work::Prepare(_) => {
+                    self.preparing += 1;
+                    return (work, useless);
+                }
                 _ => return (work, useless),
             }
         }
@@ -240,7 +257,7 @@ impl State {
     pub(crate) fn abandon(&mut self) -> Vec<Ticket> {
         self.closed = Some(Closed::NoWorker);
         let (raw, ready) = (std::mem::take(&mut self.raw), std::mem::take(&mut self.ready));
-        (self.ready_interactive_tokens, self.ready_bulk_tokens) = (0, 0);
+        (self.ready_interactive_tokens, self.ready_bulk_tokens, self.preparing) = (0, 0, 0);
         let raw = raw.interactive.into_iter().chain(raw.bulk).map(|item| item.ticket);
         raw.chain(ready.interactive.into_iter().chain(ready.bulk).map(|item| item.ticket)).collect()
     }

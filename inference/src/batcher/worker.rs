@@ -2,66 +2,40 @@
 //!
 //! Each begins by running the canary, a known-good text, which warms the model up and shows that it works. A worker survives
 //! a panic of the model, and restarts a device that fell ill. One that cannot is given up; if it is the last one, the queue
-//! is abandoned, so that no caller waits for ever.
+//! is abandoned, so that no caller waits for ever. Beside workers with a GPU, which only run, there are readers, which only
+//! prepare.
 
 mod attend;
+mod prepare;
 mod progress;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use tokio::sync::watch;
 use undertone_error::{Context, ErrorKind, Result};
 
 use self::attend::{Ill, surviving};
+pub(crate) use self::prepare::{Normalized, Prepared, Reader};
 use self::progress::Progress;
 use super::cache::Cache;
 use super::faults::{Budget, Illness, RecoveryRules};
 use super::queue::Queue;
-use super::state::{Queued, Work};
-use crate::language::Reading;
+use super::state::Work;
 use crate::model::Outcome;
-use crate::tokenize::Tokens;
 use crate::{ModelInfo, telemetry};
 
 /// Any model scores this; if it does not, the device is ill, not the text.
 const CANARY: &str = "The coffee here is good today.";
 
-/// A text as the model's normaliser leaves it.
-#[derive(Clone, Debug)]
-pub(crate) struct Normalized {
-    pub(crate) clean_text: String,
-    pub(crate) reading: Reading,
-    /// Whether the raw text was longer than what is looked at.
-    pub(crate) cut: bool,
-}
-
-/// A text that is ready for a forward pass.
-#[derive(Clone, Debug)]
-pub(crate) struct Prepared {
-    pub(crate) text: Normalized,
-    pub(crate) tokens: Tokens,
-}
-
-impl AsRef<[u32]> for Prepared {
-    fn as_ref(&self) -> &[u32] {
-        &self.tokens.ids
-    }
-}
-
 /// What a worker works with. Each worker owns one.
-pub(crate) trait Backend: Send + 'static {
+pub(crate) trait Backend: Reader {
     /// Called once in the worker's thread, before any other call.
     fn enter(&mut self) -> Result<()> {
         Ok(())
     }
-    /// Normalises a text. Cheap: the repeat cache is asked before the text is tokenised.
-    fn normalize(&self, text: &str) -> Result<Normalized>;
-    /// Tokenises a normalised text. The same clean text always gives the same tokens.
-    fn tokenize(&self, text: &Normalized) -> Result<Tokens>;
     /// Runs a batch: one result a text, in order; or an error of the whole batch. `Exhausted` says that there was not
     /// enough memory, and that fewer tokens may fit.
     fn run(&self, batch: &[Prepared]) -> Result<Vec<Result<Outcome>>>;
@@ -121,13 +95,19 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts one thread for each backend, and returns when each has run the canary. Fails if none could; what fails for
-    /// some only is left to them to mend. After an error all threads have ended, and the queue is closed.
+    /// Starts one thread for each backend and each reader, and returns when each backend has run the canary. Fails if none
+    /// could; what fails for some only is left to them to mend. After an error all threads have ended, and the queue is
+    /// closed. The queue must be split if there are readers.
     ///
     /// # Errors
     /// `Exhausted` if the system gives no thread; what the canary failed with, if it failed everywhere.
-    pub(crate) fn start<B: Backend>(queue: &Arc<Queue>, shared: Arc<Shared>, backends: Vec<B>) -> Result<Self> {
-        Self::start_with(queue, shared, backends, |name, body| thread::Builder::new().name(name).spawn(body))
+    pub(crate) fn start<B: Backend>(
+        queue: &Arc<Queue>,
+        shared: Arc<Shared>,
+        backends: Vec<B>,
+        readers: Vec<Box<dyn Reader>>,
+    ) -> Result<Self> {
+        Self::start_with(queue, shared, backends, readers, |name, body| thread::Builder::new().name(name).spawn(body))
     }
 
     /// The same, with the threads from `spawn`, which is given a thread's name and body.
@@ -135,11 +115,14 @@ impl Workers {
         queue: &Arc<Queue>,
         shared: Arc<Shared>,
         backends: Vec<B>,
+        readers: Vec<Box<dyn Reader>>,
         mut spawn: impl FnMut(String, Body) -> io::Result<JoinHandle<()>>,
     ) -> Result<Self> {
         let (alive, watch) = watch::channel(0);
         let (report, reports) = mpsc::channel();
         let workers = Self { handles: Mutex::default(), alive: watch, shared };
+        let mut bodies: Vec<(String, Body)> = Vec::new();
+        let first_reader = backends.len();
         for (number, backend) in backends.into_iter().enumerate() {
             alive.send_modify(|n| *n += 1);
             let guard = Alive { alive: alive.clone(), queue: Arc::clone(queue) };
@@ -147,10 +130,15 @@ impl Workers {
             let budget = Budget::new(queue.rules().token_budget);
             let illness = Illness::default();
             let worker = Worker { number, backend, canary: None, budget, illness, shared };
-            let body = move || worker.work(&guard.queue, report);
-            let spawned = spawn(format!("undertone-{number}"), Box::new(body))
-                .context(ErrorKind::Exhausted, "cannot start a worker thread");
-            match spawned {
+            bodies.push((format!("undertone-{number}"), Box::new(move || worker.work(&guard.queue, report))));
+        }
+        for (number, reader) in readers.into_iter().enumerate() {
+            let (queue, shared) = (Arc::clone(queue), Arc::clone(&workers.shared));
+            let body = move || prepare::work(&queue, &shared, first_reader + number, &*reader);
+            bodies.push((format!("undertone-r{number}"), Box::new(body)));
+        }
+        for (name, body) in bodies {
+            match spawn(name, body).context(ErrorKind::Exhausted, "cannot start a worker thread") {
                 Ok(handle) => workers.handles.lock().unwrap_or_else(PoisonError::into_inner).push(handle),
                 Err(error) => {
                     queue.abandon();
@@ -246,14 +234,8 @@ impl<B: Backend> Worker<B> {
             return;
         }
         loop {
-            match queue.next(self.budget.tokens()) {
-                Work::Prepare(items) => {
-                    let shared = Arc::clone(&self.shared);
-                    let busy = shared.progress.begin(self.number);
-                    let ready = items.into_iter().filter_map(|item| self.prepare(item)).collect();
-                    drop(busy);
-                    queue.ready(ready);
-                }
+            match queue.next(queue.runner(), self.budget.tokens()) {
+                Work::Prepare(items) => queue.prepared(self.shared.prepare_all(self.number, items, &self.backend)),
                 Work::Run(items) => {
                     if let Err(Ill { error, lost_alone, back }) = self.run(items) {
                         let texts = back.len();
@@ -323,46 +305,6 @@ impl<B: Backend> Worker<B> {
         let tokens = self.backend.tokenize(&text)?;
         Ok(Prepared { text, tokens })
     }
-
-    /// Prepares one text. One that cannot be prepared is answered here, and so is one whose score is known.
-    fn prepare(&self, item: Queued<String>) -> Option<Queued<Prepared>> {
-        let started = Instant::now();
-        let result = surviving(|| {
-            let text = self.backend.normalize(&item.payload)?;
-            if let Some(kept) = self.look_up(&text) {
-                return Ok(Found::Kept(text, kept));
-            }
-            let tokens = self.backend.tokenize(&text)?;
-            Ok(Found::New(Prepared { text, tokens }))
-        });
-        telemetry::stage("tokenize", started.elapsed());
-        let result = match result {
-            Ok(Found::New(prepared)) => return Some(item.with(prepared)),
-            Ok(Found::Kept(text, kept)) => Ok(self.assemble(text, kept.outcome.clone(), kept.tokens, kept.truncated)),
-            Err(error) => Err(error),
-        };
-        self.count(result.is_ok());
-        item.ticket.answer(result);
-        None
-    }
-
-    fn look_up(&self, text: &Normalized) -> Option<Arc<super::cache::Kept>> {
-        if !self.shared.cache.is_on() {
-            return None;
-        }
-        let kept = self.shared.cache.get(&text.clean_text);
-        let counters = &self.shared.counters;
-        let counter = if kept.is_some() { &counters.cache_hits } else { &counters.cache_misses };
-        counter.fetch_add(1, Ordering::Relaxed);
-        telemetry::cache(kept.is_some());
-        kept
-    }
-}
-
-/// A text that was looked at.
-enum Found {
-    New(Prepared),
-    Kept(Normalized, Arc<super::cache::Kept>),
 }
 
 #[cfg(test)]
@@ -370,12 +312,13 @@ mod tests {
     use std::time::Duration;
 
     use super::super::fake::{Fake, info, rules};
+    use super::super::plan::Role;
     use super::*;
 
     #[test]
     fn a_start_that_fails_leaves_no_thread_behind() {
         let counters = Arc::new(Counters::default());
-        let queue = Arc::new(Queue::new(rules(8), Arc::clone(&counters)));
+        let queue = Arc::new(Queue::new(rules(8), Arc::clone(&counters), false));
         let shared = Arc::new(Shared::new(Arc::new(info("0")), counters, 0, 4, RecoveryRules::default()));
         let fake = Fake::default();
         let (done, result) = mpsc::channel();
@@ -389,21 +332,21 @@ mod tests {
                     thread::Builder::new().name(name).spawn(body)
                 }
             };
-            let _ = done.send(Workers::start_with(&theirs, shared, backends, spawn).map(drop));
+            let _ = done.send(Workers::start_with(&theirs, shared, backends, Vec::new(), spawn).map(drop));
         });
         let result = result.recv_timeout(Duration::from_secs(10)).expect("the threads that were started must end");
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Exhausted);
         assert_eq!(Arc::strong_count(&fake.batches), 1, "a thread still has its backend");
-        assert!(matches!(queue.next(8), Work::Stop), "nothing would work off what is put in");
+        assert!(matches!(queue.next(Role::All, 8), Work::Stop), "nothing would work off what is put in");
     }
 
     #[test]
     fn a_start_fails_with_what_ails_every_worker() {
         let counters = Arc::new(Counters::default());
-        let queue = Arc::new(Queue::new(rules(8), Arc::clone(&counters)));
+        let queue = Arc::new(Queue::new(rules(8), Arc::clone(&counters), false));
         let shared = Arc::new(Shared::new(Arc::new(info("0")), counters, 0, 2, RecoveryRules::default()));
         let fake = Fake { dies_at_start: true, ..Fake::default() };
-        let error = Workers::start(&queue, shared, vec![fake.clone(); 2]).unwrap_err();
+        let error = Workers::start(&queue, shared, vec![fake.clone(); 2], Vec::new()).unwrap_err();
         assert!(error.to_string().contains("this worker dies"), "{error}");
         assert_eq!(Arc::strong_count(&fake.batches), 1, "a thread still has its backend");
     }

@@ -106,14 +106,19 @@ pub(super) fn ask_driver() -> Result<Driver, String> {
     Ok(Driver { cuda: cuda.unsigned_abs(), gpus })
 }
 
+/// A function of a library.
+///
 /// # Safety
 /// `F` must be the type of the function of this name.
-unsafe fn symbol<F: Copy>(library: Library, name: &CStr) -> Result<F, String> {
+///
+/// # Errors
+/// The name, if the library has none.
+pub(super) unsafe fn symbol<F: Copy>(library: Library, name: &CStr) -> Result<F, String> {
     const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
     // SAFETY: the handle came from dlopen and is never closed.
     let found = unsafe { libc::dlsym(library.0, name.as_ptr()) };
     if found.is_null() {
-        return Err(format!("libcuda.so.1 has no {}", name.to_string_lossy()));
+        return Err(format!("the library has no {}", name.to_string_lossy()));
     }
     // SAFETY: a function pointer has the size of a data pointer, and the caller vouches for its type.
     Ok(unsafe { std::mem::transmute_copy(&found) })

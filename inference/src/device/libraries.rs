@@ -17,6 +17,8 @@ pub(super) const VARIABLE: &str = "UNDERTONE_LIBTORCH_CUDA";
 /// The release of torch that this binary is built for: its halves must be of one release.
 pub(super) const TORCH: &str = "2.11.0";
 const TARGET: &str = "libtorch_cuda.so";
+/// Must be loaded before all others of torch: libtorch_nvshmem takes symbols from it without naming it.
+const FIRST: &str = "libc10_cuda.so";
 
 static FOLDER: OnceLock<PathBuf> = OnceLock::new();
 
@@ -43,6 +45,13 @@ pub(super) fn load() -> Result<()> {
 pub(super) fn check() -> Result<Vec<PathBuf>> {
     let named = FOLDER.get().cloned().or_else(|| std::env::var_os(VARIABLE).map(PathBuf::from));
     plan(&find(named.as_deref(), beside_libtorch().as_deref())?, &System)
+}
+
+/// The path of another library that lies with those of CUDA; `None` if it does not, or if CUDA is not there.
+pub(super) fn path(name: &str) -> Option<PathBuf> {
+    let named = FOLDER.get().cloned().or_else(|| std::env::var_os(VARIABLE).map(PathBuf::from));
+    let target = find(named.as_deref(), beside_libtorch().as_deref()).ok()?;
+    wheel_folders(&target).into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 fn load_all() -> Result<()> {
@@ -134,6 +143,10 @@ impl Machine for System {
 pub(super) fn plan(target: &Path, machine: &dyn Machine) -> Result<Vec<PathBuf>> {
     let mut search =
         Search { machine, folders: wheel_folders(target), seen: HashSet::new(), plan: Vec::new(), missing: Vec::new() };
+    let first = target.with_file_name(FIRST);
+    if first.is_file() && search.seen.insert(FIRST.to_owned()) && !machine.has_loaded(FIRST) {
+        search.visit(&first)?;
+    }
     search.visit(target)?;
     let Search { plan, mut missing, .. } = search;
     if missing.is_empty() {
@@ -248,14 +261,16 @@ mod tests {
     fn libraries_come_after_what_they_need_and_from_the_wheels_folders() {
         let site = tempfile::tempdir().unwrap();
         let lib = site.path().join("torch/lib");
-        build(&lib, TARGET, &["libtorch_cpu.so", "libc10_cuda.so", "libcublas.so.13"]);
+        build(&lib, TARGET, &["libtorch_cpu.so", "libtorch_nvshmem.so", "libc10_cuda.so", "libcublas.so.13"]);
+        build(&lib, "libtorch_nvshmem.so", &[]);
         build(&lib, "libc10_cuda.so", &["libcudart.so.13"]);
         build(&site.path().join("nvidia/cu13/lib"), "libcudart.so.13", &[]);
         build(&site.path().join("nvidia/cu13/lib"), "libcublas.so.13", &["libcublasLt.so.13"]);
         build(&site.path().join("nvidia/other/lib"), "libcublasLt.so.13", &[]);
         let plan = plan(&lib.join(TARGET), &Fake(&[])).unwrap();
         let names: Vec<_> = plan.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
-        assert_eq!(names, ["libcudart.so.13", "libc10_cuda.so", "libcublasLt.so.13", "libcublas.so.13", TARGET]);
+        let torch = ["libcudart.so.13", "libc10_cuda.so", "libtorch_nvshmem.so"];
+        assert_eq!(names, [&torch[..], &["libcublasLt.so.13", "libcublas.so.13", TARGET]].concat());
         // They load in that order with nothing else to help: no folder of theirs has a search path.
         for path in &plan[..plan.len() - 1] {
             dynamic::load(path).unwrap();

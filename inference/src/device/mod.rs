@@ -7,6 +7,7 @@
 pub(crate) mod cuda;
 mod dynamic;
 mod elf;
+pub(crate) mod kernels;
 mod libraries;
 
 use std::fmt;

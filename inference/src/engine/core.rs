@@ -7,7 +7,7 @@ use std::thread;
 use undertone_error::{Error, ErrorKind, Result};
 
 use super::EngineConfig;
-use crate::batcher::{Backend, Normalized, Prepared};
+use crate::batcher::{Backend, Normalized, Prepared, Reader};
 use crate::language::{self, Languages};
 use crate::model::{Arithmetic, ModelFolder, Network, Outcome, revision};
 use crate::normalize::{Normalizer, is_blank};
@@ -18,15 +18,23 @@ use crate::{HeadInfo, ModelInfo};
 pub(super) struct Loaded {
     pub(super) model: ModelInfo,
     pub(super) backends: Vec<Core>,
+    /// What the other cores prepare texts with, beside a GPU.
+    pub(super) readers: Vec<Box<dyn Reader>>,
     /// Whether it runs on a GPU, which wants large batches.
     pub(super) gpu: bool,
 }
 
-/// What a worker of the engine works with.
-pub(super) struct Core {
+/// What texts are prepared with.
+#[derive(Clone)]
+struct TextReader {
     normalizer: Normalizer,
     languages: Option<Languages>,
     tokenizer: TextTokenizer,
+}
+
+/// What a worker of the engine works with.
+pub(super) struct Core {
+    reader: TextReader,
     network: Network,
 }
 
@@ -48,15 +56,16 @@ pub(super) fn load(model_dir: &Path, config: &EngineConfig) -> Result<Loaded> {
     let model = describe(&folder, &network, revision);
 
     let sizing = network.sizing();
-    let workers = match (config.workers, sizing.workers) {
-        (0, Some(n)) => n,
-        (0, None) => thread::available_parallelism().map_or(1, usize::from),
-        (n, _) => n,
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let workers = match config.workers {
+        0 => sizing.workers.unwrap_or(cores),
+        n => n,
     };
-    let (normalizer, languages) = (folder.manifest().normalizer(), folder.manifest().languages());
-    let core =
-        |_| Core { normalizer, languages: languages.cloned(), tokenizer: tokenizer.clone(), network: network.share() };
-    let backends = (0..workers).map(core).collect();
+    let (normalizer, languages) = (folder.manifest().normalizer(), folder.manifest().languages().cloned());
+    let reader = TextReader { normalizer, languages, tokenizer };
+    let backends = (0..workers).map(|_| Core { reader: reader.clone(), network: network.share() }).collect();
+    let others = if sizing.gpu { cores.saturating_sub(workers).max(1) } else { 0 };
+    let readers = (0..others).map(|_| Box::new(reader.clone()) as Box<dyn Reader>).collect();
     tracing::info!(
         model = model.name,
         revision = model.short_revision(),
@@ -64,18 +73,13 @@ pub(super) fn load(model_dir: &Path, config: &EngineConfig) -> Result<Loaded> {
         device = model.device,
         kernels = model.kernels,
         workers,
+        readers = others,
         "model loaded"
     );
-    Ok(Loaded { model, backends, gpu: sizing.gpu })
+    Ok(Loaded { model, backends, readers, gpu: sizing.gpu })
 }
 
-impl Backend for Core {
-    fn enter(&mut self) -> Result<()> {
-        // One worker a core: a second thread inside a forward pass would only take the core of another worker.
-        tch::set_num_threads(1);
-        Ok(())
-    }
-
+impl Reader for TextReader {
     fn normalize(&self, text: &str) -> Result<Normalized> {
         let readable = self.tokenizer.readable(text);
         let clean_text = self.normalizer.apply(readable);
@@ -97,6 +101,24 @@ impl Backend for Core {
                 .help("send a text with words, numbers, punctuation or emoji"));
         }
         Ok(tokens)
+    }
+}
+
+impl Reader for Core {
+    fn normalize(&self, text: &str) -> Result<Normalized> {
+        self.reader.normalize(text)
+    }
+
+    fn tokenize(&self, text: &Normalized) -> Result<Tokens> {
+        self.reader.tokenize(text)
+    }
+}
+
+impl Backend for Core {
+    fn enter(&mut self) -> Result<()> {
+        // One worker a core: a second thread inside a forward pass would only take the core of another worker.
+        tch::set_num_threads(1);
+        Ok(())
     }
 
     fn run(&self, batch: &[Prepared]) -> Result<Vec<Result<Outcome>>> {

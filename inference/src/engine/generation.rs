@@ -10,7 +10,7 @@ use undertone_error::{Error, ErrorKind, Result};
 
 use super::EngineConfig;
 use crate::ModelInfo;
-use crate::batcher::{Backend, Counters, Queue, RecoveryRules, Rules, Shared, Workers};
+use crate::batcher::{Backend, Counters, Queue, Reader, RecoveryRules, Rules, Shared, Workers};
 
 #[derive(Debug)]
 pub(super) struct Generation {
@@ -30,6 +30,7 @@ impl Generation {
         recovery: RecoveryRules,
         counters: &Arc<Counters>,
         backends: Vec<B>,
+        readers: Vec<Box<dyn Reader>>,
     ) -> Result<Self> {
         let rules = Rules {
             token_budget: config.token_budget,
@@ -38,10 +39,10 @@ impl Generation {
             bulk_ageing: config.bulk_ageing,
         };
         let model = Arc::new(model);
-        let queue = Arc::new(Queue::new(rules, Arc::clone(counters)));
+        let queue = Arc::new(Queue::new(rules, Arc::clone(counters), !readers.is_empty()));
         let (shown, counters) = (Arc::clone(&model), Arc::clone(counters));
-        let shared = Shared::new(shown, counters, config.cache_bytes, backends.len(), recovery);
-        let workers = Workers::start(&queue, Arc::new(shared), backends)?;
+        let shared = Shared::new(shown, counters, config.cache_bytes, backends.len() + readers.len(), recovery);
+        let workers = Workers::start(&queue, Arc::new(shared), backends, readers)?;
         Ok(Self { model, queue, workers })
     }
 }

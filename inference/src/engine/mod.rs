@@ -18,7 +18,7 @@ use undertone_error::{Error, ErrorKind, Result};
 
 use self::core::Loaded;
 use self::generation::{Generation, check_successor};
-use crate::batcher::{Backend, Closed, Counters, RecoveryRules, Ticket, expired};
+use crate::batcher::{Backend, Closed, Counters, Reader, RecoveryRules, Ticket, expired};
 use crate::{Device, LabelMap, Lane, ModelInfo, Precision, Scored, telemetry};
 
 /// How an engine is sized.
@@ -42,7 +42,7 @@ pub struct EngineConfig {
     /// About the most memory in bytes for scores of texts that may be posted again; 0 switches the repeat cache off. A text
     /// of a model with a 384-wide embedding and five heads takes some 2.5 kB. While a model is replaced there are two caches.
     pub cache_bytes: usize,
-    /// The room in each lane, in tokens as estimated from a text's length.
+    /// The room in each lane, in tokens as estimated from a text's length. On a GPU at least four batches a worker.
     pub queue_tokens: usize,
     /// A bulk text that has waited this long gets a turn of its own even if interactive texts never run out.
     pub bulk_ageing: Duration,
@@ -184,15 +184,18 @@ impl Engine {
     pub fn start(model_dir: &Path, config: EngineConfig) -> Result<Self> {
         check(&config)?;
         telemetry::describe();
-        let Loaded { model, backends, gpu } = core::load(model_dir, &config)?;
+        let Loaded { model, backends, readers, gpu } = core::load(model_dir, &config)?;
         let config = match gpu {
             // A GPU is through with a full batch sooner than a core with a small one.
             true => {
-                EngineConfig { token_budget: config.cuda_token_budget, bulk_tokens: config.cuda_token_budget, ..config }
+                let token_budget = config.cuda_token_budget;
+                // Room for what all workers run and for as much again that is prepared meanwhile.
+                let queue_tokens = config.queue_tokens.max(4 * backends.len() * token_budget);
+                EngineConfig { token_budget, bulk_tokens: token_budget, queue_tokens, ..config }
             }
             false => config,
         };
-        Self::with_backends(model, config, RecoveryRules::default(), backends)
+        Self::with_backends(model, config, RecoveryRules::default(), backends, readers)
     }
 
     fn with_backends<B: Backend>(
@@ -200,11 +203,12 @@ impl Engine {
         config: EngineConfig,
         recovery: RecoveryRules,
         backends: Vec<B>,
+        readers: Vec<Box<dyn Reader>>,
     ) -> Result<Self> {
         // Every text fits into an empty lane.
         let room = config.queue_tokens.clamp(model.max_tokens, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         let counters = Arc::new(Counters::default());
-        let current = Arc::new(Generation::start(model, &config, recovery, &counters, backends)?);
+        let current = Arc::new(Generation::start(model, &config, recovery, &counters, backends, readers)?);
         telemetry::model(&current.model, true);
         let serving = RwLock::new(Serving { current, retired: None, closed: false });
         let (interactive, bulk) = (Arc::new(Semaphore::new(room)), Arc::new(Semaphore::new(room)));
@@ -228,11 +232,16 @@ impl Engine {
     /// `Unavailable` while shutting down. After an error the old model serves as before.
     pub fn replace(&self, model_dir: &Path) -> Result<Arc<ModelInfo>> {
         let _one_at_a_time = self.inner.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Loaded { model, backends, .. } = core::load(model_dir, &self.inner.config)?;
-        self.replace_with(model, backends)
+        let Loaded { model, backends, readers, .. } = core::load(model_dir, &self.inner.config)?;
+        self.replace_with(model, backends, readers)
     }
 
-    fn replace_with<B: Backend>(&self, model: ModelInfo, backends: Vec<B>) -> Result<Arc<ModelInfo>> {
+    fn replace_with<B: Backend>(
+        &self,
+        model: ModelInfo,
+        backends: Vec<B>,
+        readers: Vec<Box<dyn Reader>>,
+    ) -> Result<Arc<ModelInfo>> {
         let inner = &self.inner;
         let old = self.model();
         if (&old.name, &old.revision, &old.precision) == (&model.name, &model.revision, &model.precision)
@@ -241,7 +250,7 @@ impl Engine {
             return Ok(old);
         }
         check_successor(&old, &model)?;
-        let new = Generation::start(model, &inner.config, inner.recovery, &inner.counters, backends)?;
+        let new = Generation::start(model, &inner.config, inner.recovery, &inner.counters, backends, readers)?;
         let new = Arc::new(new);
         let swapped = {
             let mut serving = inner.serving_mut();
@@ -331,6 +340,11 @@ impl Engine {
         let (reply, receiver) = oneshot::channel();
         inner.serving().current.queue.submit(text, Ticket { lane, submitted, deadline, reply, room })?;
         Ok(receiver)
+    }
+
+    /// The most tokens in one forward pass, where there is memory for them.
+    pub fn token_budget(&self) -> usize {
+        self.inner.config.token_budget
     }
 
     /// What waits, and what was done since the start.

@@ -55,6 +55,16 @@ async fn call(engine: Engine, mut dice: Dice, end: Instant) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_faults_lose_no_text_and_blame_no_good_one() {
+    soak(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_faults_lose_no_text_with_readers_beside_the_workers() {
+    soak(2).await;
+}
+
+/// Random faults for [`TIME`], with so many readers beside the workers.
+async fn soak(readers: usize) {
     let zero = Fake::default();
     let one = Fake { shift: 1000.0, ..Fake::default() };
     let config =
@@ -62,7 +72,7 @@ async fn random_faults_lose_no_text_and_blame_no_good_one() {
     let own = |fake: &Fake| (0..3).map(|_| fake.on_own_device()).collect::<Vec<_>>();
     let backends = own(&zero);
     let mut devices: Vec<_> = backends.iter().map(|fake| Arc::clone(&fake.device)).collect();
-    let engine = Engine::with_backends(info("0"), config, quick(), backends).unwrap();
+    let engine = Engine::with_backends(info("0"), config, quick(), backends, zero.readers(readers)).unwrap();
     let end = Instant::now() + TIME;
     let callers: Vec<_> = (0..24).map(|seed| tokio::spawn(call(engine.clone(), Dice(seed), end))).collect();
 
@@ -80,8 +90,9 @@ async fn random_faults_lose_no_text_and_blame_no_good_one() {
                 let (fake, revision) = if swaps % 2 == 0 { (&zero, "0") } else { (&one, "1") };
                 let backends = own(fake);
                 devices = backends.iter().map(|fake| Arc::clone(&fake.device)).collect();
-                let engine = engine.clone();
-                let swapped = tokio::task::spawn_blocking(move || engine.replace_with(info(revision), backends)).await;
+                let (engine, readers) = (engine.clone(), fake.readers(readers));
+                let swap = move || engine.replace_with(info(revision), backends, readers);
+                let swapped = tokio::task::spawn_blocking(swap).await;
                 assert_eq!(swapped.unwrap().unwrap().revision, revision.repeat(64));
             }
             _ => {

@@ -8,7 +8,7 @@ use super::*;
 use crate::batcher::fake::{Fake, info, quick};
 
 fn engine(fake: &Fake, workers: usize, config: EngineConfig) -> Engine {
-    Engine::with_backends(info("0"), config, quick(), vec![fake.clone(); workers]).unwrap()
+    Engine::with_backends(info("0"), config, quick(), vec![fake.clone(); workers], Vec::new()).unwrap()
 }
 
 fn texts(texts: &[&str]) -> Vec<String> {
@@ -193,6 +193,44 @@ async fn when_no_device_gets_well_callers_are_told_and_no_text_is_blamed() {
     tokio::time::timeout(Duration::from_secs(10), engine.shutdown()).await.expect("shutdown must not hang");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_prepare_what_workers_run() {
+    let fake = Fake::default();
+    let config = EngineConfig { token_budget: 50, ..EngineConfig::default() };
+    let engine = Engine::with_backends(info("0"), config, quick(), vec![fake.clone(); 2], fake.readers(3)).unwrap();
+    let texts: Vec<_> = (0..500).map(|n| "x".repeat(1 + n % 40)).chain(["unreadable".to_owned()]).collect();
+    let results = tokio::time::timeout(Duration::from_secs(10), engine.score_all(texts.clone(), Lane::Bulk)).await;
+    let mut results = results.expect("nobody waits for ever");
+    assert_eq!(results.pop().unwrap().unwrap_err().kind(), ErrorKind::InvalidInput);
+    for (text, result) in texts.iter().zip(results) {
+        assert_eq!(result.unwrap().embedding, [text.len() as f32]);
+    }
+    assert!(fake.batches.lock().unwrap().iter().all(|batch| batch.iter().map(String::len).sum::<usize>() <= 50));
+    // What waits at the shutdown is still scored, though readers have nothing left to do before it is.
+    let last = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.score_all(texts, Lane::Bulk).await.into_iter().filter(|result| result.is_ok()).count() }
+    });
+    while engine.stats().scored < 600 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::timeout(Duration::from_secs(10), engine.shutdown()).await.expect("shutdown must not hang");
+    assert!(last.await.unwrap() >= 100);
+}
+
+#[tokio::test]
+async fn readers_without_a_device_leave_nobody_waiting() {
+    let fake = Fake::default();
+    let config = EngineConfig { queue_tokens: 1, ..EngineConfig::default() };
+    let engine = Engine::with_backends(info("0"), config, quick(), vec![fake.clone()], fake.readers(2)).unwrap();
+    fake.device.stubborn.store(u32::MAX, Ordering::SeqCst);
+    fake.device.lost.store(true, Ordering::SeqCst);
+    let results = engine.score_all(vec!["x".repeat(200); 50], Lane::Bulk);
+    let results = tokio::time::timeout(Duration::from_secs(10), results).await.expect("callers must not hang");
+    assert!(results.into_iter().all(|result| result.unwrap_err().kind() == ErrorKind::Unavailable));
+    tokio::time::timeout(Duration::from_secs(10), engine.shutdown()).await.expect("shutdown must not hang");
+}
+
 #[tokio::test]
 async fn a_lost_device_costs_its_texts_time_and_nothing_else() {
     let (fake, engine, first) = held(EngineConfig::default()).await;
@@ -242,7 +280,9 @@ async fn one_ill_worker_leaves_the_work_to_the_others() {
     let ill = fake.on_own_device();
     ill.device.stubborn.store(u32::MAX, Ordering::SeqCst);
     ill.device.lost.store(true, Ordering::SeqCst);
-    let engine = Engine::with_backends(info("0"), EngineConfig::default(), quick(), vec![fake.clone(), ill]).unwrap();
+    let engine =
+        Engine::with_backends(info("0"), EngineConfig::default(), quick(), vec![fake.clone(), ill], Vec::new())
+            .unwrap();
     let results = engine.score_all(vec!["abc".to_owned(); 500], Lane::Bulk).await;
     assert!(results.iter().all(|result| result.as_ref().unwrap().embedding == [3.0]));
 }
@@ -324,7 +364,7 @@ async fn another_model_takes_over_between_two_texts_and_loses_none() {
     let new = Fake { shift: 100.0, gate: crate::batcher::fake::Gate::default(), ..Fake::default() };
     let replacing = tokio::task::spawn_blocking({
         let (engine, new) = (engine.clone(), new.clone());
-        move || engine.replace_with(info("1"), vec![new])
+        move || engine.replace_with(info("1"), vec![new], Vec::new())
     });
     while engine.model().revision != "1".repeat(64) {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -346,14 +386,17 @@ async fn another_model_takes_over_between_two_texts_and_loses_none() {
 async fn a_model_that_fails_or_says_less_does_not_take_over() {
     let engine = engine(&Fake::default(), 1, EngineConfig::default());
     let dead = Fake { dies_at_start: true, ..Fake::default() };
-    assert!(engine.replace_with(info("1"), vec![dead]).is_err());
+    assert!(engine.replace_with(info("1"), vec![dead], Vec::new()).is_err());
     let wider = ModelInfo { dimensions: 2, ..info("1") };
-    assert_eq!(engine.replace_with(wider, vec![Fake::default()]).unwrap_err().kind(), ErrorKind::InvalidConfig);
+    assert_eq!(
+        engine.replace_with(wider, vec![Fake::default()], Vec::new()).unwrap_err().kind(),
+        ErrorKind::InvalidConfig
+    );
     assert_eq!(engine.replace(Path::new("no-such-folder")).unwrap_err().kind(), ErrorKind::NotFound);
     let scored = engine.score(Request::new("still")).await.unwrap();
     assert_eq!((&*scored.model.revision, scored.embedding[0]), (&*"0".repeat(64), 5.0));
     engine.shutdown().await;
-    let late = engine.replace_with(info("1"), vec![Fake::default()]);
+    let late = engine.replace_with(info("1"), vec![Fake::default()], Vec::new());
     assert_eq!(late.unwrap_err().kind(), ErrorKind::Unavailable);
 }
 

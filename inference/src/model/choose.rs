@@ -19,20 +19,29 @@ pub(crate) fn choose(
     device: Device,
     precision: Precision,
 ) -> Result<Box<dyn Forward>> {
+    let forced = std::env::var(KERNELS).ok().filter(|name| !name.is_empty());
     match place(device, precision)? {
-        Place::Cuda(gpus, precision) => Ok(Box::new(Cuda::new(&encoder, &gpus, precision)?)),
-        Place::Cpu(_) => on_cpu(folder, encoder, precision),
+        Place::Cuda(gpus, precision) => {
+            let ours = forced.as_deref() != Some(LIBTORCH);
+            Ok(Box::new(Cuda::new(&encoder, &gpus, precision, ours)?))
+        }
+        Place::Cpu(_) => on_cpu(folder, encoder, precision, forced),
     }
 }
 
-/// Forces the kernels of the CPU: a name of [`Isa`], or `libtorch` for the reference.
+/// Forces the kernels: on a CPU a name of [`Isa`], or [`LIBTORCH`] for the reference anywhere.
 const KERNELS: &str = "UNDERTONE_KERNELS";
+const LIBTORCH: &str = "libtorch";
 
 /// The CPU's implementations. `Auto` takes bf16 where the processor multiplies it, else fp32: int8 loses a little, so it is
 /// taken only when it is asked for.
-fn on_cpu(_folder: &ModelFolder, encoder: Encoder, precision: Precision) -> Result<Box<dyn Forward>> {
-    let forced = std::env::var(KERNELS).ok().filter(|name| !name.is_empty());
-    if forced.as_deref() == Some("libtorch") {
+fn on_cpu(
+    _folder: &ModelFolder,
+    encoder: Encoder,
+    precision: Precision,
+    forced: Option<String>,
+) -> Result<Box<dyn Forward>> {
+    if forced.as_deref() == Some(LIBTORCH) {
         return match precision {
             Precision::Auto | Precision::Fp32 => Ok(Box::new(encoder)),
             _ => Err(refuse("--precision", precision, "libtorch's encoder runs in fp32 alone")

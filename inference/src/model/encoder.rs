@@ -23,9 +23,9 @@ pub(super) type Change<'a> = &'a dyn Fn(&Tensor) -> Torch<Tensor>;
 
 /// A fully connected layer: weight [out, in], bias [out].
 #[derive(Debug)]
-struct Linear {
-    weight: Tensor,
-    bias: Tensor,
+pub(super) struct Linear {
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
 }
 
 impl Linear {
@@ -35,7 +35,7 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
-    fn forward(&self, x: &Tensor) -> Torch<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor) -> Torch<Tensor> {
         x.f_linear(&self.weight, Some(&self.bias))
     }
 
@@ -50,10 +50,10 @@ impl Linear {
 
 /// Layer norm over the last dimension.
 #[derive(Debug)]
-struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-    epsilon: f64,
+pub(super) struct LayerNorm {
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
+    pub(super) epsilon: f64,
 }
 
 impl LayerNorm {
@@ -63,7 +63,7 @@ impl LayerNorm {
         Ok(Self { weight, bias, epsilon: shape.norm_epsilon })
     }
 
-    fn forward(&self, x: &Tensor) -> Torch<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor) -> Torch<Tensor> {
         x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, false)
     }
 
@@ -110,11 +110,11 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, attend: Change<'_>) -> Torch<Tensor> {
-        let attended = attend(&self.qkv.forward(x)?)?;
-        let x = self.attention_norm.forward(&self.attention_output.forward(&attended)?.f_add(x)?)?;
-        let inner = self.intermediate.forward(&x)?.f_gelu("none")?;
-        self.output_norm.forward(&self.output.forward(&inner)?.f_add(&x)?)
+    fn forward(&self, x: &Tensor, steps: &dyn Steps) -> Torch<Tensor> {
+        let attended = steps.attend(&self.qkv.forward(x)?)?;
+        let x = steps.add_norm(&self.attention_output.forward(&attended)?, x, &self.attention_norm)?;
+        let inner = steps.inner(&x, &self.intermediate)?;
+        steps.add_norm(&self.output.forward(&inner)?, &x, &self.output_norm)
     }
 
     fn share(&self) -> Self {
@@ -140,9 +140,42 @@ impl Layer {
     }
 }
 
+/// The steps of an encoder that differ by where it runs. What is given is libtorch's arithmetic, the reference.
+pub(super) trait Steps {
+    /// Attention within each sequence: `qkv` is [tokens, 3 * hidden], the result [tokens, hidden].
+    fn attend(&self, qkv: &Tensor) -> Torch<Tensor>;
+
+    /// Word and position embeddings, each a table and the rows to take, added and normalised: [tokens, hidden].
+    fn embed(&self, words: (&Tensor, &Tensor), positions: (&Tensor, &Tensor), norm: &LayerNorm) -> Torch<Tensor> {
+        norm.forward(&words.0.f_index_select(0, words.1)?.f_add(&positions.0.f_index_select(0, positions.1)?)?)
+    }
+
+    /// The layer norm of `x + residual`.
+    fn add_norm(&self, x: &Tensor, residual: &Tensor, norm: &LayerNorm) -> Torch<Tensor> {
+        norm.forward(&x.f_add(residual)?)
+    }
+
+    /// The inner layer of the feed-forward network: linear, then GELU by the error function.
+    fn inner(&self, x: &Tensor, linear: &Linear) -> Torch<Tensor> {
+        linear.forward(x)?.f_gelu("none")
+    }
+}
+
+/// libtorch's arithmetic, with attention one call a group of equal length.
+pub(super) struct ByGroups {
+    pub(super) groups: Vec<Group>,
+    pub(super) heads: i64,
+}
+
+impl Steps for ByGroups {
+    fn attend(&self, qkv: &Tensor) -> Torch<Tensor> {
+        attend_groups(qkv, &self.groups, self.heads)
+    }
+}
+
 /// Attention within each sequence, one call a group of equal length. `qkv` is [tokens, 3 * hidden], the result
 /// [tokens, hidden].
-pub(super) fn attend_groups(qkv: &Tensor, groups: &[Group], heads: i64) -> Torch<Tensor> {
+fn attend_groups(qkv: &Tensor, groups: &[Group], heads: i64) -> Torch<Tensor> {
     let hidden = qkv.size().last().map_or(0, |width| width / 3);
     let attend_group = |group: &Group| {
         let split = qkv
@@ -216,25 +249,21 @@ impl Encoder {
 
     fn forward_packed(&self, batch: &Packed) -> Torch<Tensor> {
         if batch.sequences() == 0 {
-            return Tensor::f_zeros(
-                [0, self.words.size().get(1).copied().unwrap_or(0)],
-                (Kind::Float, self.words.device()),
-            );
+            return Tensor::f_zeros([0, self.hidden()], (Kind::Float, self.words.device()));
         }
         let groups = batch.groups();
         let (ids, positions) = (Tensor::f_from_slice(&batch.ids)?, Tensor::f_from_slice(&batch.positions)?);
-        let x = self.encode(&ids, &positions, &|qkv| attend_groups(qkv, &groups, self.attention_heads))?;
-        let pooled = groups.iter().map(|group| self.pool(&x, group)).collect::<Torch<Vec<_>>>()?;
+        let steps = ByGroups { groups, heads: self.attention_heads };
+        let x = self.encode(&ids, &positions, &steps)?;
+        let pooled = steps.groups.iter().map(|group| self.pool(&x, group)).collect::<Torch<Vec<_>>>()?;
         Tensor::f_cat(&pooled, 0)?.f_index_select(0, &Tensor::f_from_slice(&batch.places)?)
     }
 
-    /// Embeddings and layers, wherever the weights lie: [tokens, hidden]. `ids` and `positions` are [tokens]; `attend` takes
-    /// query, key and value, [tokens, 3 * hidden], to [tokens, hidden].
-    pub(super) fn encode(&self, ids: &Tensor, positions: &Tensor, attend: Change<'_>) -> Torch<Tensor> {
-        let (words, positions) = (self.words.f_index_select(0, ids)?, self.positions.f_index_select(0, positions)?);
-        let mut x = self.norm.forward(&words.f_add(&positions)?)?;
+    /// Embeddings and layers, wherever the weights lie: [tokens, hidden]. `ids` and `positions` are [tokens].
+    pub(super) fn encode(&self, ids: &Tensor, positions: &Tensor, steps: &dyn Steps) -> Torch<Tensor> {
+        let mut x = steps.embed((&self.words, ids), (&self.positions, positions), &self.norm)?;
         for layer in &self.layers {
-            x = layer.forward(&x, attend)?;
+            x = layer.forward(&x, steps)?;
         }
         Ok(x)
     }
@@ -254,6 +283,11 @@ impl Encoder {
     /// How many heads the attention has, and how a sequence becomes one vector.
     pub(super) fn form(&self) -> (i64, Pooling) {
         (self.attention_heads, self.pooling)
+    }
+
+    /// The width of its vectors.
+    pub(super) fn hidden(&self) -> i64 {
+        self.words.size().get(1).copied().unwrap_or(0)
     }
 
     /// How many words and how many positions there are embeddings for.

@@ -92,19 +92,19 @@ fn aged_bulk_gets_a_share_of_its_own_after_being_passed_over() {
     let start = Instant::now();
     let now = start + Duration::from_secs(2);
     let (interactive, bulk) = (items(now, &[50, 50, 50]), items(start, &[20, 20, 20]));
-    let view = |bulk, passed_over| view(&interactive, bulk, passed_over);
     assert_eq!(
-        plan(&view(&bulk, 2), now, &RULES),
+        plan(&view(&interactive, &bulk, 2), now, &RULES),
         Batch { interactive: fates(2), bulk: vec![], tokens: 100, suspect: false }
     );
     assert_eq!(
-        plan(&view(&bulk, 3), now, &RULES),
+        plan(&view(&interactive, &bulk, 3), now, &RULES),
         Batch { interactive: fates(1), bulk: fates(2), tokens: 90, suspect: false }
     );
-    // Not aged yet: interactive keeps the batch.
-    let young = items(now, &[20]);
-    let batch = plan(&view(&young, 9), now, &RULES);
-    assert_eq!(batch.bulk, vec![]);
+    // Not aged yet: interactive keeps the batch, even if one that is gone has waited longer.
+    let mut young = items(now, &[20]);
+    assert_eq!(plan(&view(&interactive, &young, 9), now, &RULES).bulk, vec![]);
+    young.push_front(Item { abandoned: true, ..items(start, &[20])[0].clone() });
+    assert!(!plan(&view(&interactive, &young, 9), now, &RULES).bulk.contains(&Fate::Run));
 }
 
 #[test]
@@ -169,6 +169,29 @@ fn a_free_worker_prepares_what_the_next_batch_can_hold_and_lets_no_interactive_t
         (Load { ready: 1, closed: true, ..load }, Step::Run),
     ];
     for (load, expected) in table {
-        assert_eq!(step(&load, &RULES), expected, "{load:?}");
+        assert_eq!(step(Role::All, &load, &RULES), expected, "{load:?}");
+    }
+}
+
+#[test]
+fn who_prepares_keeps_two_batches_ready_and_who_runs_waits_for_what_is_being_prepared() {
+    let load = Load::default();
+    let (interactive, bulk) = (Step::Prepare(Lane::Interactive), Step::Prepare(Lane::Bulk));
+    let closed = Load { closed: true, ..load };
+    // (what there is, what one that prepares does, what one that runs does)
+    let table = [
+        (load, Step::Wait, Step::Wait),
+        (Load { raw_interactive: 1, raw_bulk: 1, ..load }, interactive, Step::Wait),
+        (Load { raw_bulk: 1, ready: 5, ready_bulk_tokens: 199, ..load }, bulk, Step::Run),
+        (Load { raw_bulk: 1, ready: 5, ready_bulk_tokens: 200, ..load }, Step::Wait, Step::Run),
+        (Load { raw_interactive: 1, ready: 5, ready_bulk_tokens: 200, ..load }, interactive, Step::Run),
+        (Load { raw_interactive: 1, raw_bulk: 1, ready: 5, ready_interactive_tokens: 200, ..load }, bulk, Step::Run),
+        (Load { preparing: 1, ..closed }, Step::Stop, Step::Wait),
+        (Load { raw_bulk: 1, ..closed }, bulk, Step::Wait),
+        (Load { ready: 1, ..closed }, Step::Stop, Step::Run),
+        (closed, Step::Stop, Step::Stop),
+    ];
+    for (load, prepares, runs) in table {
+        assert_eq!((step(Role::Prepare, &load, &RULES), step(Role::Run, &load, &RULES)), (prepares, runs), "{load:?}");
     }
 }

@@ -11,7 +11,7 @@ use undertone_error::{Error, ErrorKind, Result};
 use super::super::cache::Kept;
 use super::super::faults::{Facts, Failure, Next, judge};
 use super::super::state::Queued;
-use super::{Backend, Normalized, Prepared, Worker};
+use super::{Backend, Normalized, Prepared, Shared, Worker};
 use crate::model::Outcome;
 use crate::{Scored, telemetry};
 
@@ -142,15 +142,17 @@ impl<B: Backend> Worker<B> {
             let (count, truncated) = (tokens.ids.len(), tokens.truncated);
             let keep = || Kept { outcome: outcome.clone(), tokens: count, truncated };
             self.shared.cache.insert(&text.clean_text, keep);
-            self.assemble(text, outcome, count, truncated)
+            self.shared.assemble(text, outcome, count, truncated)
         });
-        self.count(result.is_ok());
+        self.shared.count(result.is_ok());
         item.ticket.answer(result);
     }
+}
 
+impl Shared {
     /// Counts a text that leaves with an answer.
     pub(super) fn count(&self, scored: bool) {
-        let counters = &self.shared.counters;
+        let counters = &self.counters;
         let (counter, outcome) = if scored { (&counters.scored, "scored") } else { (&counters.failed, "failed") };
         counter.fetch_add(1, Ordering::Relaxed);
         telemetry::items(outcome, 1);
@@ -159,7 +161,7 @@ impl<B: Backend> Worker<B> {
     pub(super) fn assemble(&self, text: Normalized, outcome: Outcome, tokens: usize, truncated: bool) -> Scored {
         let sentiment = outcome.verdict.sentiment;
         Scored {
-            model: Arc::clone(&self.shared.model),
+            model: Arc::clone(&self.model),
             heads: outcome.verdict.heads,
             sentiment: sentiment.map(|s| s.side.name().to_owned()),
             polarity: sentiment.map(|s| s.polarity),

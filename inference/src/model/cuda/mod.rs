@@ -1,7 +1,7 @@
 //! The encoder on NVIDIA GPUs.
 //!
 //! ```text
-//! Packed ─▶ Staging ──pinned──▶ GPU: embeddings ▸ layers (varlen attention) ▸ pooling ──pinned──▶ fp32 on the CPU
+//! Packed ─▶ Staging ──pinned──▶ GPU: embeddings ▸ layers (packed attention) ▸ pooling ──pinned──▶ fp32 on the CPU
 //! ```
 //!
 //! Guarantees: numbers as the CPU's, up to the rounding of the precision; a batch that cannot run does not reach the
@@ -10,6 +10,7 @@
 //! Each worker has a stream of its own, and a GPU has two workers, so that one batch is copied and its results are read
 //! while the other computes; no worker waits for the other. Several GPUs share the workers out in turn.
 
+mod fused;
 mod shim;
 mod staging;
 
@@ -20,9 +21,10 @@ use std::time::Instant;
 use tch::{Device, Kind, Tensor, no_grad};
 use undertone_error::{Error, ErrorKind, Result};
 
+use self::fused::Fused;
 use self::shim::Stream;
 use self::staging::{Staged, Staging};
-use super::encoder::{Encoder, Torch, attend_groups};
+use super::encoder::{ByGroups, Encoder, LayerNorm, Linear, Steps, Torch};
 use super::forward::{Arithmetic, Forward, Sizing};
 use super::manifest::Pooling;
 use super::pack::Packed;
@@ -72,28 +74,55 @@ struct Replica {
     encoder: Encoder,
     device: Device,
     attention: Attention,
+    fused: Option<Fused>,
 }
 
 impl Replica {
     /// Copies the weights to a device.
     fn new(encoder: &Encoder, device: Device, kind: Kind, attention: Attention) -> Torch<Self> {
         let encoder = encoder.map(&|weight| weight.f_to_device(device)?.f_to_kind(kind))?;
-        Ok(Self { encoder, device, attention })
+        Ok(Self { encoder, device, attention, fused: None })
+    }
+
+    /// The same with kernels of our own, where they fit the model and the GPU. What goes wrong with them is logged and costs
+    /// speed only.
+    fn with_fused(mut self, gpu: &Gpu, precision: Precision) -> Self {
+        let ((heads, _), hidden) = (self.encoder.form(), self.encoder.hidden());
+        // Modules are loaded onto the GPU that is the calling thread's current one.
+        let entered = Stream::new(self.device).and_then(Stream::enter).map_err(|error| error.to_string());
+        self.fused = match entered.and_then(|()| Fused::new(gpu, precision, hidden, heads).transpose()) {
+            Ok(fused) => fused,
+            Err(reason) => {
+                tracing::warn!(reason, "GPU kernels could not be made; libtorch's are used, which are slower");
+                None
+            }
+        };
+        self
     }
 
     fn share(&self) -> Self {
-        Self { encoder: self.encoder.share(), ..*self }
+        Self { encoder: self.encoder.share(), fused: self.fused.clone(), ..*self }
+    }
+
+    fn kernels(&self) -> &'static str {
+        match &self.fused {
+            Some(_) => "fused kernels and libtorch",
+            None => self.attention.name(),
+        }
     }
 
     /// Pooled vectors, fp32 on the device, in the order in which the sequences were given: [sequences, hidden].
     fn run(&self, batch: &Packed, staging: &Staging) -> Torch<Tensor> {
         let staged = staging.send(self.device)?;
         let (heads, pooling) = self.encoder.form();
-        let groups = batch.groups();
-        let x = self.encoder.encode(&staged.ids, &staged.positions, &|qkv| match self.attention {
-            Attention::Groups => attend_groups(qkv, &groups, heads),
-            varlen => attend_packed(varlen, qkv, &staged, staging.longest, heads),
-        })?;
+        let steps: &dyn Steps = match self.attention {
+            Attention::Groups => &ByGroups { groups: batch.groups(), heads },
+            attention => &OnGpu { attention, fused: self.fused.as_ref(), staged: &staged, heads },
+        };
+        let x = self.encoder.encode(&staged.ids, &staged.positions, steps)?;
+        if let Some(fused) = &self.fused {
+            return fused.pool(&x, &staged, pooling == Pooling::Cls);
+        }
         let pooled = match pooling {
             Pooling::Mean => mean(&x.f_to_kind(Kind::Float)?, &staged.lengths)?,
             Pooling::Cls => {
@@ -104,19 +133,77 @@ impl Replica {
     }
 }
 
-/// Attention within each sequence in one call. `qkv` is [tokens, 3 * hidden], the result [tokens, hidden].
-fn attend_packed(attention: Attention, qkv: &Tensor, staged: &Staged, longest: i64, heads: i64) -> Torch<Tensor> {
-    let [tokens, width] = qkv.size()[..] else { return Err(tch::TchError::Shape("qkv has two dimensions".to_owned())) };
+/// The steps of an encoder in half precision.
+struct OnGpu<'a> {
+    attention: Attention,
+    fused: Option<&'a Fused>,
+    staged: &'a Staged,
+    heads: i64,
+}
+
+impl Steps for OnGpu<'_> {
+    fn attend(&self, qkv: &Tensor) -> Torch<Tensor> {
+        let (staged, heads) = (self.staged, self.heads);
+        let Some(fused) = self.fused else {
+            return attend_packed(self.attention, qkv, &staged.bounds, staged.longest, heads);
+        };
+        // Short sequences lie first; what is behind them is left to libtorch, whose result has room for all rows.
+        let (short, all) = (staged.short.sequences, staged.places.numel() as i64);
+        let out = match short < all {
+            true => {
+                let bounds = staged.bounds.f_narrow(0, short, all - short + 1)?;
+                attend_packed(self.attention, qkv, &bounds, staged.longest, heads)?
+            }
+            false => {
+                let [tokens, width] = two(qkv)?;
+                Tensor::f_empty([tokens, width / 3], (qkv.kind(), qkv.device()))?
+            }
+        };
+        fused.attend(qkv, staged, heads, &out)?;
+        Ok(out)
+    }
+
+    fn embed(&self, words: (&Tensor, &Tensor), positions: (&Tensor, &Tensor), norm: &LayerNorm) -> Torch<Tensor> {
+        match self.fused {
+            Some(fused) => fused.embed_norm((words.0, positions.0), self.staged, norm),
+            None => {
+                norm.forward(&words.0.f_index_select(0, words.1)?.f_add(&positions.0.f_index_select(0, positions.1)?)?)
+            }
+        }
+    }
+
+    fn add_norm(&self, x: &Tensor, residual: &Tensor, norm: &LayerNorm) -> Torch<Tensor> {
+        match self.fused {
+            Some(fused) => fused.add_norm(x, residual, norm),
+            None => norm.forward(&x.f_add(residual)?),
+        }
+    }
+
+    /// GELU by the hyperbolic tangent, within the product while its sums are still fp32. That is off by 5e-4 at most; rounding
+    /// the sums to half precision first, as a GELU of its own has to, is off by more.
+    fn inner(&self, x: &Tensor, linear: &Linear) -> Torch<Tensor> {
+        shim::linear_gelu(x, &linear.weight, &linear.bias)
+    }
+}
+
+fn two(tensor: &Tensor) -> Torch<[i64; 2]> {
+    tensor.size().try_into().map_err(|size| tch::TchError::Shape(format!("{size:?} are not two dimensions")))
+}
+
+/// Attention within each sequence in one call of libtorch. `qkv` is [tokens, 3 * hidden], `bounds` int32 [sequences + 1]; the
+/// result is [tokens, hidden], of which rows outside the bounds are undefined.
+fn attend_packed(attention: Attention, qkv: &Tensor, bounds: &Tensor, longest: i64, heads: i64) -> Torch<Tensor> {
+    let [tokens, width] = two(qkv)?;
     let hidden = width / 3;
     // Views with strides: neither kernel needs the three apart.
     let split = qkv.f_view([tokens, 3, heads, hidden / heads])?;
     let part = |index| split.f_select(1, index);
     let (query, key, value) = (part(0)?, part(1)?, part(2)?);
     let attended = match attention {
-        Attention::Flash => shim::flash_attention([&query, &key, &value], &staged.bounds, longest)?,
+        Attention::Flash => shim::flash_attention([&query, &key, &value], bounds, longest)?,
         _ => {
             let (query, key, value) = (query.f_unsqueeze(0)?, key.f_unsqueeze(0)?, value.f_unsqueeze(0)?);
-            shim::efficient_attention([&query, &key, &value], &staged.bounds, longest)?
+            shim::efficient_attention([&query, &key, &value], bounds, longest)?
         }
     };
     attended.f_reshape([tokens, hidden])
@@ -141,19 +228,20 @@ pub(super) struct Cuda {
 }
 
 impl Cuda {
-    /// Copies the weights to the GPUs.
+    /// Copies the weights to the GPUs. With `ours`, our own kernels run where they fit.
     ///
     /// # Errors
     /// `Exhausted` if a GPU has no room for them, `Unavailable` if one does not work.
-    pub(super) fn new(encoder: &Encoder, gpus: &[(usize, Gpu)], precision: Precision) -> Result<Self> {
+    pub(super) fn new(encoder: &Encoder, gpus: &[(usize, Gpu)], precision: Precision, ours: bool) -> Result<Self> {
         if !shim::has_cuda() {
             return Err(Error::new(ErrorKind::Unavailable, "libtorch_cuda is loaded but has not registered itself")
                 .help("install torch again, whole, and start undertone again"));
         }
         let attention = Attention::choose(precision, gpus);
-        let replica = |(number, _): &(usize, Gpu)| {
+        let replica = |(number, gpu): &(usize, Gpu)| {
             let device = Device::Cuda(*number);
             no_grad(|| Replica::new(encoder, device, kind(precision), attention))
+                .map(|replica| if ours { replica.with_fused(gpu, precision) } else { replica })
                 .map_err(|error| torch_error(error).with("device", format!("cuda:{number}")))
         };
         let replicas = gpus.iter().map(replica).collect::<Result<Vec<_>>>()?;
@@ -243,7 +331,7 @@ impl Forward for Cuda {
         Arithmetic {
             precision: self.precision.name().to_owned(),
             device: self.replicas.iter().map(device).collect::<Vec<_>>().join(","),
-            kernels: self.replicas.first().map_or("libtorch", |replica| replica.attention.name()).to_owned(),
+            kernels: self.replicas.first().map_or("libtorch", Replica::kernels).to_owned(),
         }
     }
 

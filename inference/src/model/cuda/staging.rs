@@ -3,6 +3,8 @@
 use tch::{Device, Tensor};
 use undertone_error::{Error, ErrorKind, Result};
 
+use super::fused::SHORT;
+use super::shim;
 use crate::model::encoder::Torch;
 use crate::model::pack::Packed;
 
@@ -13,6 +15,17 @@ pub(super) struct Staging {
     tokens: i64,
     sequences: i64,
     /// The most tokens of a sequence.
+    pub(super) longest: i64,
+    /// The sequences of at most [`SHORT`] tokens, which lie first.
+    pub(super) short: Short,
+}
+
+/// The short sequences of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Short {
+    /// How many there are.
+    pub(super) sequences: i64,
+    /// The most tokens of one of them.
     pub(super) longest: i64,
 }
 
@@ -29,6 +42,8 @@ pub(super) struct Staged {
     pub(super) lengths: Tensor,
     /// For each sequence as it was given, its place in the packed order, [sequences].
     pub(super) places: Tensor,
+    pub(super) longest: i64,
+    pub(super) short: Short,
 }
 
 impl Staging {
@@ -54,7 +69,11 @@ impl Staging {
             })?,
             tokens: batch.tokens() as i64,
             sequences: batch.sequences() as i64,
-            longest: lengths.into_iter().max().unwrap_or(0),
+            longest: lengths.iter().copied().max().unwrap_or(0),
+            short: Short {
+                sequences: lengths.iter().take_while(|&&length| length <= SHORT).count() as i64,
+                longest: lengths.iter().copied().take_while(|&length| length <= SHORT).last().unwrap_or(0),
+            },
         })
     }
 
@@ -64,7 +83,7 @@ impl Staging {
         let numbers = Tensor::f_from_slice(&self.numbers)?;
         let sent = match device {
             Device::Cpu => numbers,
-            _ => numbers.f_pin_memory(device)?.f_to_device_(device, tch::Kind::Int, true, false)?,
+            _ => shim::pin(&numbers)?.f_to_device_(device, tch::Kind::Int, true, false)?,
         };
         let mut start = 0;
         let mut part = |length: i64| {
@@ -78,6 +97,8 @@ impl Staging {
             bounds: part(self.sequences + 1)?,
             lengths: part(self.sequences)?,
             places: part(self.sequences)?,
+            longest: self.longest,
+            short: self.short,
         })
     }
 }
