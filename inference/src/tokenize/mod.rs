@@ -118,22 +118,3 @@ impl TextTokenizer {
 fn prefix(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prefixes_end_between_characters() {
-        assert_eq!(prefix("aé", 2), "a");
-        assert_eq!(prefix("aé", 3), "aé");
-        assert_eq!(prefix("", 3), "");
-    }
-
-    #[test]
-    fn a_damaged_tokeniser_is_named() {
-        let error = TextTokenizer::new(b"{", 16, 10).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-        assert!(error.to_string().contains("tokenizer.json"), "{error}");
-    }
-}
