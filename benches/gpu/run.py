@@ -153,11 +153,11 @@ def peer(folder: Path, length: int, device: str, seconds: float, batches: list[i
     return best
 
 
-def undertone(binary: str, *args: object) -> bytes:
+def undertone(binary: str, *args: object, **variables: str) -> bytes:
     """Runs the binary with torch's own CUDA libraries."""
     import torch
 
-    environment = os.environ | {"UNDERTONE_LIBTORCH_CUDA": str(Path(torch.__file__).parent / "lib")}
+    environment = os.environ | variables | {"UNDERTONE_LIBTORCH_CUDA": str(Path(torch.__file__).parent / "lib")}
     libraries = [str(Path(torch.__file__).parent / "lib"), environment.get("LD_LIBRARY_PATH", "")]
     environment["LD_LIBRARY_PATH"] = ":".join(filter(None, libraries))
     done = subprocess.run([binary, *map(str, args)], env=environment, capture_output=True)
@@ -206,10 +206,12 @@ def row(shape: Shape, length: int, what: str, texts_per_s: float, peak: float) -
     return [shape.name, str(length), what, f"{texts_per_s:,.0f}", f"{texts_per_s * length:,.0f}", f"{100 * share:.1f} %"]
 
 
-def bench(args: argparse.Namespace, folder: Path, *more: object) -> dict:
+def bench(args: argparse.Namespace, folder: Path, *more: object, **variables: str) -> dict:
     """What `undertone bench` reports of a model under full load."""
     command = ("bench", "--model", folder, "--seconds", args.seconds, "--phases", "bulk", "--json", "--device", args.device)
-    return json.loads(undertone(args.binary, *command, *more))
+    if args.workers:
+        command += ("--workers", args.workers)
+    return json.loads(undertone(args.binary, *command, *more, **variables))
 
 
 def row_of_model(report: dict, folder: Path, peak: float) -> list[str]:
@@ -227,6 +229,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, help="a model folder that is measured too, over the generator's posts")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes a minute a row")
     parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--workers", type=int, help="of undertone, in place of its default")
     parser.add_argument("--seconds", type=int, default=10, help="for each measurement")
     parser.add_argument("--out", type=Path, help="file for the table, beside standard output")
     args = parser.parse_args()
@@ -250,7 +253,8 @@ def main() -> int:
             for length in LENGTHS:
                 path = work / "texts.jsonl"
                 path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts(length, TEXTS)))
-                report = bench(args, folder, "--input", path)
+                # Made-up words have no language, and no peer looks for one.
+                report = bench(args, folder, "--input", path, UNDERTONE_INFERENCE__DETECT_LANGUAGE="false")
                 what = f"undertone {report['model']['precision']}, text to embedding"
                 rows.append(row(shape, length, what, report["saturated"]["texts_per_s"], peak))
                 eager, batch = peer(folder, length, args.device, args.seconds / 3, [64, 256, 1024])

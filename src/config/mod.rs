@@ -275,7 +275,7 @@ fn engine(raw: &Inference, labels: Option<ModelLabels>, origins: &Origins) -> Re
         return Err(wrong(origins, "inference.bulk_tokens", &0, "at least 1; 32 is the default"));
     }
     if raw.cuda_token_budget == 0 {
-        return Err(wrong(origins, "inference.cuda_token_budget", &0, "at least 1; 16384 is the default"));
+        return Err(wrong(origins, "inference.cuda_token_budget", &0, "at least 1; 32768 is the default"));
     }
     if let Some(folder) = &raw.libtorch_cuda {
         use_libtorch_cuda(PathBuf::from(folder));
@@ -296,6 +296,7 @@ fn engine(raw: &Inference, labels: Option<ModelLabels>, origins: &Origins) -> Re
         cuda_token_budget: raw.cuda_token_budget,
         bulk_tokens: raw.bulk_tokens,
         queue_tokens: raw.queue_tokens,
+        detect_language: raw.detect_language,
         cache_bytes: raw.cache_bytes,
         labels,
         ..EngineConfig::default()

@@ -106,6 +106,7 @@ pub(super) struct Inference {
     pub(super) queue_tokens: usize,
     /// The memory of the repeat cache; 0 switches it off.
     pub(super) cache_bytes: usize,
+    pub(super) detect_language: bool,
 }
 
 impl Default for Inference {
@@ -121,6 +122,7 @@ impl Default for Inference {
             bulk_tokens: engine.bulk_tokens,
             queue_tokens: engine.queue_tokens,
             cache_bytes: engine.cache_bytes,
+            detect_language: engine.detect_language,
         }
     }
 }

@@ -8,7 +8,7 @@ use undertone_error::{Error, ErrorKind, Result};
 
 use super::EngineConfig;
 use crate::batcher::{Backend, Normalized, Prepared, Reader};
-use crate::language::{self, Languages};
+use crate::language::{self, Languages, Reading};
 use crate::model::{Arithmetic, ModelFolder, Network, Outcome, revision};
 use crate::normalize::{Normalizer, is_blank};
 use crate::tokenize::{TextTokenizer, Tokens};
@@ -28,6 +28,7 @@ pub(super) struct Loaded {
 #[derive(Clone)]
 struct TextReader {
     normalizer: Normalizer,
+    detect_language: bool,
     languages: Option<Languages>,
     tokenizer: TextTokenizer,
 }
@@ -62,7 +63,7 @@ pub(super) fn load(model_dir: &Path, config: &EngineConfig) -> Result<Loaded> {
         n => n,
     };
     let (normalizer, languages) = (folder.manifest().normalizer(), folder.manifest().languages().cloned());
-    let reader = TextReader { normalizer, languages, tokenizer };
+    let reader = TextReader { normalizer, detect_language: config.detect_language, languages, tokenizer };
     let backends = (0..workers).map(|_| Core { reader: reader.clone(), network: network.share() }).collect();
     let others = if sizing.gpu { cores.saturating_sub(workers).max(1) } else { 0 };
     let readers = (0..others).map(|_| Box::new(reader.clone()) as Box<dyn Reader>).collect();
@@ -89,7 +90,10 @@ impl Reader for TextReader {
                 .help("send a text that shows something"));
         }
         // The language is told from the text as it came: names of emoji are English in every language.
-        let reading = language::read(readable, self.languages.as_ref());
+        let reading = match self.detect_language {
+            true => language::read(readable, self.languages.as_ref()),
+            false => Reading::default(),
+        };
         Ok(Normalized { reading, clean_text, cut: readable.len() < text.len() })
     }
 

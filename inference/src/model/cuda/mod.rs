@@ -35,7 +35,7 @@ use crate::device::{AMPERE, Gpu, Precision};
 const WORKERS_PER_GPU: usize = 2;
 /// Sizes of batches, in tokens, that are run once before the first text: cuBLAS chooses its kernels and libtorch's
 /// allocator takes its memory then.
-const WARM: [usize; 5] = [32, 512, 2048, 8192, 16384];
+const WARM: [usize; 5] = [32, 512, 2048, 8192, 32768];
 /// The length of a text in a warm-up batch.
 const WARM_TEXT: usize = 32;
 
