@@ -35,11 +35,11 @@ pub(crate) unsafe fn attend<S: Simd>(qkv: *const f32, shape: Shape, out: *mut f3
     let (width, stride, columns) = (hidden / heads, 3 * hidden, V * S::LANES);
     let padded = length.next_multiple_of(columns);
     grow(&mut scratch.keys, width * padded);
-    grow(&mut scratch.scores, TILE_ROWS * padded);
+    grow(&mut scratch.scores, TILE_ROWS * padded + S::LANES);
     let (keys, scores) = (scratch.keys.as_mut_ptr(), scratch.scores.as_mut_ptr());
     for head in 0..heads {
         let query = qkv.add(head * width);
-        transpose(query.add(hidden), stride, length, width, padded, keys);
+        transpose::<S>(query.add(hidden), stride, length, width, padded, keys);
         let value = query.add(2 * hidden);
         let tiles = length.div_ceil(TILE_ROWS);
         for t in 0..tiles {
@@ -65,12 +65,21 @@ pub(crate) unsafe fn attend<S: Simd>(qkv: *const f32, shape: Shape, out: *mut f3
     }
 }
 
-/// Keys [length, width] at `stride` to [width, padded]. What lies behind `length` is never looked at as a score.
+/// Keys [length, width] at `stride` to [width, padded], with zeros behind `length`.
 #[inline(always)]
-unsafe fn transpose(keys: *const f32, stride: usize, length: usize, width: usize, padded: usize, out: *mut f32) {
-    for t in 0..length {
-        for d in 0..width {
-            out.add(d * padded + t).write(*keys.add(t * stride + d));
+unsafe fn transpose<S: Simd>(
+    keys: *const f32,
+    stride: usize,
+    length: usize,
+    width: usize,
+    padded: usize,
+    out: *mut f32,
+) {
+    for t in (0..padded).step_by(S::LANES) {
+        let rows = length.saturating_sub(t).min(S::LANES);
+        for d in (0..width).step_by(S::LANES) {
+            let columns = (width - d).min(S::LANES);
+            S::transpose(keys.wrapping_add(t * stride + d), stride, rows, columns, out.add(d * padded + t), padded);
         }
     }
 }

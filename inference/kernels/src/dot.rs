@@ -147,14 +147,6 @@ fn round(x: f32) -> f32 {
     (x + SHIFT) - SHIFT
 }
 
-/// The quantised values of LANES floats, 0 to 255.
-#[inline(always)]
-unsafe fn quantised<S: Simd>(v: S::F, inverse: S::F, zero: S::F) -> S::F {
-    // Rounded before the zero point is added: the sum is exact, and alike on every processor.
-    let q = S::add(S::round(S::mul(v, inverse)), zero);
-    S::max(S::min(q, S::splat(255.0)), S::splat(0.0))
-}
-
 impl<S: Simd> Dot<S> for Bytes {
     const PER_WORD: usize = 4;
     const SCALED: bool = true;
@@ -184,11 +176,13 @@ impl<S: Simd> Dot<S> for Bytes {
     #[inline(always)]
     unsafe fn prepare(row: *const f32, k: usize, words: *mut u32) -> RowScale {
         let (scale, zero, inverse) = range::<S>(row, k);
-        let (zeros, inverses) = (S::splat(zero), S::splat(inverse));
+        // Rounded before the zero point is added: the sum is exact, and alike on every processor. The least value becomes
+        // 0 then, since a number and its negative round alike; the largest may become 256, which is stored as 255.
+        let (zeros, inverses) = (S::splat_word((zero as i32).cast_unsigned()), S::splat(inverse));
         let out = words.cast::<u8>();
         let whole = k - k % S::LANES;
         for i in (0..whole).step_by(S::LANES) {
-            S::store_u8(out.add(i), S::to_ints(quantised::<S>(S::load(row.add(i)), inverses, zeros)));
+            S::store_u8(out.add(i), S::add_words(S::to_ints(S::mul(S::load(row.add(i)), inverses)), zeros));
         }
         for i in whole..k {
             out.add(i).write((round(*row.add(i) * inverse) + zero).clamp(0.0, 255.0) as u8);

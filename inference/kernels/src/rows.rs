@@ -105,23 +105,28 @@ pub(crate) unsafe fn mean<S: Simd>(rows: *const f32, count: usize, n: usize, out
     }
 }
 
-/// Replaces `n` scores by e^(score - largest) and answers the reciprocal of their sum.
+/// Replaces `n` scores by e^(score - largest) and answers the reciprocal of their sum. A vector behind them must be good to
+/// read, and to write up to whole vectors.
 #[inline(always)]
 pub(crate) unsafe fn exponentials<S: Simd>(scores: *mut f32, n: usize) -> f32 {
-    // The row is padded to whole vectors with scores that count for nothing.
-    let padded = n.next_multiple_of(S::LANES);
-    for i in n..padded {
-        scores.add(i).write(f32::MIN);
-    }
-    let mut largest = S::splat(f32::MIN);
-    for i in (0..padded).step_by(S::LANES) {
+    let whole = n - n % S::LANES;
+    // The row is padded to whole vectors with scores that count for nothing. They are put in their place in a register:
+    // a vector that is loaded from what was just written in smaller pieces waits until all of them are in the cache.
+    let last = S::fill(S::load(scores.add(whole)), n - whole, f32::MIN);
+    let mut largest = S::max(last, S::splat(f32::MIN));
+    for i in (0..whole).step_by(S::LANES) {
         largest = S::max(S::load(scores.add(i)), largest);
     }
     let largest = S::splat(S::largest(largest));
     let mut sum = S::splat(0.0);
-    for i in (0..padded).step_by(S::LANES) {
+    for i in (0..whole).step_by(S::LANES) {
         let e = math::exp::<S>(S::sub(S::load(scores.add(i)), largest));
         S::store(scores.add(i), e);
+        sum = S::add(sum, e);
+    }
+    if n > whole {
+        let e = math::exp::<S>(S::sub(last, largest));
+        S::store(scores.add(whole), e);
         sum = S::add(sum, e);
     }
     // e^-87 of the padding is below what an f32 sum of 1 and more can tell.
