@@ -31,6 +31,19 @@ pub(crate) trait Dot<S: Simd> {
     unsafe fn load(p: *const u32) -> Self::Acc;
     unsafe fn store(p: *mut u32, acc: Self::Acc);
     unsafe fn value(acc: Self::Acc) -> S::F;
+    /// Values in a word of a row that only the next product reads. Where a word can be made without knowing its whole row,
+    /// such a row is words already; else it is floats.
+    const KEPT_PER_WORD: usize;
+    /// Keeps LANES values of such a row, from the value `at` on.
+    #[inline(always)]
+    unsafe fn keep(row: *mut u32, at: usize, v: S::F) {
+        S::store(row.cast::<f32>().add(at), v);
+    }
+    /// Keeps `n < LANES` values.
+    #[inline(always)]
+    unsafe fn keep_part(row: *mut u32, at: usize, v: S::F, n: usize) {
+        S::store_part(row.cast::<f32>().add(at), v, n);
+    }
     /// Writes a row of `k` values as words, with zeros up to a whole word; answers its scale.
     unsafe fn prepare(row: *const f32, k: usize, words: *mut u32) -> RowScale;
 }
@@ -41,6 +54,7 @@ pub(crate) struct Fp32;
 impl<S: Simd> Dot<S> for Fp32 {
     const PER_WORD: usize = 1;
     const SCALED: bool = false;
+    const KEPT_PER_WORD: usize = 1;
     type Acc = S::F;
 
     #[inline(always)]
@@ -76,6 +90,7 @@ pub(crate) struct Bf16;
 impl<S: Simd> Dot<S> for Bf16 {
     const PER_WORD: usize = 2;
     const SCALED: bool = false;
+    const KEPT_PER_WORD: usize = 2;
     type Acc = S::F;
 
     #[inline(always)]
@@ -97,6 +112,18 @@ impl<S: Simd> Dot<S> for Bf16 {
     #[inline(always)]
     unsafe fn value(acc: S::F) -> S::F {
         acc
+    }
+    #[inline(always)]
+    unsafe fn keep(row: *mut u32, at: usize, v: S::F) {
+        S::store_bf16(row.cast::<u16>().add(at), v);
+    }
+    #[inline(always)]
+    unsafe fn keep_part(row: *mut u32, at: usize, v: S::F, n: usize) {
+        let mut values = [0.0; 16];
+        S::store(values.as_mut_ptr(), v);
+        for (i, &value) in values.iter().enumerate().take(n) {
+            row.cast::<u16>().add(at + i).write(crate::simd::to_bf16(value));
+        }
     }
     #[inline(always)]
     unsafe fn prepare(row: *const f32, k: usize, words: *mut u32) -> RowScale {
@@ -150,6 +177,7 @@ fn round(x: f32) -> f32 {
 impl<S: Simd> Dot<S> for Bytes {
     const PER_WORD: usize = 4;
     const SCALED: bool = true;
+    const KEPT_PER_WORD: usize = 1;
     type Acc = S::W;
 
     #[inline(always)]

@@ -43,12 +43,12 @@ pub(crate) enum Words {
 pub struct Scratch {
     /// [tokens, hidden]
     pub(crate) x: Vec<f32>,
-    /// [tokens, 3 * hidden] and a little more
+    /// [rows of a group, 3 * hidden] and a little more
     pub(crate) qkv: Vec<f32>,
-    /// [tokens, hidden]
-    pub(crate) attended: Vec<f32>,
-    /// [rows of a block, intermediate]
-    pub(crate) inner: Vec<f32>,
+    /// [rows of a group, hidden], kept for one product
+    pub(crate) attended: Vec<u32>,
+    /// [rows of a block, intermediate], kept for one product
+    pub(crate) inner: Vec<u32>,
     pub(crate) operand: Operand,
     pub(crate) attention: crate::attention::Scratch,
 }

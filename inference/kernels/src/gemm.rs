@@ -72,7 +72,7 @@ impl Panels {
 pub(crate) enum Finish {
     /// The bias is added.
     Bias,
-    /// The bias is added, then GELU.
+    /// The bias is added, then GELU; the result is kept for the next product alone ([`Dot::keep`]).
     Gelu,
     /// The bias and what the output held before are added.
     Residual,
@@ -88,12 +88,19 @@ struct Rows<'a> {
     scales: &'a [RowScale],
 }
 
-/// What is multiplied: `count` rows of `width` values that lie without gaps.
+/// What is multiplied: `count` rows of `width` values.
 #[derive(Clone, Copy)]
 pub(crate) struct Input {
-    pub(crate) rows: *const f32,
+    pub(crate) rows: Form,
     pub(crate) width: usize,
     pub(crate) count: usize,
+}
+
+/// Rows without gaps: of values, or of words that were kept for this product alone ([`Dot::keep`]).
+#[derive(Clone, Copy)]
+pub(crate) enum Form {
+    Values(*const f32),
+    Kept(*mut u32),
 }
 
 /// Buffers of a product: rows as words, their scales, and sums between the parts of a long inner dimension.
@@ -104,7 +111,7 @@ pub(crate) struct Operand {
     partial: Vec<u32>,
 }
 
-/// `out = finish(input x weights)`; the rows of `out` lie without gaps too.
+/// `out = finish(input x weights)`; the rows of `out` lie without gaps too, and are floats or kept words as `finish` says.
 ///
 /// # Safety
 /// `input` and `out` must be good for their rows; `weights` must be packed for `S`, `D` and `V`.
@@ -113,19 +120,31 @@ pub(crate) unsafe fn multiply<S: Simd, D: Dot<S>, const V: usize>(
     input: Input,
     weights: &Packed,
     finish: Finish,
-    out: *mut f32,
+    out: *mut u32,
     operand: &mut Operand,
 ) {
     let Input { rows, width, count } = input;
     let words = weights.words;
+    let values = match rows {
+        Form::Kept(rows) if D::KEPT_PER_WORD == D::PER_WORD => {
+            if width < words * D::PER_WORD {
+                // The second half of the last word was nobody's to write.
+                (0..count).for_each(|r| rows.add(r * words).cast::<u16>().add(width).write(0));
+            }
+            let rows = Rows { words: rows, stride: words, scales: &[] };
+            return product::<S, D, V>(rows, count, weights, finish, out, &mut operand.partial);
+        }
+        Form::Kept(rows) => rows.cast_const().cast(),
+        Form::Values(rows) => rows,
+    };
     let rows = if D::PER_WORD == 1 {
         // Floats are words as they are.
-        Rows { words: rows.cast(), stride: width, scales: &[] }
+        Rows { words: values.cast(), stride: width, scales: &[] }
     } else {
         grow(&mut operand.words, count * words);
         grow(&mut operand.scales, count);
         for r in 0..count {
-            let scale = D::prepare(rows.add(r * width), width, operand.words.as_mut_ptr().add(r * words));
+            let scale = D::prepare(values.add(r * width), width, operand.words.as_mut_ptr().add(r * words));
             *operand.scales.get_unchecked_mut(r) = scale;
         }
         Rows { words: operand.words.as_ptr(), stride: words, scales: &operand.scales }
@@ -224,7 +243,7 @@ unsafe fn tile<S: Simd, D: Dot<S>, const R: usize, const V: usize>(
     weights: &Packed,
     finish: Finish,
     partial: *mut u32,
-    out: *mut f32,
+    out: *mut u32,
 ) {
     let mut acc = [[D::zero(); V]; R];
     if tile.from > 0 {
@@ -253,37 +272,44 @@ unsafe fn tile<S: Simd, D: Dot<S>, const R: usize, const V: usize>(
         }
         return;
     }
-    for (r, sums) in acc.iter().enumerate() {
-        for (v, &sum) in sums.iter().enumerate() {
-            let column = tile.column + v * S::LANES;
-            if column >= weights.outputs {
-                break;
-            }
-            let mut value = D::value(sum);
-            let bias = S::load(weights.bias.as_ptr().add(column));
+    let kept = weights.outputs.div_ceil(D::KEPT_PER_WORD);
+    // Column by column, so that what belongs to a column is read once.
+    for v in 0..V {
+        let column = tile.column + v * S::LANES;
+        if column >= weights.outputs {
+            break;
+        }
+        let left = weights.outputs - column;
+        let bias = S::load(weights.bias.as_ptr().add(column));
+        let (scales, zeros) = if D::SCALED {
+            (S::load(weights.scales.as_ptr().add(column)), S::load(weights.zeros.as_ptr().add(column)))
+        } else {
+            (bias, bias)
+        };
+        for (r, sums) in acc.iter().enumerate() {
+            let mut value = D::value(sums[v]);
             if D::SCALED {
                 let scale = *tile.rows.scales.get_unchecked(tile.row + r);
-                value = S::mul(value, S::load(weights.scales.as_ptr().add(column)));
-                value = S::sub(value, S::mul(S::splat(scale.zero), S::load(weights.zeros.as_ptr().add(column))));
+                value = S::sub(S::mul(value, scales), S::mul(S::splat(scale.zero), zeros));
                 value = S::fma(value, S::splat(scale.scale), bias);
             } else {
                 value = S::add(value, bias);
             }
+            let row = tile.row + r;
             if finish == Finish::Gelu {
-                value = math::gelu::<S>(value);
+                let (value, to) = (math::gelu::<S>(value), out.add(row * kept));
+                match left >= S::LANES {
+                    true => D::keep(to, column, value),
+                    false => D::keep_part(to, column, value, left),
+                }
+                continue;
             }
-            let to = out.add((tile.row + r) * weights.outputs + column);
-            let left = weights.outputs - column;
+            let to = out.cast::<f32>().add(row * weights.outputs + column);
+            let residual = finish == Finish::Residual;
             if left >= S::LANES {
-                if finish == Finish::Residual {
-                    value = S::add(value, S::load(to));
-                }
-                S::store(to, value);
+                S::store(to, if residual { S::add(value, S::load(to)) } else { value });
             } else {
-                if finish == Finish::Residual {
-                    value = S::add(value, S::load_part(to, left));
-                }
-                S::store_part(to, value, left);
+                S::store_part(to, if residual { S::add(value, S::load_part(to, left)) } else { value }, left);
             }
         }
     }
@@ -301,7 +327,7 @@ unsafe fn product<S: Simd, D: Dot<S>, const V: usize>(
     count: usize,
     weights: &Packed,
     finish: Finish,
-    out: *mut f32,
+    out: *mut u32,
     partial: &mut Vec<u32>,
 ) {
     let width = V * S::LANES;

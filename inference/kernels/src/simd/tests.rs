@@ -134,7 +134,9 @@ unsafe fn everything<S: Simd>() -> Vec<(&'static str, Vec<f64>)> {
             put("parts", vec![f64::from(right && zeros)]);
         }
         for n in 0..S::LANES {
-            put("fill", floats(float::<S>(S::fill(a, n, -3.0))));
+            let filled = float::<S>(S::fill(a, n, -3.0));
+            let right = filled.iter().enumerate().all(|(i, &x)| x == if i < n { FLOATS[at + i] } else { -3.0 });
+            put("parts", vec![f64::from(right)]);
         }
         for n in 0..=S::LANES {
             let mut turned = vec![9.0f32; 16 * S::LANES];
