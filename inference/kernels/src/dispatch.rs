@@ -18,7 +18,7 @@ pub(crate) struct Kernels {
     /// [`attend`]
     pub(crate) attend: unsafe fn(*const f32, Shape, *mut u32, &mut attention::Scratch),
     /// [`multiply`]
-    pub(crate) multiply: unsafe fn(Input, &Packed, Finish, *mut u32, &mut Operand),
+    pub(crate) multiply: unsafe fn(Input, &Packed, &Packed, Finish, *mut u32, &mut Operand),
     /// [`Dot::KEPT_PER_WORD`]
     pub(crate) kept_per_word: usize,
 }
@@ -65,8 +65,8 @@ macro_rules! kernels {
         }
         $(
             $(#[$more])*
-            unsafe fn $multiply(input: Input, weights: &Packed, finish: Finish, out: *mut u32, operand: &mut Operand) {
-                multiply::<$product, $dot, $vectors>(input, weights, finish, out, operand);
+            unsafe fn $multiply(input: Input, weights: &Packed, next: &Packed, finish: Finish, out: *mut u32, operand: &mut Operand) {
+                multiply::<$product, $dot, $vectors>(input, weights, next, finish, out, operand);
             }
             $(#[$more])*
             unsafe fn $attend(qkv: *const f32, shape: Shape, out: *mut u32, scratch: &mut attention::Scratch) {

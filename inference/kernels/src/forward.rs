@@ -13,7 +13,7 @@ use crate::rows::Word;
 
 /// Rows that go through a product at once: many, so that weights pass by rarely; few enough that their 384 or 768 values
 /// stay in the second-level cache.
-const BLOCK: usize = 128;
+const BLOCK: usize = 64;
 
 /// Attention reads whole vectors, a few values past the last row: two vectors of AVX-512.
 const SLACK: usize = 32;
@@ -42,10 +42,12 @@ pub(crate) unsafe fn forward(
         (kernels.embed)(row, word, encoder.positions.get_unchecked(position..position + hidden));
         (kernels.layer_norm)(row, 1, hidden, &encoder.norm);
     }
-    for layer in &encoder.layers {
+    for (i, layer) in encoder.layers.iter().enumerate() {
         let mut rest = batch.starts;
         while let Some(group) = next_group(&mut rest) {
-            run_layer(kernels, encoder, layer, group, scratch);
+            // What is multiplied with next: the same layer if there is another group.
+            let following = if rest.len() > 1 { layer } else { encoder.layers.get(i + 1).unwrap_or(layer) };
+            run_layer(kernels, encoder, layer, &following.qkv, group, scratch);
         }
     }
     for (i, pair) in batch.starts.windows(2).enumerate() {
@@ -58,8 +60,15 @@ pub(crate) unsafe fn forward(
     }
 }
 
-/// One layer over the rows of a group.
-unsafe fn run_layer(kernels: &Kernels, encoder: &Encoder, layer: &Layer, starts: &[usize], scratch: &mut Scratch) {
+/// One layer over the rows of a group; `following` are the weights after its own.
+unsafe fn run_layer(
+    kernels: &Kernels,
+    encoder: &Encoder,
+    layer: &Layer,
+    following: &Packed,
+    starts: &[usize],
+    scratch: &mut Scratch,
+) {
     let (hidden, inner) = (encoder.hidden, layer.intermediate.outputs);
     let (Some(&first), Some(&last)) = (starts.first(), starts.last()) else { return };
     let rows = last - first;
@@ -70,12 +79,14 @@ unsafe fn run_layer(kernels: &Kernels, encoder: &Encoder, layer: &Layer, starts:
     let Scratch { x, qkv, attended, inner: inner_rows, operand, attention } = scratch;
     let x = x.as_mut_ptr().add(first * hidden);
     let (qkv, attended, inner_rows) = (qkv.as_mut_ptr(), attended.as_mut_ptr(), inner_rows.as_mut_ptr());
-    let mut multiply = |rows: Form, width: usize, count: usize, weights: &Packed, finish: Finish, out: *mut u32| {
-        (kernels.multiply)(Input { rows, width, count }, weights, finish, out, operand);
+    let mut multiply = |input: Input, [weights, next]: [&Packed; 2], finish: Finish, out: *mut u32| {
+        (kernels.multiply)(input, weights, next, finish, out, operand);
     };
+    let Layer { qkv: qkv_weights, attention_output, intermediate, output, .. } = layer;
     for block in blocks(rows) {
         let (from, to) = (x.add(block.start * hidden), qkv.add(block.start * 3 * hidden));
-        multiply(Form::Values(from), hidden, block.len(), &layer.qkv, Finish::Bias, to.cast());
+        let input = Input { rows: Form::Values(from), width: hidden, count: block.len() };
+        multiply(input, [qkv_weights, attention_output], Finish::Bias, to.cast());
     }
     for pair in starts.windows(2) {
         let (row, shape) = (pair[0] - first, Shape { length: pair[1] - pair[0], hidden, heads: encoder.heads });
@@ -84,10 +95,11 @@ unsafe fn run_layer(kernels: &Kernels, encoder: &Encoder, layer: &Layer, starts:
     for block in blocks(rows) {
         let (count, rows) = (block.len(), x.add(block.start * hidden));
         let attended = Form::Kept(attended.add(block.start * kept(hidden)));
-        multiply(attended, hidden, count, &layer.attention_output, Finish::Residual, rows.cast());
+        let input = |rows: Form, width: usize| Input { rows, width, count };
+        multiply(input(attended, hidden), [attention_output, intermediate], Finish::Residual, rows.cast());
         (kernels.layer_norm)(rows, count, hidden, &layer.attention_norm);
-        multiply(Form::Values(rows), hidden, count, &layer.intermediate, Finish::Gelu, inner_rows);
-        multiply(Form::Kept(inner_rows), inner, count, &layer.output, Finish::Residual, rows.cast());
+        multiply(input(Form::Values(rows), hidden), [intermediate, output], Finish::Gelu, inner_rows);
+        multiply(input(Form::Kept(inner_rows), inner), [output, following], Finish::Residual, rows.cast());
         (kernels.layer_norm)(rows, count, hidden, &layer.output_norm);
     }
 }

@@ -112,6 +112,7 @@ pub(crate) struct Operand {
 }
 
 /// `out = finish(input x weights)`; the rows of `out` lie without gaps too, and are floats or kept words as `finish` says.
+/// The first panel of `next`, the weights of the next product, is asked for while the last one of these is multiplied.
 ///
 /// # Safety
 /// `input` and `out` must be good for their rows; `weights` must be packed for `S`, `D` and `V`.
@@ -119,6 +120,7 @@ pub(crate) struct Operand {
 pub(crate) unsafe fn multiply<S: Simd, D: Dot<S>, const V: usize>(
     input: Input,
     weights: &Packed,
+    next: &Packed,
     finish: Finish,
     out: *mut u32,
     operand: &mut Operand,
@@ -132,7 +134,7 @@ pub(crate) unsafe fn multiply<S: Simd, D: Dot<S>, const V: usize>(
                 (0..count).for_each(|r| rows.add(r * words).cast::<u16>().add(width).write(0));
             }
             let rows = Rows { words: rows, stride: words, scales: &[] };
-            return product::<S, D, V>(rows, count, weights, finish, out, &mut operand.partial);
+            return product::<S, D, V>(rows, count, [weights, next], finish, out, &mut operand.partial);
         }
         Form::Kept(rows) => rows.cast_const().cast(),
         Form::Values(rows) => rows,
@@ -149,7 +151,7 @@ pub(crate) unsafe fn multiply<S: Simd, D: Dot<S>, const V: usize>(
         }
         Rows { words: operand.words.as_ptr(), stride: words, scales: &operand.scales }
     };
-    product::<S, D, V>(rows, count, weights, finish, out, &mut operand.partial);
+    product::<S, D, V>(rows, count, [weights, next], finish, out, &mut operand.partial);
 }
 
 /// Words that will be needed next, to be asked for while others are multiplied.
@@ -325,7 +327,7 @@ unsafe fn tile<S: Simd, D: Dot<S>, const R: usize, const V: usize>(
 unsafe fn product<S: Simd, D: Dot<S>, const V: usize>(
     rows: Rows<'_>,
     count: usize,
-    weights: &Packed,
+    [weights, following]: [&Packed; 2],
     finish: Finish,
     out: *mut u32,
     partial: &mut Vec<u32>,
@@ -348,12 +350,17 @@ unsafe fn product<S: Simd, D: Dot<S>, const V: usize>(
             for part in 0..parts {
                 // Parts of equal length, so that none is short.
                 let (from, to) = (start + part * (end - start) / parts, start + (part + 1) * (end - start) / parts);
-                let next = if part + 1 < parts { to } else { start + weights.words };
+                let next = match (part + 1 < parts, index + 1 < panels) {
+                    (true, _) => panel.wrapping_add(to * width),
+                    (_, true) => panel.wrapping_add((start + weights.words) * width),
+                    _ if lap + 1 < laps => weights.panels.as_ptr().wrapping_add(end * width),
+                    _ => following.panels.as_ptr(),
+                };
                 let share = (to - from) * width / tiles;
                 let (mut row, stride) = (0, share.div_ceil(to - from));
                 for t in 0..tiles {
                     // Each tile asks for its share of the next part.
-                    let ahead = Ahead { from: panel.wrapping_add(next * width + t * share), stride };
+                    let ahead = Ahead { from: next.wrapping_add(t * share), stride };
                     // Tiles of equal height, so that none is low.
                     let height = low + usize::from(t < high);
                     let place = Tile { rows, row, column: index * width, panel, from, to, ahead };
