@@ -30,12 +30,7 @@ pub(crate) struct Shape {
 /// # Safety
 /// `qkv` must be good for those rows and for `V * LANES` more values, `out` for its rows.
 #[inline(always)]
-pub(crate) unsafe fn attend<S: Simd, D: Dot<S>>(
-    qkv: *const f32,
-    shape: Shape,
-    out: *mut u32,
-    scratch: &mut Scratch,
-) {
+pub(crate) unsafe fn attend<S: Simd, D: Dot<S>>(qkv: *const f32, shape: Shape, out: *mut u32, scratch: &mut Scratch) {
     let kept = shape.hidden.div_ceil(D::KEPT_PER_WORD);
     let Shape { length, hidden, heads } = shape;
     let (width, stride, columns) = (hidden / heads, 3 * hidden, V * S::LANES);

@@ -130,7 +130,10 @@ mod tests {
             (vec![0], vec![]),
             (vec![0, 5], vec![vec![0, 5]]),
             (vec![0, BLOCK, BLOCK + 1], vec![vec![0, BLOCK], vec![BLOCK, BLOCK + 1]]),
-            (vec![0, 1, BLOCK, 3 * BLOCK, 3 * BLOCK + 2], vec![vec![0, 1, BLOCK], vec![BLOCK, 3 * BLOCK], vec![3 * BLOCK, 3 * BLOCK + 2]]),
+            (
+                vec![0, 1, BLOCK, 3 * BLOCK, 3 * BLOCK + 2],
+                vec![vec![0, 1, BLOCK], vec![BLOCK, 3 * BLOCK], vec![3 * BLOCK, 3 * BLOCK + 2]],
+            ),
         ] {
             let mut rest = starts.as_slice();
             let taken: Vec<_> = std::iter::from_fn(|| next_group(&mut rest)).map(<[usize]>::to_vec).collect();

@@ -8,9 +8,12 @@
 //! machine, so they pass by as rarely as possible, once for a block of a few hundred rows, and the next part of a panel is
 //! asked for while this one is multiplied.
 
+use std::sync::Arc;
+
 use crate::dot::{Dot, RowScale};
 use crate::encoder::grow;
 use crate::math;
+use crate::memory::{CacheLine, Lines};
 use crate::simd::Simd;
 
 /// Rows in a tile.
@@ -38,32 +41,60 @@ pub(crate) struct Packed {
     pub(crate) zeros: Vec<f32>,
 }
 
-/// Words from the start of a cache line on: a vector that lies across two lines costs two loads.
-#[derive(Debug, Default)]
-pub(crate) struct Panels(Vec<CacheLine>);
+/// Words from the start of a cache line on.
+#[derive(Debug)]
+pub(crate) enum Panels {
+    /// While they are packed.
+    Own(Vec<CacheLine>),
+    /// A part of a layer's lines, and where it begins.
+    Shared(Arc<Lines>, usize),
+}
 
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(align(64))]
-struct CacheLine([u32; 16]);
+impl Default for Panels {
+    fn default() -> Self {
+        Self::Own(Vec::new())
+    }
+}
 
 impl Panels {
     /// `words` zeros.
     pub(crate) fn zeros(words: usize) -> Self {
-        Self(vec![CacheLine::default(); words.div_ceil(16)])
+        Self::Own(vec![CacheLine::default(); words.div_ceil(16)])
     }
 
     /// All words, and zeros up to a whole line.
     #[cfg(test)]
     pub(crate) fn words(&self) -> Vec<u32> {
-        self.0.iter().flat_map(|line| line.0).collect()
+        self.lines().iter().flat_map(|line| line.0).collect()
     }
 
+    /// Writes a word; only those that are not shared yet can be.
     pub(crate) fn set(&mut self, at: usize, word: u32) {
-        self.0[at / 16].0[at % 16] = word;
+        if let Self::Own(lines) = self {
+            lines[at / 16].0[at % 16] = word;
+        }
+    }
+
+    /// Moves the panels of products that follow each other into the same memory.
+    pub(crate) fn share<const N: usize>(products: [&mut Packed; N]) {
+        let lines = Arc::new(Lines::of(&products.each_ref().map(|packed| packed.panels.lines())));
+        let mut from = 0;
+        for packed in products {
+            let length = packed.panels.lines().len();
+            packed.panels = Self::Shared(lines.clone(), from);
+            from += length;
+        }
+    }
+
+    fn lines(&self) -> &[CacheLine] {
+        match self {
+            Self::Own(lines) => lines,
+            Self::Shared(lines, from) => lines.get(*from..).unwrap_or_default(),
+        }
     }
 
     fn as_ptr(&self) -> *const u32 {
-        self.0.as_ptr().cast()
+        self.lines().as_ptr().cast()
     }
 }
 

@@ -38,6 +38,7 @@ mod forward;
 mod gemm;
 mod isa;
 mod math;
+mod memory;
 mod pack;
 mod peak;
 mod rows;

@@ -146,8 +146,14 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         }
         for i in 0..4 {
             // Quarter q of b[4 j + i] holds column 4 q + i of rows 4 j to 4 j + 3.
-            let (x, y) = (_mm512_shuffle_f32x4::<0b10_00_10_00>(b[i], b[4 + i]), _mm512_shuffle_f32x4::<0b10_00_10_00>(b[8 + i], b[12 + i]));
-            let (z, w) = (_mm512_shuffle_f32x4::<0b11_01_11_01>(b[i], b[4 + i]), _mm512_shuffle_f32x4::<0b11_01_11_01>(b[8 + i], b[12 + i]));
+            let (x, y) = (
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(b[i], b[4 + i]),
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(b[8 + i], b[12 + i]),
+            );
+            let (z, w) = (
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(b[i], b[4 + i]),
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(b[8 + i], b[12 + i]),
+            );
             a[i] = _mm512_shuffle_f32x4::<0b10_00_10_00>(x, y);
             a[4 + i] = _mm512_shuffle_f32x4::<0b10_00_10_00>(z, w);
             a[8 + i] = _mm512_shuffle_f32x4::<0b11_01_11_01>(x, y);
