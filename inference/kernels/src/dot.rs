@@ -150,16 +150,26 @@ pub(crate) struct Bytes;
 #[inline(always)]
 unsafe fn range<S: Simd>(row: *const f32, k: usize) -> (f32, f32, f32) {
     let zero = S::splat(0.0);
-    let (mut low, mut high, mut poison) = (zero, zero, zero);
-    let whole = k - k % S::LANES;
-    for i in (0..whole).step_by(S::LANES) {
+    // Four at once: one would wait for itself.
+    let (mut lows, mut highs, mut poisons) = ([zero; 4], [zero; 4], [zero; 4]);
+    let (whole, fours) = (k - k % S::LANES, k - k % (4 * S::LANES));
+    for i in (0..fours).step_by(4 * S::LANES) {
+        for j in 0..4 {
+            let v = S::load(row.add(i + j * S::LANES));
+            (lows[j], highs[j], poisons[j]) = (S::min(v, lows[j]), S::max(v, highs[j]), S::fma(v, zero, poisons[j]));
+        }
+    }
+    for i in (fours..whole).step_by(S::LANES) {
         let v = S::load(row.add(i));
-        (low, high, poison) = (S::min(v, low), S::max(v, high), S::fma(v, zero, poison));
+        (lows[0], highs[0], poisons[0]) = (S::min(v, lows[0]), S::max(v, highs[0]), S::fma(v, zero, poisons[0]));
     }
     if whole < k {
         let v = S::load_part(row.add(whole), k - whole);
-        (low, high, poison) = (S::min(v, low), S::max(v, high), S::fma(v, zero, poison));
+        (lows[0], highs[0], poisons[0]) = (S::min(v, lows[0]), S::max(v, highs[0]), S::fma(v, zero, poisons[0]));
     }
+    let low = S::min(S::min(lows[0], lows[1]), S::min(lows[2], lows[3]));
+    let high = S::max(S::max(highs[0], highs[1]), S::max(highs[2], highs[3]));
+    let poison = S::add(S::add(poisons[0], poisons[1]), S::add(poisons[2], poisons[3]));
     let (low, high) = (-S::largest(S::sub(zero, low)), S::largest(high));
     let width = (high - low).max(1e-30);
     let inverse = 255.0 / width;

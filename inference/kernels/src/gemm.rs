@@ -5,8 +5,13 @@
 //! [`TILE_ROWS`] rows by one panel stays in registers over the whole inner loop: 6 x 2 vectors of the 16 that AVX2 has,
 //! 6 x 4 of the 32 of AVX-512. A panel is used for all rows of a block before the next one is read, so it stays in the
 //! first-level cache, and the block's rows in the second. Weights are larger than what caches are worth on a shared
-//! machine, so they pass by as rarely as possible, once for a block of a few hundred rows, and the next part of a panel is
-//! asked for while this one is multiplied.
+//! machine, so they pass by once for a block of rows (`forward`), and the next part of a panel, or the first panel of the
+//! next product, is asked for while this one is multiplied.
+//!
+//! Measured on Zen 4, which multiplies one 512-bit vector a cycle: the inner loop reaches 98 to 99 percent of that over 96
+//! to 384 words, from the first-level cache and from the second alike. Tiles of 8 x 3, 12 x 2 and 5 x 4 do the same within
+//! a percent, and so do loops without the prefetch. What is lost lies around the loop: rows that left the second-level
+//! cache before they were read (`forward`), address look-ups (`memory`), and what is done with a finished tile.
 
 use std::sync::Arc;
 

@@ -21,20 +21,20 @@ pub(crate) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     S::mul(p, S::exp2(n))
 }
 
-/// GELU as BERT has it, x Φ(x) with the normal distribution Φ, within 2e-7. For x >= 0 it is x - x Φ(-x), else |x| Φ(-|x|)
-/// below zero; so what is needed is x Φ(-x) for x >= 0. The eighth root of Φ(-x) is so smooth that a polynomial of degree 8
-/// follows it to 3e-9 (as it counts after the three squarings) up to 5.6, and beyond that x Φ(-x) is below 1e-7. No
-/// division, and no exponential.
+/// GELU as BERT has it, x Φ(x) with the normal distribution Φ, within 2e-7. With t = |x| it is t - t Φ(-t) above zero and
+/// -t Φ(-t) below. The eighth root of Φ(-t) is so smooth that a polynomial of degree 8 follows it up to 5.6, to 3e-9 in the
+/// result (fitted by least squares, reweighted until the largest errors were alike), and beyond that t Φ(-t) is below 1e-7.
+/// That is 13 multiplications, where erf by Abramowitz and Stegun 7.1.26 took twice as many and a division, to the same error.
 #[inline(always)]
 pub(crate) unsafe fn gelu<S: Simd>(x: S::F) -> S::F {
     // In this order of operands a value that is not a number stays one.
     let t = S::min(S::splat(5.6), S::abs(x));
-    let mut p = S::splat(-2.958_799_4e-7);
+    let mut p = S::splat(-2.958_799_5e-7);
     p = S::fma(p, t, S::splat(7.479_526_6e-6));
     p = S::fma(p, t, S::splat(-6.025_749_5e-5));
     p = S::fma(p, t, S::splat(3.429_462_6e-5));
     p = S::fma(p, t, S::splat(1.504_363e-3));
-    p = S::fma(p, t, S::splat(-6.719_562_8e-4));
+    p = S::fma(p, t, S::splat(-6.719_563e-4));
     p = S::fma(p, t, S::splat(-3.192_807_7e-2));
     p = S::fma(p, t, S::splat(-9.145_741e-2));
     p = S::fma(p, t, S::splat(9.170_04e-1));

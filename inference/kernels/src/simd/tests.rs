@@ -247,6 +247,25 @@ fn the_portable_functions_are_right() {
             let got = float::<Portable>(crate::math::gelu::<Portable>(Portable::splat(x)))[0];
             assert!((got - want).abs() < 5e-7 * want.abs().max(1.0), "gelu({x}) = {got}, want {want}");
         }
+        // Φ by its series, whose terms alternate but are small enough for f64 up to 6.
+        for i in -6000..=6000 {
+            let x = i as f32 / 1000.0;
+            let (z, mut term) = (f64::from(x), f64::from(x));
+            let mut sum = term;
+            for n in 1..120 {
+                term *= -z * z / (2.0 * f64::from(n));
+                sum += term / f64::from(2 * n + 1);
+            }
+            let want = z * (0.5 + sum / (2.0 * std::f64::consts::PI).sqrt());
+            let got = f64::from(float::<Portable>(crate::math::gelu::<Portable>(Portable::splat(x)))[0]);
+            assert!((got - want).abs() < 3e-7 * want.abs().max(1.0), "gelu({x}) = {got}, want {want}");
+        }
+        for x in [f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(
+                !float::<Portable>(crate::math::gelu::<Portable>(Portable::splat(x)))[0].is_finite(),
+                "{x} is hidden"
+            );
+        }
         assert_eq!(float::<Portable>(Portable::round(Portable::splat(2.5)))[0], 2.0);
         assert_eq!(float::<Portable>(Portable::round(Portable::splat(-3.5)))[0], -4.0);
     }
