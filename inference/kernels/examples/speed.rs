@@ -1,8 +1,9 @@
 //! How fast the encoder runs on one core, beside what the core's multipliers can do.
 //!
-//!     cargo run --release -p undertone-kernels --example speed [-- SECONDS [LENGTH]]
+//!     cargo run --release -p undertone-kernels --example speed [-- SECONDS [LENGTH] [SET] [PRECISION]]
 //!
-//! Random weights in the shape of MiniLM (6 layers, 384 wide), batches of 512 tokens in texts of LENGTH (25).
+//! Random weights in the shape of MiniLM (6 layers, 384 wide), batches of 512 tokens in texts of LENGTH (25). SET and
+//! PRECISION, as the table names them, leave out the other rows.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement for people")]
 
@@ -17,13 +18,22 @@ const INNER: usize = 1536;
 const LAYERS: usize = 6;
 
 fn main() {
-    let arguments: Vec<f64> = std::env::args().skip(1).filter_map(|word| word.parse().ok()).collect();
+    let (numbers, names): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|word| word.parse::<f64>().is_ok());
+    let arguments: Vec<f64> = numbers.iter().filter_map(|word| word.parse().ok()).collect();
+    let is_set = |name: &String| Isa::from_name(name).is_some();
+    let wanted = |name: &str, of_sets: bool| {
+        let mut asked = names.iter().filter(|name| is_set(name) == of_sets).peekable();
+        asked.peek().is_none() || asked.any(|word| word.eq_ignore_ascii_case(name))
+    };
     let time = Duration::from_secs_f64(arguments.first().copied().unwrap_or(2.0));
     let length = arguments.get(1).map_or(25, |&n| n as usize);
     let texts = 512 / length;
     println!("set          precision   GOP/s peak   GOP/s   share   tokens/s   one text, ms");
-    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available() && wanted(isa.name(), true)) {
         for precision in [Precision::Fp32, Precision::Bf16, Precision::Int8] {
+            if !wanted(&format!("{precision:?}"), false) {
+                continue;
+            }
             let encoder = encoder(isa, precision);
             let best = peak(isa, precision, Duration::from_millis(300));
             let batch = seconds(&encoder, texts, length, time);

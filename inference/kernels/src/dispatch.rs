@@ -1,7 +1,7 @@
 //! From an instruction set and a precision to the functions that were compiled for them.
 
 use crate::attention::{self, Shape, attend};
-use crate::dot::{Bf16, Bytes, Fp32};
+use crate::dot::{Bf16, Bytes, Dot, Fp32};
 use crate::gemm::{Finish, Input, Operand, Packed, multiply};
 use crate::rows::{Norm, Word, embed, layer_norms, mean};
 use crate::simd::portable::Portable;
@@ -16,9 +16,11 @@ pub(crate) struct Kernels {
     /// [`mean`]
     pub(crate) mean: unsafe fn(*const f32, usize, usize, *mut f32),
     /// [`attend`]
-    pub(crate) attend: unsafe fn(*const f32, Shape, *mut f32, &mut attention::Scratch),
+    pub(crate) attend: unsafe fn(*const f32, Shape, *mut u32, &mut attention::Scratch),
     /// [`multiply`]
-    pub(crate) multiply: unsafe fn(Input, &Packed, Finish, *mut f32, &mut Operand),
+    pub(crate) multiply: unsafe fn(Input, &Packed, &Packed, Finish, *mut u32, &mut Operand),
+    /// [`Dot::KEPT_PER_WORD`]
+    pub(crate) kept_per_word: usize,
 }
 
 impl Kernels {
@@ -48,7 +50,7 @@ impl Kernels {
 
 /// Functions for one set: those that all precisions share, then a product for each precision.
 macro_rules! kernels {
-    ($(#[$attribute:meta])* $simd:ty, $vectors:literal; $($(#[$more:meta])* $name:ident $multiply:ident $product:ty, $dot:ty;)*) => {
+    ($(#[$attribute:meta])* $simd:ty, $vectors:literal; $($(#[$more:meta])* $name:ident $multiply:ident $attend:ident $product:ty, $dot:ty;)*) => {
         $(#[$attribute])*
         unsafe fn embed_row(row: *mut f32, word: Word<'_>, position: &[f32]) {
             embed::<$simd>(row, word, position);
@@ -61,21 +63,22 @@ macro_rules! kernels {
         unsafe fn mean_rows(rows: *const f32, count: usize, n: usize, out: *mut f32) {
             mean::<$simd>(rows, count, n, out);
         }
-        $(#[$attribute])*
-        unsafe fn attend_sequence(qkv: *const f32, shape: Shape, out: *mut f32, scratch: &mut attention::Scratch) {
-            attend::<$simd>(qkv, shape, out, scratch);
-        }
         $(
             $(#[$more])*
-            unsafe fn $multiply(input: Input, weights: &Packed, finish: Finish, out: *mut f32, operand: &mut Operand) {
-                multiply::<$product, $dot, $vectors>(input, weights, finish, out, operand);
+            unsafe fn $multiply(input: Input, weights: &Packed, next: &Packed, finish: Finish, out: *mut u32, operand: &mut Operand) {
+                multiply::<$product, $dot, $vectors>(input, weights, next, finish, out, operand);
+            }
+            $(#[$more])*
+            unsafe fn $attend(qkv: *const f32, shape: Shape, out: *mut u32, scratch: &mut attention::Scratch) {
+                attend::<$product, $dot>(qkv, shape, out, scratch);
             }
             pub(in crate::dispatch) static $name: Kernels = Kernels {
                 embed: embed_row,
                 layer_norm: norm_rows,
                 mean: mean_rows,
-                attend: attend_sequence,
+                attend: $attend,
                 multiply: $multiply,
+                kept_per_word: <$dot as Dot<$product>>::KEPT_PER_WORD,
             };
         )*
     };
@@ -85,9 +88,9 @@ mod portable {
     use super::*;
 
     kernels! { Portable, 2;
-        FP32 multiply_fp32 Portable, Fp32;
-        BF16 multiply_bf16 Portable, Bf16;
-        INT8 multiply_int8 Portable, Bytes;
+        FP32 multiply_fp32 attend_fp32 Portable, Fp32;
+        BF16 multiply_bf16 attend_bf16 Portable, Bf16;
+        INT8 multiply_int8 attend_int8 Portable, Bytes;
     }
 }
 use portable::{BF16 as PORTABLE_BF16, FP32 as PORTABLE_FP32, INT8 as PORTABLE_INT8};
@@ -108,9 +111,9 @@ mod x86 {
 
         kernels! {
             #[target_feature(enable = "avx2,fma")] Avx2, 2;
-            #[target_feature(enable = "avx2,fma")] FP32 multiply_fp32 Avx2, Fp32;
-            #[target_feature(enable = "avx2,fma")] BF16 multiply_bf16 Avx2, Bf16;
-            #[target_feature(enable = "avx2,fma")] INT8 multiply_int8 Avx2, Bytes;
+            #[target_feature(enable = "avx2,fma")] FP32 multiply_fp32 attend_fp32 Avx2, Fp32;
+            #[target_feature(enable = "avx2,fma")] BF16 multiply_bf16 attend_bf16 Avx2, Bf16;
+            #[target_feature(enable = "avx2,fma")] INT8 multiply_int8 attend_int8 Avx2, Bytes;
         }
     }
 
@@ -119,10 +122,10 @@ mod x86 {
 
         kernels! {
             #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")] Avx512<false>, 4;
-            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")] FP32 multiply_fp32 Avx512<false>, Fp32;
-            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")] BF16 multiply_bf16 Avx512<false>, Bf16;
-            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")] INT8 multiply_int8 Avx512<false>, Bytes;
-            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")] NATIVE_BF16 multiply_native_bf16 Avx512<true>, Bf16;
+            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")] FP32 multiply_fp32 attend_fp32 Avx512<false>, Fp32;
+            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")] BF16 multiply_bf16 attend_bf16 Avx512<false>, Bf16;
+            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")] INT8 multiply_int8 attend_int8 Avx512<false>, Bytes;
+            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")] NATIVE_BF16 multiply_native_bf16 attend_native_bf16 Avx512<true>, Bf16;
         }
     }
 }

@@ -31,6 +31,19 @@ pub(crate) trait Dot<S: Simd> {
     unsafe fn load(p: *const u32) -> Self::Acc;
     unsafe fn store(p: *mut u32, acc: Self::Acc);
     unsafe fn value(acc: Self::Acc) -> S::F;
+    /// Values in a word of a row that only the next product reads. Where a word can be made without knowing its whole row,
+    /// such a row is words already; else it is floats.
+    const KEPT_PER_WORD: usize;
+    /// Keeps LANES values of such a row, from the value `at` on.
+    #[inline(always)]
+    unsafe fn keep(row: *mut u32, at: usize, v: S::F) {
+        S::store(row.cast::<f32>().add(at), v);
+    }
+    /// Keeps `n < LANES` values.
+    #[inline(always)]
+    unsafe fn keep_part(row: *mut u32, at: usize, v: S::F, n: usize) {
+        S::store_part(row.cast::<f32>().add(at), v, n);
+    }
     /// Writes a row of `k` values as words, with zeros up to a whole word; answers its scale.
     unsafe fn prepare(row: *const f32, k: usize, words: *mut u32) -> RowScale;
 }
@@ -41,6 +54,7 @@ pub(crate) struct Fp32;
 impl<S: Simd> Dot<S> for Fp32 {
     const PER_WORD: usize = 1;
     const SCALED: bool = false;
+    const KEPT_PER_WORD: usize = 1;
     type Acc = S::F;
 
     #[inline(always)]
@@ -76,6 +90,7 @@ pub(crate) struct Bf16;
 impl<S: Simd> Dot<S> for Bf16 {
     const PER_WORD: usize = 2;
     const SCALED: bool = false;
+    const KEPT_PER_WORD: usize = 2;
     type Acc = S::F;
 
     #[inline(always)]
@@ -97,6 +112,18 @@ impl<S: Simd> Dot<S> for Bf16 {
     #[inline(always)]
     unsafe fn value(acc: S::F) -> S::F {
         acc
+    }
+    #[inline(always)]
+    unsafe fn keep(row: *mut u32, at: usize, v: S::F) {
+        S::store_bf16(row.cast::<u16>().add(at), v);
+    }
+    #[inline(always)]
+    unsafe fn keep_part(row: *mut u32, at: usize, v: S::F, n: usize) {
+        let mut values = [0.0; 16];
+        S::store(values.as_mut_ptr(), v);
+        for (i, &value) in values.iter().enumerate().take(n) {
+            row.cast::<u16>().add(at + i).write(crate::simd::to_bf16(value));
+        }
     }
     #[inline(always)]
     unsafe fn prepare(row: *const f32, k: usize, words: *mut u32) -> RowScale {
@@ -123,16 +150,26 @@ pub(crate) struct Bytes;
 #[inline(always)]
 unsafe fn range<S: Simd>(row: *const f32, k: usize) -> (f32, f32, f32) {
     let zero = S::splat(0.0);
-    let (mut low, mut high, mut poison) = (zero, zero, zero);
-    let whole = k - k % S::LANES;
-    for i in (0..whole).step_by(S::LANES) {
+    // Four at once: one would wait for itself.
+    let (mut lows, mut highs, mut poisons) = ([zero; 4], [zero; 4], [zero; 4]);
+    let (whole, fours) = (k - k % S::LANES, k - k % (4 * S::LANES));
+    for i in (0..fours).step_by(4 * S::LANES) {
+        for j in 0..4 {
+            let v = S::load(row.add(i + j * S::LANES));
+            (lows[j], highs[j], poisons[j]) = (S::min(v, lows[j]), S::max(v, highs[j]), S::fma(v, zero, poisons[j]));
+        }
+    }
+    for i in (fours..whole).step_by(S::LANES) {
         let v = S::load(row.add(i));
-        (low, high, poison) = (S::min(v, low), S::max(v, high), S::fma(v, zero, poison));
+        (lows[0], highs[0], poisons[0]) = (S::min(v, lows[0]), S::max(v, highs[0]), S::fma(v, zero, poisons[0]));
     }
     if whole < k {
         let v = S::load_part(row.add(whole), k - whole);
-        (low, high, poison) = (S::min(v, low), S::max(v, high), S::fma(v, zero, poison));
+        (lows[0], highs[0], poisons[0]) = (S::min(v, lows[0]), S::max(v, highs[0]), S::fma(v, zero, poisons[0]));
     }
+    let low = S::min(S::min(lows[0], lows[1]), S::min(lows[2], lows[3]));
+    let high = S::max(S::max(highs[0], highs[1]), S::max(highs[2], highs[3]));
+    let poison = S::add(S::add(poisons[0], poisons[1]), S::add(poisons[2], poisons[3]));
     let (low, high) = (-S::largest(S::sub(zero, low)), S::largest(high));
     let width = (high - low).max(1e-30);
     let inverse = 255.0 / width;
@@ -147,17 +184,10 @@ fn round(x: f32) -> f32 {
     (x + SHIFT) - SHIFT
 }
 
-/// The quantised values of LANES floats, 0 to 255.
-#[inline(always)]
-unsafe fn quantised<S: Simd>(v: S::F, inverse: S::F, zero: S::F) -> S::F {
-    // Rounded before the zero point is added: the sum is exact, and alike on every processor.
-    let q = S::add(S::round(S::mul(v, inverse)), zero);
-    S::max(S::min(q, S::splat(255.0)), S::splat(0.0))
-}
-
 impl<S: Simd> Dot<S> for Bytes {
     const PER_WORD: usize = 4;
     const SCALED: bool = true;
+    const KEPT_PER_WORD: usize = 1;
     type Acc = S::W;
 
     #[inline(always)]
@@ -184,11 +214,13 @@ impl<S: Simd> Dot<S> for Bytes {
     #[inline(always)]
     unsafe fn prepare(row: *const f32, k: usize, words: *mut u32) -> RowScale {
         let (scale, zero, inverse) = range::<S>(row, k);
-        let (zeros, inverses) = (S::splat(zero), S::splat(inverse));
+        // Rounded before the zero point is added: the sum is exact, and alike on every processor. The least value becomes
+        // 0 then, since a number and its negative round alike; the largest may become 256, which is stored as 255.
+        let (zeros, inverses) = (S::splat_word((zero as i32).cast_unsigned()), S::splat(inverse));
         let out = words.cast::<u8>();
         let whole = k - k % S::LANES;
         for i in (0..whole).step_by(S::LANES) {
-            S::store_u8(out.add(i), S::to_ints(quantised::<S>(S::load(row.add(i)), inverses, zeros)));
+            S::store_u8(out.add(i), S::add_words(S::to_ints(S::mul(S::load(row.add(i)), inverses)), zeros));
         }
         for i in whole..k {
             out.add(i).write((round(*row.add(i) * inverse) + zero).clamp(0.0, 255.0) as u8);

@@ -2,7 +2,7 @@
 
 use crate::dispatch::Kernels;
 use crate::forward::forward;
-use crate::gemm::{Operand, Packed};
+use crate::gemm::{Operand, Packed, Panels};
 use crate::pack::pack;
 use crate::rows::Norm;
 use crate::simd::to_bf16;
@@ -43,12 +43,12 @@ pub(crate) enum Words {
 pub struct Scratch {
     /// [tokens, hidden]
     pub(crate) x: Vec<f32>,
-    /// [tokens, 3 * hidden] and a little more
+    /// [rows of a group, 3 * hidden] and a little more
     pub(crate) qkv: Vec<f32>,
-    /// [tokens, hidden]
-    pub(crate) attended: Vec<f32>,
-    /// [rows of a block, intermediate]
-    pub(crate) inner: Vec<f32>,
+    /// [rows of a group, hidden], kept for one product
+    pub(crate) attended: Vec<u32>,
+    /// [rows of a block, intermediate], kept for one product
+    pub(crate) inner: Vec<u32>,
     pub(crate) operand: Operand,
     pub(crate) attention: crate::attention::Scratch,
 }
@@ -122,7 +122,7 @@ impl Encoder {
         qkv.weight[..queries].iter_mut().for_each(|value| *value *= factor);
         let queries = hidden.min(qkv.bias.len());
         qkv.bias[..queries].iter_mut().for_each(|value| *value *= factor);
-        let layer = Layer {
+        let mut layer = Layer {
             qkv: self.pack("qkv", &qkv, 3 * hidden, hidden)?,
             attention_output: self.pack("attention output", &attention_output, hidden, hidden)?,
             attention_norm: pack_norm("attention norm", attention_norm, hidden, self.epsilon)?,
@@ -130,6 +130,8 @@ impl Encoder {
             output: self.pack("output", &output, hidden, inner)?,
             output_norm: pack_norm("output norm", output_norm, hidden, self.epsilon)?,
         };
+        let Layer { qkv, attention_output, intermediate, output, .. } = &mut layer;
+        Panels::share([qkv, attention_output, intermediate, output]);
         self.layers.push(layer);
         Ok(())
     }

@@ -13,6 +13,7 @@
 //! attention scores, softmax and weighted sums of one sequence
 //! rows      layer norm, embedding, pooling of one row
 //! dot       what a 32-bit word holds in each precision, and how rows are quantised
+//! memory    where weights lie: in large pages
 //! simd      the instruction sets: portable, AVX2 with FMA, AVX-512 with VNNI (and BF16)
 //! ```
 //!
@@ -21,8 +22,9 @@
 //!
 //! # Precisions
 //!
-//! [`Precision::Fp32`] is the reference. [`Precision::Bf16`] rounds weights and the left operands of products to bf16 and
-//! sums in fp32; without the processor's instruction for it, it is slower than fp32 and only good for comparison.
+//! [`Precision::Fp32`] is the reference. [`Precision::Bf16`] rounds weights and the left operands of products to bf16
+//! (what only the next product reads is written so at once) and sums in fp32; without the processor's instruction for it,
+//! it is no faster than fp32 and only good for comparison.
 //! [`Precision::Int8`] quantises weights once (symmetric, a scale a channel) and activations as they come (asymmetric, a
 //! scale a row); sums are exact. Attention, layer norm, GELU and pooling are fp32 in all of them.
 
@@ -38,6 +40,7 @@ mod forward;
 mod gemm;
 mod isa;
 mod math;
+mod memory;
 mod pack;
 mod peak;
 mod rows;

@@ -21,18 +21,26 @@ pub(crate) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     S::mul(p, S::exp2(n))
 }
 
-/// GELU as BERT has it, x/2 (1 + erf(x/√2)), with erf by Abramowitz and Stegun 7.1.26 (error below 1.5e-7).
+/// GELU as BERT has it, x Φ(x) with the normal distribution Φ, within 2e-7. With t = |x| it is t - t Φ(-t) above zero and
+/// -t Φ(-t) below. The eighth root of Φ(-t) is so smooth that a polynomial of degree 8 follows it up to 5.6, to 3e-9 in the
+/// result (fitted by least squares, reweighted until the largest errors were alike), and beyond that t Φ(-t) is below 1e-7.
+/// That is 13 multiplications, where erf by Abramowitz and Stegun 7.1.26 took twice as many and a division, to the same error.
 #[inline(always)]
 pub(crate) unsafe fn gelu<S: Simd>(x: S::F) -> S::F {
-    let z = S::abs(S::mul(x, S::splat(std::f32::consts::FRAC_1_SQRT_2)));
-    let t = S::div(S::splat(1.0), S::fma(z, S::splat(0.327_591_1), S::splat(1.0)));
-    let mut p = S::splat(1.061_405_4);
-    p = S::fma(p, t, S::splat(-1.453_152));
-    p = S::fma(p, t, S::splat(1.421_413_8));
-    p = S::fma(p, t, S::splat(-0.284_496_74));
-    p = S::fma(p, t, S::splat(0.254_829_6));
-    let tail = S::mul(S::mul(p, t), exp::<S>(S::mul(S::sub(S::splat(0.0), z), z)));
-    // x/2 (1 + sign(x) erf|z|) = x/2 + |x/2| (1 - tail)
+    // In this order of operands a value that is not a number stays one.
+    let t = S::min(S::splat(5.6), S::abs(x));
+    let mut p = S::splat(-2.958_799_5e-7);
+    p = S::fma(p, t, S::splat(7.479_526_6e-6));
+    p = S::fma(p, t, S::splat(-6.025_749_5e-5));
+    p = S::fma(p, t, S::splat(3.429_462_6e-5));
+    p = S::fma(p, t, S::splat(1.504_363e-3));
+    p = S::fma(p, t, S::splat(-6.719_563e-4));
+    p = S::fma(p, t, S::splat(-3.192_807_7e-2));
+    p = S::fma(p, t, S::splat(-9.145_741e-2));
+    p = S::fma(p, t, S::splat(9.170_04e-1));
+    let p = S::mul(p, p);
+    let p = S::mul(p, p);
+    // x/2 + (|x|/2 - t Φ(-t)), so that minus infinity is not hidden.
     let half = S::mul(x, S::splat(0.5));
-    S::fma(S::abs(half), S::sub(S::splat(1.0), tail), half)
+    S::add(half, S::fma(S::mul(S::sub(S::splat(0.0), t), p), p, S::abs(half)))
 }

@@ -25,21 +25,34 @@ pub(crate) unsafe fn layer_norms<S: Simd>(rows: *mut f32, count: usize, n: usize
 unsafe fn layer_norm<S: Simd>(row: *mut f32, n: usize, norm: &Norm) {
     let whole = n - n % S::LANES;
     let part = n - whole;
-    let mut sum = S::splat(0.0);
-    for i in (0..whole).step_by(S::LANES) {
-        sum = S::add(sum, S::load(row.add(i)));
+    // Four sums at once: one would wait for itself, an addition's latency for each vector.
+    let fours = n - n % (4 * S::LANES);
+    let mut sums = [S::splat(0.0); 4];
+    for i in (0..fours).step_by(4 * S::LANES) {
+        for (j, sum) in sums.iter_mut().enumerate() {
+            *sum = S::add(*sum, S::load(row.add(i + j * S::LANES)));
+        }
+    }
+    for i in (fours..whole).step_by(S::LANES) {
+        sums[0] = S::add(sums[0], S::load(row.add(i)));
     }
     if part > 0 {
-        sum = S::add(sum, S::load_part(row.add(whole), part));
+        sums[1] = S::add(sums[1], S::load_part(row.add(whole), part));
     }
-    let mean = S::sum(sum) / n as f32;
+    let mean = S::sum(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3]))) / n as f32;
     let means = S::splat(mean);
-    let mut squares = S::splat(0.0);
-    for i in (0..whole).step_by(S::LANES) {
-        let v = S::sub(S::load(row.add(i)), means);
-        squares = S::fma(v, v, squares);
+    let mut squares = [S::splat(0.0); 4];
+    for i in (0..fours).step_by(4 * S::LANES) {
+        for (j, square) in squares.iter_mut().enumerate() {
+            let v = S::sub(S::load(row.add(i + j * S::LANES)), means);
+            *square = S::fma(v, v, *square);
+        }
     }
-    let mut square = S::sum(squares);
+    for i in (fours..whole).step_by(S::LANES) {
+        let v = S::sub(S::load(row.add(i)), means);
+        squares[0] = S::fma(v, v, squares[0]);
+    }
+    let mut square = S::sum(S::add(S::add(squares[0], squares[1]), S::add(squares[2], squares[3])));
     for i in whole..n {
         square += (*row.add(i) - mean) * (*row.add(i) - mean);
     }
@@ -105,23 +118,28 @@ pub(crate) unsafe fn mean<S: Simd>(rows: *const f32, count: usize, n: usize, out
     }
 }
 
-/// Replaces `n` scores by e^(score - largest) and answers the reciprocal of their sum.
+/// Replaces `n` scores by e^(score - largest) and answers the reciprocal of their sum. A vector behind them must be good to
+/// read, and to write up to whole vectors.
 #[inline(always)]
 pub(crate) unsafe fn exponentials<S: Simd>(scores: *mut f32, n: usize) -> f32 {
-    // The row is padded to whole vectors with scores that count for nothing.
-    let padded = n.next_multiple_of(S::LANES);
-    for i in n..padded {
-        scores.add(i).write(f32::MIN);
-    }
-    let mut largest = S::splat(f32::MIN);
-    for i in (0..padded).step_by(S::LANES) {
+    let whole = n - n % S::LANES;
+    // The row is padded to whole vectors with scores that count for nothing. They are put in their place in a register:
+    // a vector that is loaded from what was just written in smaller pieces waits until all of them are in the cache.
+    let last = S::fill(S::load(scores.add(whole)), n - whole, f32::MIN);
+    let mut largest = S::max(last, S::splat(f32::MIN));
+    for i in (0..whole).step_by(S::LANES) {
         largest = S::max(S::load(scores.add(i)), largest);
     }
     let largest = S::splat(S::largest(largest));
     let mut sum = S::splat(0.0);
-    for i in (0..padded).step_by(S::LANES) {
+    for i in (0..whole).step_by(S::LANES) {
         let e = math::exp::<S>(S::sub(S::load(scores.add(i)), largest));
         S::store(scores.add(i), e);
+        sum = S::add(sum, e);
+    }
+    if n > whole {
+        let e = math::exp::<S>(S::sub(last, largest));
+        S::store(scores.add(whole), e);
         sum = S::add(sum, e);
     }
     // e^-87 of the padding is below what an f32 sum of 1 and more can tell.

@@ -64,6 +64,10 @@ impl Simd for Avx2 {
         _mm256_set1_ps(x)
     }
     #[inline(always)]
+    unsafe fn fill(a: __m256, n: usize, x: f32) -> __m256 {
+        _mm256_blendv_ps(_mm256_set1_ps(x), a, _mm256_castsi256_ps(mask(n)))
+    }
+    #[inline(always)]
     unsafe fn add(a: __m256, b: __m256) -> __m256 {
         _mm256_add_ps(a, b)
     }
@@ -74,10 +78,6 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn mul(a: __m256, b: __m256) -> __m256 {
         _mm256_mul_ps(a, b)
-    }
-    #[inline(always)]
-    unsafe fn div(a: __m256, b: __m256) -> __m256 {
-        _mm256_div_ps(a, b)
     }
     #[inline(always)]
     unsafe fn max(a: __m256, b: __m256) -> __m256 {
@@ -130,8 +130,41 @@ impl Simd for Avx2 {
         _mm256_set1_epi32(x.cast_signed())
     }
     #[inline(always)]
+    unsafe fn transpose(from: *const f32, stride: usize, rows: usize, columns: usize, to: *mut f32, to_stride: usize) {
+        let mut a = [_mm256_setzero_ps(); LANES];
+        for (r, row) in a.iter_mut().enumerate() {
+            if r < rows {
+                let from = from.add(r * stride);
+                *row = if columns < LANES { Self::load_part(from, columns) } else { Self::load(from) };
+            }
+        }
+        // Four rows at a time within halves, then the halves.
+        let mut b = a;
+        for r in [0, 4] {
+            let (x, y) = (_mm256_unpacklo_ps(a[r], a[r + 1]), _mm256_unpacklo_ps(a[r + 2], a[r + 3]));
+            let (z, w) = (_mm256_unpackhi_ps(a[r], a[r + 1]), _mm256_unpackhi_ps(a[r + 2], a[r + 3]));
+            b[r] = _mm256_shuffle_ps::<0b0100_0100>(x, y);
+            b[r + 1] = _mm256_shuffle_ps::<0b1110_1110>(x, y);
+            b[r + 2] = _mm256_shuffle_ps::<0b0100_0100>(z, w);
+            b[r + 3] = _mm256_shuffle_ps::<0b1110_1110>(z, w);
+        }
+        for i in 0..4 {
+            a[i] = _mm256_permute2f128_ps::<0x20>(b[i], b[4 + i]);
+            a[4 + i] = _mm256_permute2f128_ps::<0x31>(b[i], b[4 + i]);
+        }
+        for (c, &row) in a.iter().enumerate() {
+            if c < columns {
+                _mm256_storeu_ps(to.add(c * to_stride), row);
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn prefetch(p: *const u32) {
         _mm_prefetch::<_MM_HINT_T1>(p.cast());
+    }
+    #[inline(always)]
+    unsafe fn add_words(a: __m256i, b: __m256i) -> __m256i {
+        _mm256_add_epi32(a, b)
     }
     #[inline(always)]
     unsafe fn as_floats(a: __m256i) -> __m256 {

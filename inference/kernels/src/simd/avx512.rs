@@ -64,6 +64,10 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         _mm512_set1_ps(x)
     }
     #[inline(always)]
+    unsafe fn fill(a: __m512, n: usize, x: f32) -> __m512 {
+        _mm512_mask_blend_ps(mask(n), _mm512_set1_ps(x), a)
+    }
+    #[inline(always)]
     unsafe fn add(a: __m512, b: __m512) -> __m512 {
         _mm512_add_ps(a, b)
     }
@@ -74,10 +78,6 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     unsafe fn mul(a: __m512, b: __m512) -> __m512 {
         _mm512_mul_ps(a, b)
-    }
-    #[inline(always)]
-    unsafe fn div(a: __m512, b: __m512) -> __m512 {
-        _mm512_div_ps(a, b)
     }
     #[inline(always)]
     unsafe fn max(a: __m512, b: __m512) -> __m512 {
@@ -126,8 +126,52 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         _mm512_set1_epi32(x.cast_signed())
     }
     #[inline(always)]
+    unsafe fn transpose(from: *const f32, stride: usize, rows: usize, columns: usize, to: *mut f32, to_stride: usize) {
+        let columns_mask = if columns < LANES { mask(columns) } else { !0 };
+        let mut a = [_mm512_setzero_ps(); LANES];
+        for (r, row) in a.iter_mut().enumerate() {
+            if r < rows {
+                *row = _mm512_maskz_loadu_ps(columns_mask, from.add(r * stride));
+            }
+        }
+        // Four rows at a time within quarters, then the quarters.
+        let mut b = a;
+        for r in (0..LANES).step_by(4) {
+            let (x, y) = (_mm512_unpacklo_ps(a[r], a[r + 1]), _mm512_unpacklo_ps(a[r + 2], a[r + 3]));
+            let (z, w) = (_mm512_unpackhi_ps(a[r], a[r + 1]), _mm512_unpackhi_ps(a[r + 2], a[r + 3]));
+            b[r] = _mm512_shuffle_ps::<0b0100_0100>(x, y);
+            b[r + 1] = _mm512_shuffle_ps::<0b1110_1110>(x, y);
+            b[r + 2] = _mm512_shuffle_ps::<0b0100_0100>(z, w);
+            b[r + 3] = _mm512_shuffle_ps::<0b1110_1110>(z, w);
+        }
+        for i in 0..4 {
+            // Quarter q of b[4 j + i] holds column 4 q + i of rows 4 j to 4 j + 3.
+            let (x, y) = (
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(b[i], b[4 + i]),
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(b[8 + i], b[12 + i]),
+            );
+            let (z, w) = (
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(b[i], b[4 + i]),
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(b[8 + i], b[12 + i]),
+            );
+            a[i] = _mm512_shuffle_f32x4::<0b10_00_10_00>(x, y);
+            a[4 + i] = _mm512_shuffle_f32x4::<0b10_00_10_00>(z, w);
+            a[8 + i] = _mm512_shuffle_f32x4::<0b11_01_11_01>(x, y);
+            a[12 + i] = _mm512_shuffle_f32x4::<0b11_01_11_01>(z, w);
+        }
+        for (c, &row) in a.iter().enumerate() {
+            if c < columns {
+                _mm512_storeu_ps(to.add(c * to_stride), row);
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn prefetch(p: *const u32) {
         _mm_prefetch::<_MM_HINT_T1>(p.cast());
+    }
+    #[inline(always)]
+    unsafe fn add_words(a: __m512i, b: __m512i) -> __m512i {
+        _mm512_add_epi32(a, b)
     }
     #[inline(always)]
     unsafe fn as_floats(a: __m512i) -> __m512 {
@@ -148,11 +192,15 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
     #[inline(always)]
     unsafe fn store_bf16(p: *mut u16, v: __m512) {
+        if BF16 {
+            // The cast changes the type alone.
+            return _mm256_storeu_si256(p.cast(), std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v)));
+        }
         _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(rounded_bf16(v)));
     }
     #[inline(always)]
     unsafe fn store_u8(p: *mut u8, v: __m512i) {
-        _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(v));
+        _mm_storeu_si128(p.cast(), _mm512_cvtusepi32_epi8(v));
     }
 
     #[inline(always)]

@@ -26,10 +26,11 @@ pub(crate) trait Simd: Copy {
     /// The first `n < LANES` lanes to memory.
     unsafe fn store_part(p: *mut f32, v: Self::F, n: usize);
     unsafe fn splat(x: f32) -> Self::F;
+    /// The first `n < LANES` lanes of `a`, the others `x`.
+    unsafe fn fill(a: Self::F, n: usize, x: f32) -> Self::F;
     unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
-    unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn min(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn abs(a: Self::F) -> Self::F;
@@ -45,8 +46,12 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_words(p: *const u32) -> Self::W;
     unsafe fn store_words(p: *mut u32, v: Self::W);
     unsafe fn splat_word(x: u32) -> Self::W;
+    /// Up to LANES rows of up to LANES values, at `stride`, to as many rows as there were columns, at `to_stride`: each
+    /// of LANES values, with zeros behind those that were read.
+    unsafe fn transpose(from: *const f32, stride: usize, rows: usize, columns: usize, to: *mut f32, to_stride: usize);
     /// Asks for a cache line. Any address will do.
     unsafe fn prefetch(p: *const u32);
+    unsafe fn add_words(a: Self::W, b: Self::W) -> Self::W;
     /// The same bits as floats.
     unsafe fn as_floats(a: Self::W) -> Self::F;
     /// Signed integers to the nearest floats.
@@ -58,7 +63,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_bf16(p: *const u16) -> Self::F;
     /// LANES floats to memory as bf16, to nearest even. Values must be finite.
     unsafe fn store_bf16(p: *mut u16, v: Self::F);
-    /// LANES integers to memory as u8; they must fit.
+    /// LANES integers to memory as u8: none may be negative, and those above 255 become 255.
     unsafe fn store_u8(p: *mut u8, v: Self::W);
 
     /// `acc + a0 * b0 + a1 * b1` over the two bf16 of each word, in fp32; the order of the sum is the set's own.

@@ -54,6 +54,10 @@ impl Simd for Portable {
         [x; LANES]
     }
     #[inline(always)]
+    unsafe fn fill(a: F, n: usize, x: f32) -> F {
+        std::array::from_fn(|i| if i < n { a[i] } else { x })
+    }
+    #[inline(always)]
     unsafe fn add(a: F, b: F) -> F {
         zip(a, b, |a, b| a + b)
     }
@@ -64,10 +68,6 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn mul(a: F, b: F) -> F {
         zip(a, b, |a, b| a * b)
-    }
-    #[inline(always)]
-    unsafe fn div(a: F, b: F) -> F {
-        zip(a, b, |a, b| a / b)
     }
     // As the instructions have it: the second operand where either is not a number.
     #[inline(always)]
@@ -120,7 +120,18 @@ impl Simd for Portable {
         [x; LANES]
     }
     #[inline(always)]
+    unsafe fn transpose(from: *const f32, stride: usize, rows: usize, columns: usize, to: *mut f32, to_stride: usize) {
+        for c in 0..columns {
+            let row = std::array::from_fn(|r| if r < rows { *from.add(r * stride + c) } else { 0.0 });
+            Self::store(to.add(c * to_stride), row);
+        }
+    }
+    #[inline(always)]
     unsafe fn prefetch(_: *const u32) {}
+    #[inline(always)]
+    unsafe fn add_words(a: W, b: W) -> W {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
     #[inline(always)]
     unsafe fn as_floats(a: W) -> F {
         a.map(f32::from_bits)
@@ -144,7 +155,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn store_u8(p: *mut u8, v: W) {
-        p.cast::<[u8; LANES]>().write_unaligned(v.map(|x| x as u8));
+        p.cast::<[u8; LANES]>().write_unaligned(v.map(|x| x.min(255) as u8));
     }
 
     #[inline(always)]
