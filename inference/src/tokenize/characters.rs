@@ -94,19 +94,23 @@ impl Characters {
     }
 
     /// Calls `emit` with each character that the normaliser makes of this one, in order. [`read_normalized`] reads them.
+    /// White space stays as it is, where `clean_text` would write a space: it ends a word either way.
     pub(super) fn expand(&self, c: char, mut emit: impl FnMut(char)) {
         let BertNormalizer { clean_text, handle_chinese_chars, lowercase, .. } = self.normalizer;
         if clean_text && is_removed(c) {
             return;
         }
-        let c = if clean_text && c.is_whitespace() { ' ' } else { c };
         let apart = handle_chinese_chars && is_chinese(c);
         if apart {
             emit(' ');
         }
         let mut lower = |c: char| if lowercase { c.to_lowercase().for_each(&mut emit) } else { emit(c) };
         if self.strips_accents() {
-            decompose_canonical(c, |part| if !part.is_mark_nonspacing() { lower(part) });
+            decompose_canonical(c, |part| {
+                if !part.is_mark_nonspacing() {
+                    lower(part)
+                }
+            });
         } else {
             lower(c);
         }

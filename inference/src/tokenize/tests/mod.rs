@@ -74,6 +74,7 @@ fn with<T>(options: usize, length: usize, test: impl FnOnce(&TextTokenizer) -> T
 /// Compares the two paths, and tells whether the fast one took the text.
 #[track_caller]
 fn compare(tokenizer: &TextTokenizer, text: &str) -> bool {
+    let text = tokenizer.readable(text);
     let expected = tokenizer.encode_by_crate(text).unwrap();
     let fast = tokenizer.wordpiece.as_ref().expect("the file has a fast path").encode(text, tokenizer.max_tokens);
     if let Some(fast) = &fast {
@@ -101,7 +102,8 @@ proptest! {
 fn a_text_is_truncated_and_empty_where_the_crate_says_so() {
     let word = |count: usize| vec!["time"; count].join(" ");
     // Of several pieces, so that the end falls into a word; of none that are known; of too many letters.
-    let long = (0..20).map(|i| format!("untokenizable{i} \u{1f9ff}\u{1f9ff} {}", "x".repeat(99 + i % 3))).collect::<Vec<_>>();
+    let long =
+        (0..20).map(|i| format!("untokenizable{i} \u{1f9ff}\u{1f9ff} {}", "x".repeat(99 + i % 3))).collect::<Vec<_>>();
     for (length, options) in LENGTHS.flat_map(|length| (0..NORMALIZERS.len()).map(move |options| (length, options))) {
         let fits = length - 2;
         with(options, length, |tokenizer| {
@@ -134,7 +136,7 @@ fn a_damaged_tokeniser_is_named() {
     assert!(error.to_string().contains("tokenizer.json"), "{error}");
 }
 
-/// A text of one long word is cut before it is read, and says so.
+/// Blanks fill all that is read of a text; the word after them counts as cut off.
 #[test]
 fn what_is_not_read_is_truncated() {
     let tokenizer = tokenizer(&file(), 3);
@@ -163,12 +165,12 @@ fn compare_texts(seed: u64, texts: usize) -> usize {
 #[test]
 fn texts_from_a_seed_have_the_ids_of_the_crate() {
     let taken = compare_texts(1, 20_000);
-    println!("the fast path took {taken}");
     assert!(taken > 12_000, "the fast path took {taken} of 20,000 texts");
 }
 
 #[test]
 #[ignore = "takes minutes; the module says how"]
+#[allow(clippy::print_stdout, reason = "whoever asks for a million texts wants the count")]
 fn a_million_texts_have_the_ids_of_the_crate() {
     let seed = std::env::var("UNDERTONE_TEST_SEED").map_or(7, |seed| seed.parse().unwrap());
     let threads: Vec<_> = (0..4).map(|i| std::thread::spawn(move || compare_texts(seed * 4 + i, 250_000))).collect();
@@ -220,7 +222,10 @@ fn every_character_has_the_ids_of_the_crate() {
     let unstripped = compare_characters('\0'..='\u{1_ffff}', NORMALIZERS[4]);
     assert!(unordered.len() < 100 && unstripped.len() < 100, "left to the crate: {unordered:?} {unstripped:?}");
     assert!(unordered.contains(&'\u{302e}'), "a mark that has a class and is not stripped");
-    assert!(compare_characters('\0'..='\u{2fff}', NORMALIZERS[2]).is_empty(), "nothing moves where nothing is stripped");
+    assert!(
+        compare_characters('\0'..='\u{2fff}', NORMALIZERS[2]).is_empty(),
+        "nothing moves where nothing is stripped"
+    );
     compare_characters('\u{e_0000}'..='\u{e_01ff}', NORMALIZERS[0]);
 }
 
@@ -275,7 +280,9 @@ fn other_kinds_of_files_are_left_to_the_crate() {
         tokenizer.wordpiece.is_some()
     };
     assert!(fast(&|_| ()));
-    assert!(fast(&|file| file["post_processor"] = json!({"type": "BertProcessing", "sep": ["[SEP]", 5], "cls": ["[CLS]", 6]})));
+    assert!(fast(
+        &|file| file["post_processor"] = json!({"type": "BertProcessing", "sep": ["[SEP]", 5], "cls": ["[CLS]", 6]})
+    ));
     assert!(!fast(&|file| file["normalizer"] = json!({"type": "Lowercase"})));
     assert!(!fast(&|file| file["normalizer"] = json!(null)));
     assert!(!fast(&|file| file["pre_tokenizer"] = json!({"type": "Whitespace"})));
@@ -304,7 +311,8 @@ fn pieces_inside_a_word_may_be_written_otherwise() {
         file["normalizer"] = normalizer(NORMALIZERS[2]);
         file["added_tokens"] = json!([]);
         let tokenizer = tokenizer(&file, 32);
-        for text in ["a", "ab", "aab", "abab", "ababa", "ba", "bab", "aé", "éa", "éé", "aaaa", "ab éb abé", "c", "aac"] {
+        for text in ["a", "ab", "aab", "abab", "ababa", "ba", "bab", "aé", "éa", "éé", "aaaa", "ab éb abé", "c", "aac"]
+        {
             assert!(compare(&tokenizer, text));
         }
     }

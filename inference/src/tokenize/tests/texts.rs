@@ -64,9 +64,34 @@ const RANGES: [(char, char); 46] = [
 
 /// Strings that mean something to a tokeniser, or nearly.
 const STRINGS: [&str; 28] = [
-    "[SEP]", "[MASK]", "[CLS]", "[PAD]", "[UNK]", "[sep]", "[SEP", "SEP]", "[ SEP ]", "##", "##ing", "#", "[", " ", "  ",
-    "\r\n", "\t", "don't", "https://example.org/p/77?x=1", "@handle_1", "#SundayRun", "👩‍👩‍👧‍👦", "❤️", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "İstanbul",
-    "e\u{301}\u{327}", "ﬁﬂ", "ΣΑΣ",
+    "[SEP]",
+    "[MASK]",
+    "[CLS]",
+    "[PAD]",
+    "[UNK]",
+    "[sep]",
+    "[SEP",
+    "SEP]",
+    "[ SEP ]",
+    "##",
+    "##ing",
+    "#",
+    "[",
+    " ",
+    "  ",
+    "\r\n",
+    "\t",
+    "don't",
+    "https://example.org/p/77?x=1",
+    "@handle_1",
+    "#SundayRun",
+    "👩‍👩‍👧‍👦",
+    "❤️",
+    "🏴󠁧󠁢󠁥󠁮󠁧󠁿",
+    "İstanbul",
+    "e\u{301}\u{327}",
+    "ﬁﬂ",
+    "ΣΑΣ",
 ];
 
 fn ranges() -> impl Iterator<Item = RangeInclusive<char>> {
@@ -137,7 +162,9 @@ impl Texts {
             (0, _) => (0..=self.below(4)).map(|_| self.piece()).collect(),
             (1, 2) => format!("#{}", self.piece()),
             (1, 3) => format!("@{}_{}", self.piece(), self.below(100)),
-            (1, 4) => format!("{}{}", self.piece(), self.one_of(&["!!!", "?", "...", ",", "…", " — ", ":)", "😍", "❤️‍🔥"])),
+            (1, 4) => {
+                format!("{}{}", self.piece(), self.one_of(&["!!!", "?", "...", ",", "…", " — ", ":)", "😍", "❤️‍🔥"]))
+            }
             (1, _) => self.piece(),
             (_, 2) => self.characters(120),
             (_, _) => self.characters(8),
