@@ -40,7 +40,6 @@ pub(super) enum Reading {
 }
 
 /// The readings of all characters under one normaliser.
-#[derive(Debug)]
 pub(super) struct Characters {
     normalizer: BertNormalizer,
     table: Vec<Reading>,

@@ -20,14 +20,13 @@ const BLOCK: usize = 256;
 /// How many of the newest blocks are searched for room. More would pack tighter and take longer to build.
 const OPEN_BLOCKS: usize = 16;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 struct Node {
     parent: u32,
     base: u32,
 }
 
 /// The strings, and what is looked up in them.
-#[derive(Debug)]
 pub(super) struct Trie {
     nodes: Vec<Node>,
     /// By node; has a meaning where a string ends.

@@ -5,6 +5,8 @@
 //! in it (the crate looks for those before it normalises) or if NFD could change the order of its characters. The tests
 //! compare it with the crate over every Unicode character and a million texts.
 
+use std::fmt;
+
 use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::NormalizerWrapper;
@@ -20,7 +22,6 @@ use super::trie::{ROOT, Trie};
 const BYTES_PER_ID: usize = 3;
 
 /// The whole vocabulary and what surrounds it.
-#[derive(Debug)]
 pub(super) struct WordPiece {
     characters: Characters,
     pieces: Trie,
@@ -31,6 +32,13 @@ pub(super) struct WordPiece {
     added: Added,
     /// The ids before and after a text.
     frame: [u32; 2],
+}
+
+/// Without its tables, which fill megabytes.
+impl fmt::Debug for WordPiece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WordPiece").field("frame", &self.frame).field("unknown", &self.unknown).finish_non_exhaustive()
+    }
 }
 
 impl WordPiece {
@@ -183,7 +191,6 @@ impl Word {
 }
 
 /// The tokens, such as `[SEP]`, that are looked for in a text as it came.
-#[derive(Debug)]
 struct Added {
     contents: Vec<String>,
     /// By byte: whether one of them begins with it.
