@@ -105,6 +105,8 @@ def install_packages(what: str) -> None:
         missing.add("pkg-config")
     if what == "test" and not os.environ.get("UNDERTONE_CHROMIUM") and not any(map(shutil.which, CHROMIUM)):
         missing.add("chromium")
+    if what == "test" and not shutil.which("openssl"):
+        missing.add("openssl")  # makes the certificates of the tests
     if what == "dist" and not shutil.which("patchelf"):
         missing.add("patchelf")
     root = os.geteuid() == 0 and shutil.which("apt-get")

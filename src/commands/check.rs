@@ -1,7 +1,8 @@
 //! `undertone check`: would `undertone run` with the same flags work?
 //!
 //! Everything is tried for real: the model is loaded, the addresses are bound, the data folder is locked and its logs and
-//! tables are opened (and made, if the folder is there and they are not). One line a part, each with what would mend it.
+//! tables are opened (and made, if the folder is there and they are not). Of a catalog outside the folder the tables are
+//! looked at and not made, and an object store is written to and read. One line a part, each with what would mend it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::path::Path;
 use tokio::net::TcpListener;
 use undertone_error::{Context, Error, ErrorKind, Result};
 use undertone_inference::EngineConfig;
-use undertone_sinks::iceberg::IcebergStore;
+use undertone_sinks::iceberg::{IcebergStore, StoreConfig, TableState};
 use undertone_stream::data::DataFolder;
 use undertone_stream::source::ReadOptions;
 
@@ -38,6 +39,9 @@ pub(crate) async fn check(args: RunArgs) -> Result<Outcome> {
     }
     if config.uses_data() {
         report.part("data", data(&config).await)?;
+    }
+    if let Some(tables) = config.tables.as_ref().filter(|tables| **tables != StoreConfig::embedded(&config.data)) {
+        report.tables(tables, &config).await?;
     }
     let Report { output, wrong } = report;
     output.finish()?;
@@ -71,7 +75,38 @@ impl Report {
             Err(error) => (Err(error), Vec::new()),
         };
         self.part("kafka", good)?;
-        remarks.iter().try_for_each(|remark| self.output.line(format!("look   {:<14} {remark}", "kafka").as_bytes()))
+        remarks.iter().try_for_each(|remark| self.remark("kafka", remark))
+    }
+
+    fn remark(&mut self, name: &str, remark: &str) -> Result<()> {
+        self.output.line(format!("look   {name:<14} {remark}").as_bytes())
+    }
+
+    /// The catalog's tables, and the storage that they lie in. Missing tables are made by a run.
+    async fn tables(&mut self, tables: &StoreConfig, config: &Config) -> Result<()> {
+        if tables.uses_data() && !config.data.exists() {
+            return self.remark("catalog", "will be made with the data folder");
+        }
+        let store = match IcebergStore::connect(tables).await {
+            Ok(store) => store,
+            Err(error) => return self.part("catalog", Err(error)),
+        };
+        let states = match store.look_at_tables().await {
+            Ok(states) => states,
+            Err(error) => return self.part("catalog", Err(error)),
+        };
+        let missing: Vec<_> = states.iter().filter(|(_, state)| *state == TableState::Missing).collect();
+        let there = states.len() - missing.len();
+        self.part("catalog", Ok(format!("{}, {there} tables are as they should be", tables.describe())))?;
+        for (table, _) in &missing {
+            self.remark("catalog", &format!("{table} is not there: `undertone init` makes it, and so does a run"))?;
+        }
+        match store.try_storage().await {
+            Err(error) if error.kind() == ErrorKind::NotFound && !missing.is_empty() => {
+                self.remark("storage", "cannot be tried out before the tables are there")
+            }
+            tried => self.part("storage", tried.map(|()| store.describe_storage())),
+        }
     }
 }
 
@@ -123,6 +158,10 @@ async fn data(config: &Config) -> Result<String> {
     }
     let folder = DataFolder::open(&config.data)?;
     check_logs(&folder)?;
-    IcebergStore::open(folder.root()).await?;
+    let embedded = StoreConfig::embedded(&config.data);
+    if config.tables.as_ref() != Some(&embedded) {
+        return Ok(format!("{} is writable and free", folder.root().display()));
+    }
+    IcebergStore::open(&embedded).await?;
     Ok(format!("{} is writable, free, and its tables are as they should be", folder.root().display()))
 }

@@ -3,7 +3,7 @@
 //! One line a thing, with what became of it; what is there already is left as it is, and what differs is told.
 
 use undertone_error::Result;
-use undertone_sinks::iceberg::IcebergStore;
+use undertone_sinks::iceberg::{IcebergStore, TableState};
 use undertone_stream::data::DataFolder;
 
 use super::output::Output;
@@ -19,11 +19,15 @@ pub(crate) async fn init(args: RunArgs) -> Result<Outcome> {
             output.line(line.as_bytes())?;
         }
     }
-    if config.uses_data() {
+    if let Some(tables) = &config.tables {
         // Not beside a process that works in the folder.
-        let folder = DataFolder::open(&config.data)?;
-        IcebergStore::open(folder.root()).await?;
-        output.line(format!("there   tables in {}", folder.root().display()).as_bytes())?;
+        let _folder = if config.uses_data() { Some(DataFolder::open(&config.data)?) } else { None };
+        let store = IcebergStore::connect(tables).await?;
+        for (table, state) in store.create_tables().await? {
+            let word = if state == TableState::Made { "made" } else { "there" };
+            output.line(format!("{word:<8}table {table} ({})", tables.describe()).as_bytes())?;
+        }
+        store.try_storage().await?;
     }
     output.finish()?;
     Ok(Outcome::Done)

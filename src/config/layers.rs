@@ -79,13 +79,22 @@ impl Layers {
                 let found = key.split('.').try_fold(&shown, |value, part| value.get(part));
                 let problem = error.into_inner().message().trim().to_owned();
                 let mut failure = Error::new(ErrorKind::InvalidConfig, "configuration is wrong").with("key", &key);
-                if let Some(value) = found.filter(|value| !value.is_table()) {
+                if let Some(value) = found.filter(|value| !value.is_table() && !is_secret(&key)) {
                     failure = failure.with("value", value);
                 }
                 Err(failure.with("from", origins.of(&key)).help(problem))
             }
         }
     }
+}
+
+/// Whether the value of a key, known or not, may be something that is not to be printed.
+fn is_secret(key: &str) -> bool {
+    // Where the name of a variable belongs, somebody may have written its value.
+    let name = key.rsplit('.').next().unwrap_or(key).trim_end_matches("_env");
+    let says = ["secret", "password", "credential"].iter().any(|word| name.contains(word));
+    let ends = ["token", "access_key", "api_key"].iter().any(|word| name.ends_with(word));
+    says || ends
 }
 
 fn merge(into: &mut Table, from: Table, path: &mut String, origin: &str, origins: &mut BTreeMap<String, String>) {
@@ -180,6 +189,17 @@ mod tests {
         for part in ["kafka.retries", "many", "UNDERTONE_KAFKA__RETRIES"] {
             assert!(message.contains(part), "{message} should name {part}");
         }
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_repeated() {
+        let layers = Layers::default().environment(variables(&[("UNDERTONE_KAFKA__PASSWORD", "hunter2")]));
+        let message = layers.read::<Sample>().expect_err("an unknown key").to_string();
+        assert!(message.contains("password") && !message.contains("hunter2"), "{message}");
+        for (key, secret) in [("storage.s3.secret", true), ("catalog.token", true), ("catalog.token_env", true)] {
+            assert_eq!(is_secret(key), secret, "{key}");
+        }
+        assert!(!is_secret("inference.token_budget") && !is_secret("inference.bulk_tokens"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Every error names the key, the value, where it came from and what would be right. What the user wrote
 //! ([`raw::RawConfig`]) and what the code uses ([`Config`]) are two types: validation happens once, here.
 
+mod catalog;
 mod kafka;
 mod layers;
 mod mapping;
@@ -19,6 +20,7 @@ use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::Limits;
 use undertone_inference::{Device, EngineConfig, LabelMap, Precision, use_libtorch_cuda};
 use undertone_proto::PostReader;
+use undertone_sinks::iceberg::StoreConfig;
 
 use self::raw::{Inference, ModelLabels, RawConfig};
 
@@ -55,6 +57,11 @@ impl Role {
     /// Whether the role needs the data folder.
     pub(crate) fn streams(self) -> bool {
         self != Self::Gateway
+    }
+
+    /// Whether the role writes tables.
+    fn stores(self) -> bool {
+        matches!(self, Self::Bronze | Self::Silver | Self::Gold)
     }
 }
 
@@ -111,6 +118,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// How an epoch becomes a commit.
     pub(crate) commit: CommitConfig,
+    /// Where the tables are, if this process writes any.
+    pub(crate) tables: Option<StoreConfig>,
 }
 
 /// When a table commits.
@@ -221,11 +230,21 @@ impl Config {
             Some(mapping) => mapping.reader(&origins)?,
         };
 
+        let data = PathBuf::from(&raw.data.dir);
+        // Whoever writes no table needs none of the secrets that writing them takes.
+        let tables = match roles.iter().any(|role| role.stores()) {
+            true => {
+                let variables = |name: &str| std::env::var(name).ok();
+                Some(catalog::settings(raw.catalog, raw.storage, &data, &origins, &variables)?)
+            }
+            false => None,
+        };
+
         Ok(Self {
             roles,
             model: model_folder(raw.model.dir.as_deref())?,
             engine,
-            data: PathBuf::from(&raw.data.dir),
+            data,
             source,
             kafka,
             posts,
@@ -234,6 +253,7 @@ impl Config {
             grpc: address("gateway.grpc", &raw.gateway.grpc)?,
             limits: raw.gateway.limits(),
             commit,
+            tables,
         })
     }
 
@@ -242,10 +262,13 @@ impl Config {
         self.roles.iter().any(|role| role.streams())
     }
 
-    /// Whether this process writes into the data folder: all of the embedded stream does, and on Kafka the tables do.
+    /// Whether this process writes into the data folder: all of the embedded stream does, and on Kafka a catalog that is
+    /// a file in it.
     pub(crate) fn uses_data(&self) -> bool {
-        let tables = [Role::Bronze, Role::Silver, Role::Gold];
-        if self.kafka.is_some() { tables.iter().any(|role| self.roles.contains(role)) } else { self.streams() }
+        match self.kafka {
+            Some(_) => self.tables.as_ref().is_some_and(StoreConfig::uses_data),
+            None => self.streams(),
+        }
     }
 
     /// Whether this process serves.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use undertone_gateway::Limits;
 
 use super::mapping::RawMapping;
@@ -21,6 +22,8 @@ pub(super) struct RawConfig {
     pub(super) generator: Generator,
     pub(super) gateway: Gateway,
     pub(super) sinks: Sinks,
+    pub(super) catalog: Catalog,
+    pub(super) storage: Storage,
 }
 
 #[derive(Debug, Deserialize)]
@@ -287,5 +290,107 @@ pub(super) struct Sinks {
 impl Default for Sinks {
     fn default() -> Self {
         Self { commit_interval: SignedDuration::from_secs(30), commit_rows: 50_000 }
+    }
+}
+
+/// Where the tables are listed.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Catalog {
+    /// "sqlite" or "rest".
+    pub(super) kind: String,
+    /// The root of a REST catalog.
+    pub(super) uri: Option<String>,
+    /// REST: what the server calls the warehouse. SQLite: where tables are made.
+    pub(super) warehouse: Option<String>,
+    /// Authorities to trust beside the system's, in PEM.
+    pub(super) ca: Option<String>,
+    /// The variable that holds a bearer token.
+    pub(super) token_env: Option<String>,
+    /// Refused: a file is read by more people than ought to know it.
+    pub(super) token: Option<IgnoredAny>,
+    pub(super) oauth2: Option<OAuth2>,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self {
+            kind: "sqlite".to_owned(),
+            uri: None,
+            warehouse: None,
+            ca: None,
+            token_env: None,
+            token: None,
+            oauth2: None,
+        }
+    }
+}
+
+/// A client that gets its tokens by itself.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct OAuth2 {
+    /// The variables that hold its id and its secret.
+    pub(super) client_id_env: String,
+    pub(super) client_secret_env: String,
+    /// Where tokens are given out; left out: by the catalog.
+    pub(super) server_uri: Option<String>,
+    pub(super) scope: Option<String>,
+    /// Refused.
+    pub(super) client_secret: Option<IgnoredAny>,
+}
+
+impl Default for OAuth2 {
+    fn default() -> Self {
+        Self {
+            client_id_env: "UNDERTONE_CATALOG_CLIENT_ID".to_owned(),
+            client_secret_env: "UNDERTONE_CATALOG_CLIENT_SECRET".to_owned(),
+            server_uri: None,
+            scope: None,
+            client_secret: None,
+        }
+    }
+}
+
+/// Where the tables' files lie; without a section they are local.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Storage {
+    pub(super) s3: Option<S3>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct S3 {
+    /// Left out: AWS.
+    pub(super) endpoint: Option<String>,
+    pub(super) region: String,
+    pub(super) path_style: bool,
+    /// The variables that hold the keys.
+    pub(super) access_key_env: String,
+    pub(super) secret_key_env: String,
+    /// May be unset: only keys that end come with a token.
+    pub(super) session_token_env: String,
+    pub(super) ca: Option<String>,
+    /// Refused.
+    pub(super) access_key: Option<IgnoredAny>,
+    pub(super) secret_key: Option<IgnoredAny>,
+    pub(super) session_token: Option<IgnoredAny>,
+}
+
+impl Default for S3 {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            region: "us-east-1".to_owned(),
+            path_style: false,
+            access_key_env: "AWS_ACCESS_KEY_ID".to_owned(),
+            secret_key_env: "AWS_SECRET_ACCESS_KEY".to_owned(),
+            session_token_env: "AWS_SESSION_TOKEN".to_owned(),
+            ca: None,
+            access_key: None,
+            secret_key: None,
+            session_token: None,
+        }
     }
 }

@@ -189,11 +189,8 @@ fn announce(config: &Config) {
     if config.serves() {
         eprintln!("undertone: live page on http://{}, gRPC on {}", config.http, config.grpc);
     }
-    if config.uses_data() {
-        eprintln!(
-            "undertone: tables in {}, a commit every {:?}; Ctrl-C drains",
-            config.data.display(),
-            config.commit.interval
-        );
+    if let Some(tables) = &config.tables {
+        let place = if tables.uses_data() { config.data.display().to_string() } else { tables.describe() };
+        eprintln!("undertone: tables in {place}, a commit every {:?}; Ctrl-C drains", config.commit.interval);
     }
 }

@@ -14,7 +14,7 @@ use undertone_gateway::{Live, Part};
 use undertone_inference::Engine;
 use undertone_proto::PostReader;
 use undertone_sinks::Positions;
-use undertone_sinks::iceberg::IcebergStore;
+use undertone_sinks::iceberg::{IcebergStore, StoreConfig};
 use undertone_stream::data::DataFolder;
 use undertone_stream::dead::DeadLetterFile;
 use undertone_stream::input::InputLog;
@@ -83,7 +83,8 @@ impl Stream {
         let opened = tokio::task::spawn_blocking(move || open_logs(&data).map(|logs| (data, logs))).await;
         let (data, logs) =
             opened.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, "opening the logs panicked").source(e)))?;
-        let store = IcebergStore::open(data.root()).await?;
+        let store =
+            IcebergStore::open(&config.tables.clone().unwrap_or_else(|| StoreConfig::embedded(data.root()))).await?;
 
         let feed = Feed { live: live.clone(), input: logs.input.clone(), scored: logs.scored.clone() };
         let seeded = feed.seed(&store, &logs.dead).await?;

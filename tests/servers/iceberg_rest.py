@@ -53,3 +53,7 @@ class IcebergRest(process.Java):
     def properties(self) -> dict[str, str]:
         """What a client must be told. The catalog vends neither endpoint nor region nor keys."""
         return {"type": "rest", "uri": self.uri} | (self.minio.properties() if self.minio else {})
+
+    def toml(self) -> str:
+        """The section of Undertone's configuration for this catalog."""
+        return f'[catalog]\nkind = "rest"\nuri = "{self.uri}"\n'

@@ -80,3 +80,7 @@ class Kafka(process.Java):
     def is_ready(self) -> bool:
         # The port is open long before the broker may answer.
         return "Kafka Server started" in self.log()
+
+    def toml(self) -> str:
+        """The section of Undertone's configuration for this cluster."""
+        return f'[kafka]\nbrokers = "{self.brokers}"\n'

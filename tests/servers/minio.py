@@ -49,3 +49,11 @@ class MinIO(process.Server):
             "s3.secret-access-key": self.secret_key,
             "s3.path-style-access": "true",
         }
+
+    def toml(self) -> str:
+        """The section of Undertone's configuration for this store. The keys are variables: `keys`."""
+        return f'[storage.s3]\nendpoint = "{self.endpoint}"\nregion = "{REGION}"\npath_style = true\n'
+
+    def keys(self) -> dict[str, str]:
+        """The variables that Undertone, and most other clients, read keys from."""
+        return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}

@@ -99,6 +99,8 @@ def is_taken(port: int) -> bool:
 def addresses(kafka: Kafka, minio: MinIO, catalog: IcebergRest) -> str:
     """Where they are, and what a client of each must be told."""
     tables = "\n".join(f"    {name} = {value}" for name, value in catalog.properties().items())
+    toml = "\n".join(server.toml() for server in (kafka, catalog, minio))
+    keys = " ".join(f"{name}={value}" for name, value in minio.keys().items())
     return f"""Kafka            {kafka.brokers}    (make topics yourself; pid {kafka.pid})
 Iceberg catalog  {catalog.uri}    (REST; warehouse {catalog.warehouse}; pid {catalog.pid})
 MinIO            {minio.endpoint}    (S3; keys {minio.access_key} / {minio.secret_key}; pid {minio.pid})
@@ -106,6 +108,9 @@ MinIO            {minio.endpoint}    (S3; keys {minio.access_key} / {minio.secre
 A Kafka client takes bootstrap.servers = {kafka.brokers}, an Iceberg client:
 {tables}
 
+Undertone takes this file, with {keys} in its environment:
+
+{toml}
 Ctrl-C stops them."""
 
 

@@ -1,4 +1,4 @@
-"""Reads the Iceberg tables of a data folder as other people's tools do: with PyIceberg, and with DuckDB."""
+"""Reads the Iceberg tables of a data folder or of a catalog as other people's tools do: with PyIceberg, and with DuckDB."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import duckdb_ext
 import pyarrow as pa
+from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import Table
 from sqlalchemy.exc import OperationalError
@@ -18,13 +19,16 @@ POSITION = "undertone.position."
 
 
 class Tables:
-    """The tables of one data folder, as they are at the first look."""
+    """The tables of one data folder, as they are at the first look, or of a catalog that is open already."""
 
-    def __init__(self, data: Path) -> None:
-        self.data = data.resolve()
+    def __init__(self, where: Path | Catalog) -> None:
+        self.given = None if isinstance(where, Path) else where
+        self.data = where.resolve() if isinstance(where, Path) else None
 
     @cached_property
-    def catalog(self) -> SqlCatalog:
+    def catalog(self) -> Catalog:
+        if self.given:
+            return self.given
         # A reader makes nothing: the catalog's own tables are the program's to make.
         return SqlCatalog(
             "undertone",
@@ -35,7 +39,7 @@ class Tables:
 
     def names(self) -> list[str]:
         """The tables that there are, in the order of the data flow. None before the program has made its catalog."""
-        if not (self.data / "catalog.db").exists():
+        if self.data and not (self.data / "catalog.db").exists():
             return []
         try:
             return [name for name in TABLES if self.catalog.table_exists(name)]
@@ -58,7 +62,7 @@ class Tables:
         return json.loads(stored[0])["next"] if stored else 0
 
     def close(self) -> None:
-        if "catalog" in self.__dict__:
+        if not self.given and "catalog" in self.__dict__:
             self.catalog.engine.dispose()
 
     def __enter__(self) -> Tables:

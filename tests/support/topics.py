@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from pyiceberg.catalog import Catalog
 
 from .posts import is_deleted, is_well_formed
 from .promise import check_sums, compare, shorten
@@ -159,8 +160,9 @@ def key_of(payload: bytes, number: int) -> bytes:
         return b"event-%d" % number
 
 
-def violations(topics: Topics, data: Path) -> list[str]:
-    """Every way in which topics and tables break the promise, once everything has been scored and stored."""
+def violations(topics: Topics, where: Path | Catalog) -> list[str]:
+    """Every way in which topics and tables break the promise, once everything has been scored and stored. The tables are
+    those of a data folder, or of a catalog."""
     wanted = {place: is_well_formed(payload) for place, payload in topics.events.items()}
     good = [place for place, well_formed in wanted.items() if well_formed]
     bad = [place for place, well_formed in wanted.items() if not well_formed]
@@ -171,7 +173,7 @@ def violations(topics: Topics, data: Path) -> list[str]:
     changed = [place_of(letter.origin) for letter in letters if letter.payload != topics.events.get(place_of(letter.origin))]
     if changed:
         found.append(f"dead letters with other bytes than their events: {shorten(changed)}")
-    with Tables(data) as tables:
+    with Tables(where) as tables:
         present = tables.names()
         if present != list(TABLES):
             return [*found, f"tables are missing: {sorted(set(TABLES) - set(present))}"]
@@ -200,9 +202,9 @@ def check_rows(tables: Tables, topics: Topics, good: list[Place]) -> list[str]:
     return found + compare("silver.posts", [(row["partition"], row["offset"]) for row in silver], good)
 
 
-def assert_promise(topics: Topics, data: Path) -> None:
+def assert_promise(topics: Topics, where: Path | Catalog) -> None:
     """Fails with every violation."""
-    found = violations(topics, data)
+    found = violations(topics, where)
     assert not found, "the promise is broken:\n  " + "\n  ".join(found)
 
 

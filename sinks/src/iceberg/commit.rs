@@ -17,7 +17,7 @@ use iceberg::table::Table;
 use iceberg::transaction::{ApplyTransactionAction, Transaction};
 use undertone_error::{Context, Error, ErrorKind, Result};
 
-use super::failure::Doing;
+use super::failure::{Doing, needs_a_person, text};
 use super::fence::{Advance, Fence, Refusal, Safeguards};
 use super::intercept::Intercepted;
 use super::position::{Ancestry, COMMIT_ID, Standing, StoredPosition, property, stored_positions};
@@ -96,6 +96,8 @@ pub(super) struct Committer {
     pub(super) catalog: Arc<dyn Catalog>,
     pub(super) safeguards: Safeguards,
     pub(super) patience: Patience,
+    /// Whether metadata files that have left the table's log are removed here, since the catalog leaves them.
+    pub(super) drops_old_metadata: bool,
 }
 
 impl Committer {
@@ -105,7 +107,7 @@ impl Committer {
     /// # Errors
     /// [`ErrorKind::Conflict`] if another writer moved a partition, or the epoch overslept. [`ErrorKind::Unavailable`]
     /// if the commit did not happen, or what happened cannot be read. [`ErrorKind::Corrupt`] if the table was rolled
-    /// back.
+    /// back. [`ErrorKind::InvalidConfig`] if catalog or storage refuse us.
     pub(super) async fn commit(&self, table: &Table, files: &[DataFile], advance: &Advance) -> Result<Table> {
         let mut cause = None;
         for attempt in 0..self.patience.tries {
@@ -116,12 +118,14 @@ impl Committer {
             if answer != Answer::Done || verdict != Verdict::Committed {
                 let (table, commit_id) = (table.identifier(), advance.commit_id);
                 // Not with Debug, which prints backtraces.
-                let error = error.as_ref().map(tracing::field::display);
+                let error = error.as_ref().map(text);
                 tracing::warn!(%table, %commit_id, attempt, ?answer, ?verdict, error, "commit was not plain");
             }
             match verdict {
                 Verdict::Committed => {
-                    drop_old_metadata(table, &now).await;
+                    if self.drops_old_metadata {
+                        drop_old_metadata(table, &now).await;
+                    }
                     return Ok(now);
                 }
                 Verdict::Conflict => {
@@ -132,10 +136,9 @@ impl Committer {
                 Verdict::NotCommitted => cause = error.or(cause),
             }
         }
-        Err(caused(
-            Error::new(ErrorKind::Unavailable, "commit did not happen").with("table", table.identifier()),
-            cause,
-        ))
+        // Keys that were taken back in the middle of it are as wrong as keys that never were right.
+        let kind = cause.as_ref().and_then(needs_a_person).unwrap_or(ErrorKind::Unavailable);
+        Err(caused(Error::new(kind, "commit did not happen").with("table", table.identifier()), cause))
     }
 
     async fn attempt(
@@ -218,12 +221,13 @@ pub(super) fn rolled_back(table: &Table) -> Error {
 
 fn caused(error: Error, cause: Option<iceberg::Error>) -> Error {
     match cause {
-        Some(cause) => error.source(cause.to_string()),
+        Some(cause) => error.source(text(&cause)),
         None => error,
     }
 }
 
-/// Removes the metadata files that have left the table's metadata log, which `iceberg` 0.10 leaves to the writer. What
+/// Removes the metadata files that have left the table's metadata log, which `iceberg` 0.10 and its SQL catalog leave to
+/// the writer. What
 /// cannot be removed now is an orphan that costs only its space.
 async fn drop_old_metadata(before: &Table, now: &Table) {
     if now.metadata().properties().get(DELETE_OLD_METADATA).is_none_or(|enabled| enabled != "true") {

@@ -2,12 +2,14 @@
 //!
 //! It guarantees that a table's rows and its positions never part: both move in one commit, a commit is fenced per
 //! partition, and what became of it is read back from the table itself. [`IcebergStore`] makes the tables and hands out
-//! their sinks; [`Reader`] answers the page.
+//! their sinks; [`Reader`] answers the page. Which catalog lists the tables and which storage holds their files is the
+//! [`StoreConfig`]'s to say; everything between is the same for all of them.
 //!
 //! ```text
-//! epoch ─▶ columns (rows as Arrow) ─▶ writer (Parquet files) ─▶ commit ─▶ fence ─▶ catalog
-//!                                                                  ▲                  │
-//!                                                                  └──── read back ◀──┘
+//! epoch ─▶ columns (rows as Arrow) ─▶ writer (Parquet files) ─▶ commit ─▶ fence ─▶ catalog (SQLite, REST)
+//!                                            │                     ▲                  │
+//!                                            ▼                     └──── read back ◀──┘
+//!                                  storage (local files, S3)
 //! ```
 
 mod catalog;
@@ -15,10 +17,12 @@ mod columns;
 mod commit;
 mod failure;
 mod fence;
+mod http;
 mod intercept;
 mod position;
 mod read;
 mod schema;
+mod secret;
 mod sink;
 mod storage;
 mod store;
@@ -27,9 +31,11 @@ mod tables;
 mod tests;
 mod writer;
 
-pub use catalog::{CATALOG_NAME, open_embedded};
+pub use catalog::{CATALOG_NAME, CatalogConfig, Login, OAuth2, RestConfig, SqliteConfig};
 pub use position::{COMMIT_ID, POSITION_PREFIX, StoredPosition, StoredPositions, property, stored_positions};
 pub use read::{Reader, TagMood};
+pub use secret::Secret;
 pub use sink::IcebergSink;
-pub use store::IcebergStore;
+pub use storage::{S3Config, StorageConfig};
+pub use store::{IcebergStore, StoreConfig, TableState};
 pub use tables::aggregate::Grain;

@@ -102,7 +102,8 @@ impl<R> TableDefinition<R> {
                 || Error::new(ErrorKind::Internal, "table definition names no such column").with("column", column);
             schema.field_id_by_name(column).ok_or_else(missing)
         };
-        let mut partition = UnboundPartitionSpec::builder();
+        // Apache's REST server takes no specification without an id.
+        let mut partition = UnboundPartitionSpec::builder().with_spec_id(0);
         for &(field, column, transform) in &self.partitioned_by {
             partition =
                 partition.add_partition_field(id(column)?, field, transform).doing("cannot define partitions")?;

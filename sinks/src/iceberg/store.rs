@@ -11,65 +11,158 @@ use undertone_error::{Context, Error, ErrorKind, Result};
 use undertone_proto::Event;
 use undertone_proto::v1::ScoredPost;
 
-use super::catalog::open_embedded;
+use super::catalog::{CatalogConfig, SqliteConfig};
 use super::commit::{Committer, Patience};
 use super::failure::Doing;
 use super::fence::Safeguards;
 use super::read::Reader;
 use super::schema::TableDefinition;
 use super::sink::IcebergSink;
-use super::storage::{is_within, local};
+use super::storage::{StorageConfig, TableStorage, is_within, local};
 use super::tables::aggregate::Grain;
 use super::tables::{bronze, gold, silver};
 
 /// The mend for a catalog whose tables' files are missing: they are looked for where the folder once was.
 const MOVED: &str = "if the data folder was moved, move it back";
 
+/// Where the tables are listed, and where their files lie.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoreConfig {
+    /// Where they are listed.
+    pub catalog: CatalogConfig,
+    /// Where their files lie.
+    pub storage: StorageConfig,
+}
+
+/// What became of a table, or how it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableState {
+    /// It was made.
+    Made,
+    /// It is there, and as it should be.
+    There,
+    /// It is not there.
+    Missing,
+}
+
 /// An Iceberg catalog with our tables in it.
 #[derive(Clone, Debug)]
 pub struct IcebergStore {
     committer: Committer,
+    /// Where tables must lie to be written; anywhere, if it is left out.
+    storage: Option<TableStorage>,
     /// The folder that every table must lie in, if the catalog's tables are this data folder's own.
     warehouse: Option<PathBuf>,
 }
 
+impl StoreConfig {
+    /// Everything in a data folder: a SQLite catalog, and files beside it.
+    pub fn embedded(data: &Path) -> Self {
+        let catalog = CatalogConfig::Sqlite(SqliteConfig { data: data.to_owned(), warehouse: None });
+        Self { catalog, storage: StorageConfig::Local { root: data.to_owned() } }
+    }
+
+    /// Whether catalog or files are in the data folder, which is then one process's alone.
+    pub fn uses_data(&self) -> bool {
+        matches!(self.catalog, CatalogConfig::Sqlite(_))
+    }
+
+    /// What people call it: "REST at https://catalog.example".
+    pub fn describe(&self) -> String {
+        self.catalog.describe()
+    }
+
+    /// The folder of tables that belong to the catalog beside them.
+    fn own_warehouse(&self) -> Result<Option<PathBuf>> {
+        match (&self.catalog, &self.storage) {
+            (CatalogConfig::Sqlite(SqliteConfig { data, warehouse: None }), StorageConfig::Local { .. }) => {
+                let folder = data.canonicalize().context(ErrorKind::Unavailable, "cannot resolve the data folder")?;
+                Ok(Some(folder.join("warehouse")))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
 impl IcebergStore {
-    /// The embedded store under a data folder (see [`open_embedded`]), with all tables made. Tables that lie elsewhere
-    /// are refused: locations are absolute, so a copied folder's catalog names the original's files, and a commit would
-    /// write among them.
+    /// The store with all tables made, and its storage tried out. In a data folder, tables that lie elsewhere are
+    /// refused: locations are absolute, so a copied folder's catalog names the original's files, and a commit would write
+    /// among them.
     ///
     /// # Errors
-    /// As [`open_embedded`] and [`IcebergStore::create_tables`]; [`ErrorKind::InvalidConfig`] if the folder is a copy.
-    pub async fn open(data: &Path) -> Result<Self> {
-        let catalog = open_embedded(data).await?;
-        let folder = data.canonicalize().context(ErrorKind::Unavailable, "cannot resolve the data folder")?;
-        let store = Self { warehouse: Some(folder.join("warehouse")), ..Self::over(catalog) };
+    /// As [`IcebergStore::connect`], [`IcebergStore::create_tables`] and [`IcebergStore::try_storage`].
+    pub async fn open(config: &StoreConfig) -> Result<Self> {
+        let store = Self::connect(config).await?;
         store.create_tables().await?;
+        store.try_storage().await?;
         Ok(store)
     }
 
+    /// The store, whose tables are not looked at yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if the catalog refuses us or TLS cannot be set up; [`ErrorKind::Unavailable`] if the
+    /// catalog does not answer.
+    pub async fn connect(config: &StoreConfig) -> Result<Self> {
+        let storage = TableStorage::open(&config.storage)?;
+        let catalog = config.catalog.open(&storage).await?;
+        let committer = Committer {
+            catalog,
+            safeguards: Safeguards::of_this_process(),
+            patience: Patience::default(),
+            drops_old_metadata: config.catalog.leaves_old_metadata(),
+        };
+        Ok(Self { committer, storage: Some(storage), warehouse: config.own_warehouse()? })
+    }
+
     /// The store over any catalog, whose tables are not looked at yet and may lie anywhere.
-    pub fn over(catalog: Arc<dyn Catalog>) -> Self {
-        Self {
-            committer: Committer { catalog, safeguards: Safeguards::of_this_process(), patience: Patience::default() },
-            warehouse: None,
-        }
+    #[cfg(test)]
+    pub(super) fn over(catalog: Arc<dyn Catalog>) -> Self {
+        Self::with(catalog, Safeguards::of_this_process(), Patience::default())
     }
 
     /// Makes the tables that are absent, and adds the optional columns that those of an older version lack. Safe to run
-    /// again, also by several processes at once.
+    /// again, also by several processes at once. Says what became of each.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] if a table exists and differs otherwise from what we would make: it is left as it is.
-    /// [`ErrorKind::Unavailable`] if the catalog does not answer.
-    pub async fn create_tables(&self) -> Result<()> {
-        self.ensure(&bronze::posts()).await?;
-        self.ensure(&silver::posts()).await?;
+    /// [`ErrorKind::InvalidConfig`] if a table exists and differs otherwise from what we would make, or lies where we
+    /// cannot write: it is left as it is. [`ErrorKind::Unavailable`] if the catalog does not answer.
+    pub async fn create_tables(&self) -> Result<Vec<(String, TableState)>> {
+        self.each_table(true).await
+    }
+
+    /// Looks at the tables and makes none.
+    ///
+    /// # Errors
+    /// As [`IcebergStore::create_tables`].
+    pub async fn look_at_tables(&self) -> Result<Vec<(String, TableState)>> {
+        self.each_table(false).await
+    }
+
+    async fn each_table(&self, make: bool) -> Result<Vec<(String, TableState)>> {
+        let mut states = vec![self.ensure(&bronze::posts(), make).await?, self.ensure(&silver::posts(), make).await?];
         for grain in [Grain::Minute, Grain::Hour] {
-            self.ensure(&gold::sentiment(grain).definition).await?;
-            self.ensure(&gold::tags(grain).definition).await?;
+            states.push(self.ensure(&gold::sentiment(grain).definition, make).await?);
+            states.push(self.ensure(&gold::tags(grain).definition, make).await?);
         }
-        Ok(())
+        Ok(states)
+    }
+
+    /// Writes a small file where Bronze lies, reads it back and removes it, if the files are in an object store. What is
+    /// wrong with its keys is told here, and not by the first commit.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if the table is not there; [`ErrorKind::InvalidConfig`] if the store refuses us;
+    /// [`ErrorKind::Unavailable`] if it does not answer.
+    pub async fn try_storage(&self) -> Result<()> {
+        let Some(storage) = &self.storage else { return Ok(()) };
+        let table = self.load(&bronze::posts().ident()).await?;
+        storage.try_out(table.metadata().location()).await
+    }
+
+    /// What people call the storage: "objects at https://minio.example (us-east-1)".
+    pub fn describe_storage(&self) -> String {
+        self.storage.as_ref().map(TableStorage::describe).unwrap_or_default()
     }
 
     /// The sink of `bronze.posts`.
@@ -104,13 +197,19 @@ impl IcebergStore {
     /// The store with its safeguards and patience chosen, for tests that show what each is for.
     #[cfg(test)]
     pub(super) fn with(catalog: Arc<dyn Catalog>, safeguards: Safeguards, patience: Patience) -> Self {
-        Self { committer: Committer { catalog, safeguards, patience }, warehouse: None }
+        let committer = Committer { catalog, safeguards, patience, drops_old_metadata: true };
+        Self { committer, storage: None, warehouse: None }
     }
 
-    async fn ensure<R>(&self, wanted: &TableDefinition<R>) -> Result<()> {
+    async fn ensure<R>(&self, wanted: &TableDefinition<R>, make: bool) -> Result<(String, TableState)> {
         let catalog = &self.committer.catalog;
         let (namespace, ident) = (wanted.namespace_ident(), wanted.ident());
         let named = |error: Error| error.with("table", &ident);
+        let name = format!("{}.{}", wanted.namespace, wanted.name);
+        if !make && !self.has_table(&ident).await.map_err(named)? {
+            return Ok((name, TableState::Missing));
+        }
+        let mut state = TableState::There;
         // Another process may make them in the same moment, and a SQL catalog then answers with some error of its
         // database: what counts is whether they are there afterwards.
         if !self.has_namespace(&namespace).await.map_err(named)? {
@@ -123,14 +222,18 @@ impl IcebergStore {
         }
         if !self.has_table(&ident).await.map_err(named)? {
             match catalog.create_table(&namespace, wanted.creation()?).await.doing("cannot make a table") {
-                Ok(_) => tracing::info!(table = %ident, "table made"),
+                Ok(_) => {
+                    tracing::info!(table = %ident, "table made");
+                    state = TableState::Made;
+                }
                 Err(_) if self.has_table(&ident).await.map_err(named)? => {}
                 Err(error) => return Err(named(error)),
             }
         }
         let mut table = self.load(&ident).await.map_err(named)?;
         let additions = wanted.additions(table.metadata())?;
-        if !additions.is_empty() {
+        let lacks_columns = !additions.is_empty();
+        if make && lacks_columns {
             // Another process may add them in the same moment: here, too, it counts what is there afterwards.
             let added = add_columns(&table, additions, catalog.as_ref()).await;
             table = self.load(&ident).await.map_err(named)?;
@@ -141,8 +244,9 @@ impl IcebergStore {
             }
         }
         let differences = wanted.differences(table.metadata())?;
-        if differences.is_empty() {
-            return Ok(());
+        // What only lacks what a later version adds is as it should be: it is added before anything is written.
+        if differences.is_empty() || (!make && lacks_columns) {
+            return Ok((name, state));
         }
         let error = Error::new(ErrorKind::InvalidConfig, "table differs from the one that is written");
         Err(named(error).with("differences", differences.join("; ")).help("move the table away, or alter it to match"))
@@ -151,10 +255,14 @@ impl IcebergStore {
     /// The table, if it lies where it may.
     async fn load(&self, ident: &TableIdent) -> Result<Table> {
         let table = self.committer.catalog.load_table(ident).await.doing("cannot load table");
-        match &self.warehouse {
-            Some(warehouse) => own(table.map_err(|error| error.help(MOVED))?, warehouse),
-            None => table,
+        let table = match &self.warehouse {
+            Some(warehouse) => own(table.map_err(|error| error.help(MOVED))?, warehouse)?,
+            None => table?,
+        };
+        if let Some(storage) = &self.storage {
+            storage.admits(table.metadata().location())?;
         }
+        Ok(table)
     }
 
     async fn has_namespace(&self, namespace: &NamespaceIdent) -> Result<bool> {

@@ -93,8 +93,8 @@ impl KafkaStream {
         if scores {
             statuses.push(start_scoring(config, &kafka, &topics, engine, &mut scoring, &scoring_stop)?);
         }
-        let store = match &data {
-            Some(data) => Some(IcebergStore::open(data.root()).await?),
+        let store = match &config.tables {
+            Some(tables) => Some(IcebergStore::open(tables).await?),
             None => None,
         };
         if let Some(store) = &store {

@@ -20,7 +20,7 @@ use super::catalog::open_embedded;
 use super::commit::Patience;
 use super::fence::Safeguards;
 use super::intercept::{Intercept, Intercepted};
-use super::{IcebergSink, IcebergStore};
+use super::{IcebergSink, IcebergStore, StoreConfig};
 use crate::{Epoch, Sink};
 
 const SAFE: Safeguards = Safeguards { position_check: true, read_back: true };

@@ -61,9 +61,9 @@ async fn a_copied_or_moved_data_folder_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let root = home.path().canonicalize().unwrap();
     let (original, copied, moved) = (root.join("d"), root.join("d1"), root.join("d2"));
-    drop(IcebergStore::open(&original).await.unwrap());
+    drop(IcebergStore::open(&StoreConfig::embedded(&original)).await.unwrap());
     copy(&original, &copied);
-    let error = IcebergStore::open(&copied).await.unwrap_err();
+    let error = IcebergStore::open(&StoreConfig::embedded(&copied)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     for path in [original.join("warehouse/bronze/posts"), copied.join("warehouse")] {
         assert!(error.to_string().contains(&format!(": {}", path.display())), "{error}");
@@ -72,9 +72,9 @@ async fn a_copied_or_moved_data_folder_is_refused() {
     // A table anywhere is fine for a catalog that is not the folder's own.
     IcebergStore::over(open_embedded(&copied).await.unwrap()).create_tables().await.unwrap();
 
-    IcebergStore::open(&original.join("../d")).await.unwrap();
+    IcebergStore::open(&StoreConfig::embedded(&original.join("../d"))).await.unwrap();
     std::fs::rename(&original, &moved).unwrap();
-    let error = IcebergStore::open(&moved).await.unwrap_err();
+    let error = IcebergStore::open(&StoreConfig::embedded(&moved)).await.unwrap_err();
     assert!(error.to_string().contains("was moved, move it back"), "{error}");
 }
 

@@ -3,12 +3,11 @@
 //!
 //! A commit survives the process and a power cut: the file is in WAL mode with `synchronous=FULL` (SQLite's default,
 //! which every connection of the pool has), writers wait for one another instead of failing, and every file that a
-//! commit refers to is made durable by the [storage](super::storage) before the pointer moves. Locations are absolute
-//! `file://` URIs, so that tables read the same from any working directory. A REST catalog would be another function
-//! here.
+//! commit refers to is made durable by the [storage](crate::iceberg::storage) before the pointer moves. Locations are
+//! absolute URIs, so that tables read the same from any working directory.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +19,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 use undertone_error::{Error, ErrorKind, Result};
 
-use super::failure::Doing;
-use super::storage::{DurableFsStorage, create_dir_durably};
+use crate::iceberg::failure::Doing;
+use crate::iceberg::storage::{TableStorage, create_dir_durably};
 
 /// The catalog's name, which is part of every row of its tables: readers must use it too.
 pub const CATALOG_NAME: &str = "undertone";
@@ -29,14 +28,25 @@ pub const CATALOG_NAME: &str = "undertone";
 /// How long a connection waits for another's write transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens `<data>/catalog.db` with `<data>/warehouse`, making both if they are absent.
+/// What the embedded catalog must be told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SqliteConfig {
+    /// The folder in which `catalog.db` is made.
+    pub data: PathBuf,
+    /// Where tables are made, without a slash at its end; left out: `<data>/warehouse`.
+    pub warehouse: Option<String>,
+}
+
+/// Opens `<data>/catalog.db`, making it and the folder of its tables if they are absent.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidConfig`] if the path cannot stand in a URI; [`ErrorKind::Unavailable`] if the folder or the
 /// database cannot be made or opened.
-pub async fn open_embedded(data: &Path) -> Result<Arc<dyn Catalog>> {
+pub(super) async fn open(config: &SqliteConfig, storage: &TableStorage) -> Result<Arc<dyn Catalog>> {
+    let data = &config.data;
     let unusable = |message: &str| Error::new(ErrorKind::Unavailable, message).with("path", data.display());
-    create_dir_durably(&data.join("warehouse")).map_err(|e| unusable("cannot make the warehouse folder").source(e))?;
+    let folder = if config.warehouse.is_some() { data.clone() } else { data.join("warehouse") };
+    create_dir_durably(&folder).map_err(|e| unusable("cannot make the warehouse folder").source(e))?;
     let data = data.canonicalize().map_err(|e| unusable("cannot resolve the data folder").source(e))?;
     let path = uri_path(&data)?;
 
@@ -52,15 +62,23 @@ pub async fn open_embedded(data: &Path) -> Result<Arc<dyn Catalog>> {
     let connection = options.connect().await.map_err(|e| located(failed("cannot open the catalog database", &e)))?;
     connection.close().await.map_err(|e| located(failed("cannot close the catalog database", &e)))?;
 
+    let warehouse = config.warehouse.clone().unwrap_or_else(|| format!("file://{path}/warehouse"));
     let properties = HashMap::from([
         (SQL_CATALOG_PROP_URI.to_owned(), format!("sqlite://{path}/catalog.db")),
-        (SQL_CATALOG_PROP_WAREHOUSE.to_owned(), format!("file://{path}/warehouse")),
+        (SQL_CATALOG_PROP_WAREHOUSE.to_owned(), warehouse),
         (SQL_CATALOG_PROP_BIND_STYLE.to_owned(), SqlBindStyle::QMark.to_string()),
     ]);
-    let storage = DurableFsStorage::under(&data);
-    let builder = SqlCatalogBuilder::default().with_storage_factory(Arc::new(storage));
+    let builder = SqlCatalogBuilder::default().with_storage_factory(storage.factory());
     let catalog = builder.load(CATALOG_NAME, properties).await.doing("cannot open the catalog").map_err(located)?;
     Ok(Arc::new(catalog))
+}
+
+/// The catalog of a data folder with its tables in it.
+#[cfg(test)]
+pub(in crate::iceberg) async fn open_embedded(data: &Path) -> Result<Arc<dyn Catalog>> {
+    use crate::iceberg::storage::StorageConfig;
+    let storage = TableStorage::open(&StorageConfig::Local { root: data.to_owned() })?;
+    open(&SqliteConfig { data: data.to_owned(), warehouse: None }, &storage).await
 }
 
 /// The error's text holds the texts of its causes, which would be printed again if they were kept as causes.

@@ -31,7 +31,7 @@ use tokio::io::AsyncWriteExt;
 
 /// The storage, and its own factory: all that it makes share what they know about folders.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct DurableFsStorage {
+pub(in crate::iceberg) struct DurableFsStorage {
     /// A folder that is durable itself.
     root: PathBuf,
     /// Folders below the root that are durable up to it. A sync costs a flush of the disk even if nothing changed, so
@@ -42,7 +42,7 @@ pub(super) struct DurableFsStorage {
 
 impl DurableFsStorage {
     /// A storage for files below `root`, an absolute path to a folder that is durable itself.
-    pub(super) fn under(root: &Path) -> Self {
+    pub(in crate::iceberg) fn under(root: &Path) -> Self {
         Self { root: root.to_owned(), durable: Arc::default() }
     }
 
@@ -96,7 +96,7 @@ async fn sync_dir(folder: &Path) -> io::Result<()> {
 }
 
 /// Makes `folder` and what is missing above it, durably.
-pub(super) fn create_dir_durably(folder: &Path) -> io::Result<()> {
+pub(in crate::iceberg) fn create_dir_durably(folder: &Path) -> io::Result<()> {
     let missing: Vec<_> = folder.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.exists()).collect();
     std::fs::create_dir_all(folder)?;
     for parent in missing.into_iter().filter_map(Path::parent) {
@@ -107,12 +107,12 @@ pub(super) fn create_dir_durably(folder: &Path) -> io::Result<()> {
 }
 
 /// Whether a path is `root` or below it as it is written, without looking at the disk. One with `..` in it never is.
-pub(super) fn is_within(path: &Path, root: &Path) -> bool {
+pub(in crate::iceberg) fn is_within(path: &Path, root: &Path) -> bool {
     path.starts_with(root) && !path.components().any(|component| component == Component::ParentDir)
 }
 
 /// The path in a location, read as [`LocalFsStorage`] reads it: `file:///a`, `file:/a` and `/a` are all `/a`.
-pub(super) fn local(location: &str) -> PathBuf {
+pub(in crate::iceberg) fn local(location: &str) -> PathBuf {
     match location.strip_prefix("file:") {
         Some(path) => Path::new("/").join(path.trim_start_matches('/')),
         None => PathBuf::from(location),

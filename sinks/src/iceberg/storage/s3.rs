@@ -1,0 +1,437 @@
+//! Table files as objects of a store that speaks S3: AWS, MinIO, Ceph and others.
+//!
+//! The guarantee is the store's own: an object is there, whole and durable, once its upload was answered with success,
+//! and not before. An upload whose answer was lost is sent again under the same name with the same bytes, which changes
+//! nothing. What a failed epoch leaves behind is an orphan that costs only its space.
+//!
+//! Names are used as they stand in a location. One that the client would rewrite (`a//b`) is refused: other readers
+//! would look for it where it is not.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use iceberg::Result;
+use iceberg::io::{FileMetadata, FileRead, FileWrite, InputFile, OutputFile, Storage, StorageConfig, StorageFactory};
+use opendal::layers::{HttpClientLayer, RetryLayer};
+use opendal::raw::HttpClient;
+use opendal::services::S3;
+use opendal::{Operator, Reader, Writer};
+use serde::{Deserialize, Serialize};
+use undertone_error::{Error, ErrorKind};
+use uuid::Uuid;
+
+use crate::iceberg::failure::{Doing, text, wrap};
+use crate::iceberg::http::{self, causes, is_untrusted};
+use crate::iceberg::secret::Secret;
+
+/// How long the store may say nothing. Uploads as a whole may take longer.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Parts of a large file; S3 takes none below 5 MiB.
+const PART: usize = 8 << 20;
+/// Tries at a request that the store did not answer, before the epoch is handed back.
+const TRIES: usize = 4;
+
+/// How to reach the store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct S3Config {
+    /// `https://host:port`; left out: AWS in `region`.
+    pub endpoint: Option<String>,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// Whether the bucket is named in the path and not in the host, as MinIO wants it.
+    pub path_style: bool,
+    /// The id of the key.
+    pub access_key: Secret,
+    /// The key.
+    pub secret_key: Secret,
+    /// What comes with keys that end.
+    pub session_token: Option<Secret>,
+    /// Authorities to trust beside the system's, in PEM.
+    pub ca: Option<PathBuf>,
+}
+
+/// The storage, and its own factory. Keys are not sent along when it is serialised, so it works only where it was made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(in crate::iceberg) struct S3Storage {
+    #[serde(skip)]
+    store: Option<Arc<Store>>,
+}
+
+/// What all clones share: the client, and an operator for each bucket.
+#[derive(Debug)]
+struct Store {
+    config: S3Config,
+    client: reqwest::Client,
+    buckets: Mutex<HashMap<String, Operator>>,
+}
+
+/// A location in its parts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Place<'a> {
+    bucket: &'a str,
+    key: &'a str,
+}
+
+/// Reads `s3://bucket/key`, or `s3a://` and `s3n://`, which Hadoop writes.
+///
+/// # Errors
+/// [`ErrorKind::InvalidConfig`] for any other location, and for a key that would not be used as it is.
+fn place(location: &str) -> std::result::Result<Place<'_>, Error> {
+    let wrong = |help| {
+        let error = Error::new(ErrorKind::InvalidConfig, "location cannot be written to the object store");
+        error.with("location", location).help(help)
+    };
+    let rest = ["s3://", "s3a://", "s3n://"].iter().find_map(|scheme| location.strip_prefix(scheme));
+    let Some((bucket, key)) = rest.and_then(|rest| rest.split_once('/')).filter(|(bucket, _)| !bucket.is_empty())
+    else {
+        return Err(wrong("with [storage.s3], tables lie at s3://bucket/…; leave the section out for local files"));
+    };
+    if key.trim() != key || key.split('/').any(|segment| segment.is_empty() || segment == "." || segment == "..") {
+        return Err(wrong("its key has an empty segment, '.', '..', or spaces at an end; move the table to another"));
+    }
+    Ok(Place { bucket, key })
+}
+
+impl S3Storage {
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if TLS cannot be set up.
+    pub(super) fn open(config: &S3Config) -> undertone_error::Result<Self> {
+        let client = http::client(config.ca.as_deref(), "storage.s3.ca", |builder| builder.read_timeout(SILENCE))?;
+        let store = Store { config: config.clone(), client, buckets: Mutex::default() };
+        Ok(Self { store: Some(Arc::new(store)) })
+    }
+
+    /// As [`super::TableStorage::admits`].
+    pub(super) fn admits(&self, location: &str) -> undertone_error::Result<()> {
+        place(location).map(|_| ())
+    }
+
+    /// As [`super::TableStorage::try_out`].
+    pub(super) async fn try_out(&self, location: &str) -> undertone_error::Result<()> {
+        let path = format!("{location}/metadata/undertone-check-{}", Uuid::now_v7());
+        let content = Bytes::from_static(b"written by `undertone check` to see whether it can be");
+        self.write(&path, content.clone()).await.doing("cannot write to the object store")?;
+        let found = self.read(&path).await.doing("cannot read from the object store")?;
+        // A writer needs no right to remove anything.
+        if let Err(error) = self.delete(&path).await {
+            tracing::debug!(path, error = text(&error), "cannot remove what was written to try the store out");
+        }
+        if found == content {
+            return Ok(());
+        }
+        let error = Error::new(ErrorKind::Corrupt, "object store gives back other bytes than were written");
+        Err(error.with("object", path))
+    }
+
+    pub(super) fn describe(&self) -> String {
+        let config = self.store.as_deref().map(|store| &store.config);
+        match config.map(|config| (&config.endpoint, &config.region)) {
+            Some((Some(endpoint), region)) => format!("objects at {endpoint} ({region})"),
+            Some((None, region)) => format!("objects of AWS in {region}"),
+            None => "objects".to_owned(),
+        }
+    }
+
+    fn store(&self) -> Result<&Store> {
+        let lost = || Error::new(ErrorKind::Internal, "object storage was sent elsewhere without its keys");
+        self.store.as_deref().ok_or_else(|| wrap(lost()))
+    }
+
+    /// The operator and the key of a location.
+    fn at<'a>(&self, location: &'a str) -> Result<(Operator, &'a str, &Store)> {
+        let store = self.store()?;
+        let Place { bucket, key } = place(location).map_err(wrap)?;
+        Ok((store.operator(bucket).map_err(|error| wrap(store.explain(&error, location)))?, key, store))
+    }
+}
+
+impl Store {
+    fn operator(&self, bucket: &str) -> opendal::Result<Operator> {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(operator) = buckets.get(bucket) {
+            return Ok(operator.clone());
+        }
+        let operator = self.connect(bucket)?;
+        buckets.insert(bucket.to_owned(), operator.clone());
+        Ok(operator)
+    }
+
+    fn connect(&self, bucket: &str) -> opendal::Result<Operator> {
+        let S3Config { endpoint, region, path_style, access_key, secret_key, session_token, ca: _ } = &self.config;
+        // Nothing but what the configuration names: not the keys of a profile, not those of the machine.
+        let mut builder = S3::default().disable_config_load().disable_ec2_metadata();
+        builder = builder.bucket(bucket).region(region).root("/");
+        builder = builder.access_key_id(access_key.reveal()).secret_access_key(secret_key.reveal());
+        if let Some(token) = session_token {
+            builder = builder.session_token(token.reveal());
+        }
+        if let Some(endpoint) = endpoint {
+            builder = builder.endpoint(endpoint);
+        }
+        if !path_style {
+            builder = builder.enable_virtual_host_style();
+        }
+        Ok(Operator::new(builder)?
+            .layer(HttpClientLayer::new(HttpClient::with(self.client.clone())))
+            .layer(RetryLayer::new().with_max_times(TRIES - 1).with_min_delay(Duration::from_millis(100)).with_jitter())
+            .finish())
+    }
+
+    /// What the store's refusal means, and what mends it.
+    fn explain(&self, error: &opendal::Error, location: &str) -> Error {
+        use opendal::ErrorKind as K;
+        let S3Config { endpoint, region, access_key, secret_key, .. } = &self.config;
+        let said = said(error);
+        let (kind, message, help) = match error.kind() {
+            K::PermissionDenied => (
+                ErrorKind::InvalidConfig,
+                "object store refuses the keys",
+                format!(
+                    "check the values of {} and {}, and that they may read and write there",
+                    access_key.variable(),
+                    secret_key.variable()
+                ),
+            ),
+            K::ConfigInvalid => (
+                ErrorKind::InvalidConfig,
+                "object store does not know the bucket, or its configuration is wrong",
+                "make the bucket, or set storage.s3.endpoint, region and path_style as the store wants them".to_owned(),
+            ),
+            K::NotFound => (ErrorKind::NotFound, "object is not there", "was it removed by somebody else?".to_owned()),
+            _ if is_untrusted(&said) => (
+                ErrorKind::Unavailable,
+                "object store's certificate is not trusted",
+                "name the authority that signed it as storage.s3.ca".to_owned(),
+            ),
+            _ => (
+                ErrorKind::Unavailable,
+                "object store does not do its part",
+                "is it running, and is storage.s3.endpoint its address?".to_owned(),
+            ),
+        };
+        let error = Error::new(kind, message).with("object", location);
+        let error = match endpoint {
+            Some(endpoint) => error.with("endpoint", endpoint),
+            None => error.with("region", region),
+        };
+        error.source(said).help(help)
+    }
+}
+
+/// What an answer says in its own words: of S3's document the code and the message, else everything.
+fn said(error: &opendal::Error) -> String {
+    let all = causes(error);
+    let quoted = |name: &str| {
+        let rest = all.split_once(&format!("{name}: \""))?.1;
+        rest.split_once('"').map(|(value, _)| value.to_owned())
+    };
+    match (quoted("code"), quoted("message")) {
+        (Some(code), Some(message)) if all.contains("S3Error") => format!("{code}: {message}"),
+        _ => all,
+    }
+}
+
+#[async_trait]
+#[typetag::serde]
+impl Storage for S3Storage {
+    async fn exists(&self, path: &str) -> Result<bool> {
+        let (operator, key, store) = self.at(path)?;
+        operator.exists(key).await.map_err(|error| wrap(store.explain(&error, path)))
+    }
+
+    async fn metadata(&self, path: &str) -> Result<FileMetadata> {
+        let (operator, key, store) = self.at(path)?;
+        let found = operator.stat(key).await.map_err(|error| wrap(store.explain(&error, path)))?;
+        Ok(FileMetadata { size: found.content_length() })
+    }
+
+    async fn read(&self, path: &str) -> Result<Bytes> {
+        let (operator, key, store) = self.at(path)?;
+        let read = operator.read(key).await.map_err(|error| wrap(store.explain(&error, path)))?;
+        Ok(read.to_bytes())
+    }
+
+    async fn reader(&self, path: &str) -> Result<Box<dyn FileRead>> {
+        let (operator, key, store) = self.at(path)?;
+        let reader = operator.reader(key).await.map_err(|error| wrap(store.explain(&error, path)))?;
+        Ok(Box::new(ObjectRead { storage: self.clone(), path: path.to_owned(), reader }))
+    }
+
+    async fn write(&self, path: &str, bs: Bytes) -> Result<()> {
+        let (operator, key, store) = self.at(path)?;
+        operator.write(key, bs).await.map_err(|error| wrap(store.explain(&error, path)))?;
+        Ok(())
+    }
+
+    async fn writer(&self, path: &str) -> Result<Box<dyn FileWrite>> {
+        let (operator, key, store) = self.at(path)?;
+        let writer = operator.writer_with(key).chunk(PART).await;
+        let writer = writer.map_err(|error| wrap(store.explain(&error, path)))?;
+        Ok(Box::new(ObjectWrite { storage: self.clone(), path: path.to_owned(), writer }))
+    }
+
+    async fn delete(&self, path: &str) -> Result<()> {
+        let (operator, key, store) = self.at(path)?;
+        operator.delete(key).await.map_err(|error| wrap(store.explain(&error, path)))
+    }
+
+    async fn delete_prefix(&self, path: &str) -> Result<()> {
+        let (operator, key, store) = self.at(path.trim_end_matches('/'))?;
+        operator.remove_all(&format!("{key}/")).await.map_err(|error| wrap(store.explain(&error, path)))
+    }
+
+    async fn delete_stream(&self, mut paths: BoxStream<'static, String>) -> Result<()> {
+        while let Some(path) = paths.next().await {
+            self.delete(&path).await?;
+        }
+        Ok(())
+    }
+
+    fn new_input(&self, path: &str) -> Result<InputFile> {
+        Ok(InputFile::new(Arc::new(self.clone()), path.to_owned()))
+    }
+
+    fn new_output(&self, path: &str) -> Result<OutputFile> {
+        Ok(OutputFile::new(Arc::new(self.clone()), path.to_owned()))
+    }
+}
+
+#[typetag::serde]
+impl StorageFactory for S3Storage {
+    /// What the catalog says about keys and endpoints is not heard: the configuration's hold.
+    fn build(&self, _: &StorageConfig) -> Result<Arc<dyn Storage>> {
+        Ok(Arc::new(self.clone()))
+    }
+}
+
+/// An object that is being read.
+struct ObjectRead {
+    storage: S3Storage,
+    path: String,
+    reader: Reader,
+}
+
+#[async_trait]
+impl FileRead for ObjectRead {
+    async fn read(&self, range: Range<u64>) -> Result<Bytes> {
+        let store = self.storage.store()?;
+        let read = self.reader.read(range).await.map_err(|error| wrap(store.explain(&error, &self.path)))?;
+        Ok(read.to_bytes())
+    }
+}
+
+/// An object that is being written. It is not there before it is closed.
+struct ObjectWrite {
+    storage: S3Storage,
+    path: String,
+    writer: Writer,
+}
+
+impl ObjectWrite {
+    /// Lets go of the parts that were sent: they would cost space, and nobody would see them.
+    async fn give_up(&mut self, error: &opendal::Error) -> iceberg::Error {
+        if let Err(error) = self.writer.abort().await {
+            tracing::debug!(path = self.path, %error, "parts of an upload stay");
+        }
+        match self.storage.store() {
+            Ok(store) => wrap(store.explain(error, &self.path)),
+            Err(error) => error,
+        }
+    }
+}
+
+#[async_trait]
+impl FileWrite for ObjectWrite {
+    async fn write(&mut self, bs: Bytes) -> Result<()> {
+        match self.writer.write(bs).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.give_up(&error).await),
+        }
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        match self.writer.close().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.give_up(&error).await),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn storage() -> S3Storage {
+        S3Storage::open(&S3Config {
+            // Nobody listens on port 9 of this machine.
+            endpoint: Some("http://127.0.0.1:9".to_owned()),
+            region: "us-east-1".to_owned(),
+            path_style: true,
+            access_key: Secret::new("KEY_ID", "the-id"),
+            secret_key: Secret::new("KEY", "the-key"),
+            session_token: None,
+            ca: None,
+        })
+        .expect("a storage")
+    }
+
+    #[test]
+    fn locations_are_taken_apart_as_they_are_or_refused() {
+        for location in ["s3://b/w/posts/1.parquet", "s3a://b/w/posts/1.parquet", "s3n://b/w/posts/1.parquet"] {
+            assert_eq!(place(location).expect(location), Place { bucket: "b", key: "w/posts/1.parquet" });
+        }
+        let day = "s3://b/w/day=2026-05-01/run=a%2Fb/1.parquet";
+        assert_eq!(place(day).expect(day).key, "w/day=2026-05-01/run=a%2Fb/1.parquet");
+        for wrong in ["file:///w/1", "/w/1", "s3://b", "s3://b/", "s3:///k", "s3://b/a//k", "s3://b/../k", "s3://b/k "]
+        {
+            assert_eq!(place(wrong).expect_err(wrong).kind(), ErrorKind::InvalidConfig, "{wrong}");
+        }
+        assert!(storage().admits("s3://b/w/posts").is_ok());
+        assert!(storage().admits("s3://b/w/posts/").is_err(), "its files would be at s3://b/w/posts//data");
+    }
+
+    #[test]
+    fn refusals_name_the_variables_and_never_their_values() {
+        let storage = storage();
+        let store = storage.store().expect("a store");
+        let document = "S3Error { code: \"InvalidAccessKeyId\", message: \"no such key\", resource: \"/b\" }";
+        let cases = [
+            (opendal::ErrorKind::PermissionDenied, ErrorKind::InvalidConfig, "KEY_ID and KEY"),
+            (opendal::ErrorKind::ConfigInvalid, ErrorKind::InvalidConfig, "make the bucket"),
+            (opendal::ErrorKind::RateLimited, ErrorKind::Unavailable, "http://127.0.0.1:9"),
+            (opendal::ErrorKind::NotFound, ErrorKind::NotFound, "s3://b/k"),
+        ];
+        for (kind, wanted, part) in cases {
+            let error = store.explain(&opendal::Error::new(kind, document), "s3://b/k");
+            let text = error.to_string();
+            assert_eq!(error.kind(), wanted, "{text}");
+            assert!(text.contains(part) && text.contains("InvalidAccessKeyId: no such key"), "{text}");
+            assert!(!text.contains("the-id") && !text.contains("the-key"), "{text}");
+        }
+        assert!(!format!("{storage:?}").contains("the-"), "{storage:?}");
+    }
+
+    #[test]
+    fn keys_are_not_sent_elsewhere() {
+        let json = serde_json::to_value(&storage() as &dyn Storage).expect("json");
+        assert_eq!(json, serde_json::json!({"type": "S3Storage"}));
+        let elsewhere: Box<dyn Storage> = serde_json::from_value(json).expect("a storage");
+        let error = elsewhere.new_output("s3://b/k").expect("no look yet");
+        assert_eq!(error.location(), "s3://b/k");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_not_there_is_an_outside_fault_with_its_address() {
+        let error = storage().try_out("s3://b/w/posts").await.expect_err("nobody listens");
+        let text = error.to_string();
+        assert!(error.retryable(), "{text}");
+        assert!(text.contains("http://127.0.0.1:9") && text.contains("storage.s3.endpoint"), "{text}");
+    }
+}
