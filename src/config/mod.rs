@@ -292,10 +292,10 @@ fn engine(raw: &Inference, labels: Option<ModelLabels>, origins: &Origins) -> Re
         return Err(wrong(origins, "inference.precision", &raw.precision, &format!("write {}", Precision::ALLOWED)));
     };
     if raw.token_budget == 0 {
-        return Err(wrong(origins, "inference.token_budget", &0, "at least 1; 512 is the default"));
+        return Err(wrong(origins, "inference.token_budget", &0, "at least 1; 256 is the default"));
     }
     if raw.bulk_tokens == 0 {
-        return Err(wrong(origins, "inference.bulk_tokens", &0, "at least 1; 32 is the default"));
+        return Err(wrong(origins, "inference.bulk_tokens", &0, "at least 1; 48 is the default"));
     }
     if raw.cuda_token_budget == 0 {
         return Err(wrong(origins, "inference.cuda_token_budget", &0, "at least 1; 32768 is the default"));
