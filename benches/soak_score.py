@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A million texts through `undertone score`, and the memory that it holds meanwhile.
 
-    benches/soak_score.py [--count 1000000] [--binary target/release/undertone]
+    benches/soak_score.py [--count 1000000] [--precision auto] [--binary target/release/undertone]
 
 The generator's texts are piped in, so nothing is stored but the results' number. Resident memory is read twice a second. Status 1 if it is
 more than 10 % + 20 MiB above what it was after the first twentieth of the texts, or if a result is missing.
@@ -24,12 +24,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--binary", type=Path, default=ROOT / "target" / "release" / "undertone")
+    parser.add_argument("--precision", default="auto", help="as `undertone score` takes it")
     options = parser.parse_args()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("UNDERTONE_")} | {"UNDERTONE_LOG": "error"}
     # A post that the generator made malformed gets its error in its place, so status 1 is as it should be.
     generate = [str(options.binary), "generate", "--seed", "1", "--start", "2026-05-01T12:00:00Z", "--count", str(options.count)]
     source = subprocess.Popen(generate, stdout=subprocess.PIPE, env=environment)
-    score = [str(options.binary), "score", "--format", "jsonl"]
+    score = [str(options.binary), "score", "--format", "jsonl", "--precision", options.precision]
     scorer = subprocess.Popen(score, stdin=source.stdout, stdout=subprocess.PIPE, env=environment, cwd=ROOT)
     source.stdout.close()
 
