@@ -190,9 +190,12 @@ pub(crate) fn step(role: Role, load: &Load, rules: &Rules) -> Step {
 }
 
 /// Texts of either lane are prepared only as far as the next two batches can hold them: one is taken while the other fills.
+/// Interactive texts go first, unless bulk was passed over and has nothing ready that could take its turn.
 fn step_of_preparing(load: &Load, rules: &Rules) -> Step {
     let enough = 2 * rules.token_budget;
-    if load.raw_interactive > 0 && load.ready_interactive_tokens < enough {
+    if load.raw_bulk > 0 && load.ready_bulk_tokens == 0 && load.passed_over >= MAX_PASSED_OVER {
+        Step::Prepare(Lane::Bulk)
+    } else if load.raw_interactive > 0 && load.ready_interactive_tokens < enough {
         Step::Prepare(Lane::Interactive)
     } else if load.raw_bulk > 0 && load.ready_bulk_tokens < enough {
         Step::Prepare(Lane::Bulk)

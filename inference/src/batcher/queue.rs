@@ -114,8 +114,8 @@ impl Queue {
                 continue;
             }
             match (role, &work) {
-                // What was taken leaves room to prepare more.
-                (Role::Run, Work::Run(_)) => self.arrived.notify_all(),
+                // What was taken, to be run or for nothing, leaves room to prepare more.
+                (Role::Run, Work::Run(_) | Work::Wait) => self.arrived.notify_all(),
                 // Whoever waits to run the last texts must see that there are none.
                 (Role::Prepare, Work::Stop) => self.prepared.notify_all(),
                 _ => {}
@@ -152,11 +152,11 @@ impl Queue {
     pub(crate) fn pause(&self, time: Duration) -> bool {
         let state = self.lock();
         let paused = self.prepared.wait_timeout_while(state, time, |state| state.closed().is_none());
-        let (mut state, _) = paused.unwrap_or_else(PoisonError::into_inner);
+        let (state, _) = paused.unwrap_or_else(PoisonError::into_inner);
         match state.closed() {
             None => true,
             Some(Closed::NoWorker) => false,
-            Some(Closed::ShuttingDown) => state.waiting(Lane::Interactive) + state.waiting(Lane::Bulk) > 0,
+            Some(Closed::ShuttingDown) => !state.is_done(),
         }
     }
 
@@ -191,4 +191,72 @@ impl Queue {
 /// The error of a text whose deadline has passed.
 pub(crate) fn expired() -> Error {
     Error::new(ErrorKind::DeadlineExceeded, "deadline passed before the text was scored")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use tokio::sync::{Semaphore, oneshot};
+
+    use super::super::fake::rules;
+    use super::super::worker::{Normalized, Prepared};
+    use super::*;
+    use crate::language::Reading;
+    use crate::tokenize::Tokens;
+
+    type Receiver = oneshot::Receiver<Result<crate::Scored>>;
+
+    fn submit(queue: &Queue, text: &str) -> Receiver {
+        let (reply, receiver) = oneshot::channel();
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let ticket = Ticket { lane: Lane::Bulk, submitted: Instant::now(), deadline: None, reply, room };
+        queue.submit(text.to_owned(), ticket).unwrap();
+        receiver
+    }
+
+    fn prepare(items: Vec<Queued<String>>) -> Vec<Queued<Prepared>> {
+        let prepare = |item: Queued<String>| {
+            let clean_text = item.payload.clone();
+            let tokens = Tokens { ids: vec![7; clean_text.len()], truncated: false, empty: false };
+            item.with(Prepared { text: Normalized { clean_text, reading: Reading::default(), cut: false }, tokens })
+        };
+        items.into_iter().map(prepare).collect()
+    }
+
+    #[test]
+    fn texts_that_are_of_no_use_any_more_make_room_for_those_behind_them() {
+        // Two batches are ready and abandoned, and behind them lies a text that a reader had no room for.
+        let queue = Arc::new(Queue::new(rules(4), Arc::default(), true));
+        let gone: Vec<_> = (0..40).map(|_| submit(&queue, "four")).collect();
+        let Work::Prepare(items) = queue.next(Role::Prepare, 0) else { panic!("there are texts to prepare") };
+        queue.prepared(prepare(items));
+        drop(gone);
+        let alive = submit(&queue, "live");
+        let reader = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || {
+                while let Work::Prepare(items) = queue.next(Role::Prepare, 0) {
+                    queue.prepared(prepare(items));
+                }
+            })
+        };
+        // Long enough for the reader to see that enough is ready, and to wait.
+        thread::sleep(Duration::from_millis(100));
+        let (done, ran) = mpsc::channel();
+        let runner = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || {
+                while let Work::Run(items) = queue.next(Role::Run, 4) {
+                    done.send(items.len()).unwrap();
+                }
+            })
+        };
+        assert_eq!(ran.recv_timeout(Duration::from_secs(10)), Ok(1), "nobody rang for the text behind");
+        queue.close();
+        reader.join().unwrap();
+        runner.join().unwrap();
+        drop(alive);
+    }
 }

@@ -275,6 +275,11 @@ impl State {
         self.closed
     }
 
+    /// Whether nothing is left to do: nothing waits, and nothing is being prepared.
+    pub(crate) fn is_done(&self) -> bool {
+        self.raw.len() + self.ready.len() + self.preparing == 0
+    }
+
     /// Texts that wait in a lane.
     pub(crate) fn waiting(&mut self, lane: Lane) -> usize {
         self.raw.of(lane).len() + self.ready.of(lane).len()

@@ -23,7 +23,7 @@ pub(super) fn is_loaded(name: &str) -> bool {
 
 fn open(name: &Path, flags: c_int) -> Result<Library, String> {
     let name = CString::new(name.as_os_str().as_encoded_bytes()).map_err(|_| "name holds a zero byte".to_owned())?;
-    // SAFETY: the name is a C string. Loading runs the library's constructors: we load only libtorch, what it names, and
+    // SAFETY: the name is a C string. Loading runs the library's constructors: we load only libtorch, what it names, its compiler, and
     // the driver, from folders that the user or the loader's own search chose.
     let handle = unsafe { libc::dlopen(name.as_ptr(), flags) };
     if !handle.is_null() {

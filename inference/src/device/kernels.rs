@@ -244,6 +244,7 @@ impl Kernel {
         };
         match answer {
             0 => Ok(()),
+            2 => Err("CUDA error: out of memory (cuLaunchKernel)".to_owned()),
             // As libtorch words what ends the use of a device, so that it is told from a batch that failed.
             answer => Err(format!("CUDA error: cuLaunchKernel answered {answer}")),
         }

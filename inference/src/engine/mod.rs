@@ -28,7 +28,7 @@ pub struct EngineConfig {
     pub device: Device,
     /// The arithmetic of the encoder.
     pub precision: Precision,
-    /// Worker threads; 0 takes one a core.
+    /// Worker threads; 0 takes one a core, or two a GPU, beside which the other cores read texts for them.
     pub workers: usize,
     /// The most tokens in one forward pass. More does not make a CPU faster, but makes interactive texts wait longer.
     pub token_budget: usize,
@@ -108,7 +108,7 @@ pub struct LaneStats {
 /// What waits, and counts since the engine started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct EngineStats {
-    /// Worker threads that are alive.
+    /// Worker threads that are alive; readers beside a GPU are not counted.
     pub workers: usize,
     /// Those of them that are restarting a device that fell ill.
     pub ill: usize,

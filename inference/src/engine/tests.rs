@@ -352,7 +352,9 @@ async fn one_to_ten_thousand_texts_of_one_to_512_tokens_are_each_answered_in_pla
             assert_eq!((scored.embedding[0] as usize, scored.tokens as usize), (text.len(), text.len()));
         }
     }
-    let budgets_kept = |batch: &Vec<String>| batch.len() == 1 || batch.iter().map(String::len).sum::<usize>() <= 512;
+    let budgets_kept = |batch: &Vec<String>| {
+        batch.len() == 1 || batch.iter().map(String::len).sum::<usize>() <= EngineConfig::default().token_budget
+    };
     assert!(fake.batches.lock().unwrap().iter().all(budgets_kept));
 }
 

@@ -23,6 +23,10 @@ pub(crate) fn choose(
     match place(device, precision)? {
         Place::Cuda(gpus, precision) => {
             let ours = forced.as_deref() != Some(LIBTORCH);
+            if let Some(name) = forced.filter(|name| ours && Isa::from_name(name).is_none()) {
+                return Err(refuse(KERNELS, name, "there are no such kernels")
+                    .help(format!("set it to {LIBTORCH}, or leave it unset")));
+            }
             Ok(Box::new(Cuda::new(&encoder, &gpus, precision, ours)?))
         }
         Place::Cpu(_) => on_cpu(folder, encoder, precision, forced),

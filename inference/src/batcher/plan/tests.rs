@@ -182,6 +182,7 @@ fn who_prepares_keeps_two_batches_ready_and_who_runs_waits_for_what_is_being_pre
     let table = [
         (load, Step::Wait, Step::Wait),
         (Load { raw_interactive: 1, raw_bulk: 1, ..load }, interactive, Step::Wait),
+        (Load { raw_interactive: 1, raw_bulk: 1, passed_over: MAX_PASSED_OVER, ..load }, bulk, Step::Wait),
         (Load { raw_bulk: 1, ready: 5, ready_bulk_tokens: 199, ..load }, bulk, Step::Run),
         (Load { raw_bulk: 1, ready: 5, ready_bulk_tokens: 200, ..load }, Step::Wait, Step::Run),
         (Load { raw_interactive: 1, ready: 5, ready_bulk_tokens: 200, ..load }, interactive, Step::Run),

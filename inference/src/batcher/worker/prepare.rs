@@ -50,7 +50,14 @@ pub(crate) trait Reader: Send + 'static {
 pub(super) fn work(queue: &Queue, shared: &Shared, number: usize, reader: &dyn Reader) {
     loop {
         match queue.next(Role::Prepare, 0) {
-            Work::Prepare(items) => queue.prepared(shared.prepare_all(number, items, reader)),
+            Work::Prepare(items) => {
+                // Whatever happens, the chunk is handed back: who runs waits for it.
+                let ready = surviving(|| Ok(shared.prepare_all(number, items, reader)));
+                queue.prepared(ready.unwrap_or_else(|error| {
+                    tracing::error!(%error, "a reader lost its texts");
+                    Vec::new()
+                }));
+            }
             Work::Stop => return,
             Work::Wait | Work::Run(_) => {}
         }

@@ -308,17 +308,22 @@ impl Forward for Cuda {
                 .inspect_err(|error| tracing::warn!(%error, "no stream for this worker; it takes the default one"))
                 .ok()
         });
-        let shared = Self {
+        let mut shared = Self {
             replicas: self.replicas.iter().map(Replica::share).collect(),
             mine,
             stream,
             precision: self.precision,
             next: Arc::clone(&self.next),
         };
-        if stream.is_some()
-            && let Err(error) = shared.warm()
-        {
+        let warm = stream.map(|_| shared.warm());
+        if let Some(Err(error)) = &warm {
             tracing::warn!(%error, "a GPU could not be warmed");
+        }
+        // Our kernels need the GPU to be the thread's own, which entering the stream makes it; and they are the newest part.
+        if !matches!(warm, Some(Ok(())))
+            && let Some(own) = shared.replicas.get_mut(mine)
+        {
+            own.fused = None;
         }
         Box::new(shared)
     }
@@ -331,7 +336,13 @@ impl Forward for Cuda {
         Arithmetic {
             precision: self.precision.name().to_owned(),
             device: self.replicas.iter().map(device).collect::<Vec<_>>().join(","),
-            kernels: self.replicas.first().map_or("libtorch", Replica::kernels).to_owned(),
+            // Where one GPU has none of ours, no more is claimed for the others.
+            kernels: self
+                .replicas
+                .iter()
+                .min_by_key(|replica| replica.fused.is_some())
+                .map_or("libtorch", Replica::kernels)
+                .to_owned(),
         }
     }
 
