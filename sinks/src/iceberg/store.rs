@@ -148,8 +148,8 @@ impl IcebergStore {
         Ok(states)
     }
 
-    /// Writes a small file where Bronze lies, reads it back and removes it, if the files are in an object store. What is
-    /// wrong with its keys is told here, and not by the first commit.
+    /// Writes a small file where Bronze lies and reads it back, if the files are in an object store. What is wrong with
+    /// its keys is told here, and not by the first commit.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if the table is not there; [`ErrorKind::InvalidConfig`] if the store refuses us;
