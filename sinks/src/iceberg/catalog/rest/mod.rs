@@ -32,7 +32,7 @@ use undertone_error::{Error, ErrorKind};
 
 use super::CATALOG_NAME;
 use super::answer::{self, Meaning};
-use crate::iceberg::failure::{Doing, wrap};
+use crate::iceberg::failure::{Doing, text, wrap};
 use crate::iceberg::http::{self, causes, is_untrusted};
 use crate::iceberg::secret::{Secret, without_tokens};
 use crate::iceberg::storage::TableStorage;
@@ -171,6 +171,17 @@ impl RestCatalog {
         Ok(())
     }
 
+    /// What it means that a table is not there. Whatever answers while a catalog is away may say so of every table, which
+    /// would stop all sinks for good; of the namespace only a catalog says that it is there.
+    async fn missing(&self, error: iceberg::Error, namespace: &NamespaceIdent) -> iceberg::Error {
+        let Err(also) = self.call(|| self.client.get_namespace(namespace)).await else { return error };
+        let instead = Error::new(ErrorKind::Unavailable, "something answers in the catalog's place")
+            .with("uri", &self.config.uri)
+            .with("namespace", namespace);
+        let help = "is the catalog running? If the namespace was removed, run undertone init";
+        wrap(instead.source(text(&also)).help(help))
+    }
+
     /// The server's words without secrets: some repeat what they were sent.
     fn hide(&self, words: &str) -> String {
         let words = match &self.config.login {
@@ -279,7 +290,12 @@ fn is_transport(error: &iceberg::Error) -> bool {
 #[async_trait]
 impl Catalog for RestCatalog {
     async fn load_table(&self, table: &TableIdent) -> Result<Table> {
-        self.call(|| self.client.load_table(table)).await
+        match self.call(|| self.client.load_table(table)).await {
+            Err(error) if error.kind() == iceberg::ErrorKind::TableNotFound => {
+                Err(self.missing(error, table.namespace()).await)
+            }
+            outcome => outcome,
+        }
     }
 
     async fn update_table(&self, commit: TableCommit) -> Result<Table> {

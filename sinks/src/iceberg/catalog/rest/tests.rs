@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::iceberg::failure::{failure, text};
+use crate::iceberg::failure::failure;
 use crate::iceberg::storage::StorageConfig;
 use crate::iceberg::tests::server::serve;
 
@@ -73,6 +73,23 @@ async fn refusals_name_what_mends_them_and_never_the_secret() {
         assert!(said.contains(mend) && said.contains("http://127.0.0.1:9"), "{value}: {said}");
         assert!(!said.contains("the-"), "{said}");
         assert_eq!(failure(&explained, "x").kind(), kind, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn what_answers_in_the_catalogs_place_stops_no_sink() {
+    // Whoever answers knows the namespace, or nothing at all.
+    for (knows, kind) in [(true, ErrorKind::NotFound), (false, ErrorKind::Unavailable)] {
+        let uri = serve(move |_, path| match path {
+            "/v1/config" => Some(CONFIG.to_owned()),
+            "/v1/namespaces/bronze" if knows => Some(r#"200 OK|{"namespace":["bronze"],"properties":{}}"#.to_owned()),
+            _ => Some("404 Not Found|nothing here".to_owned()),
+        });
+        let catalog = catalog_at(&uri, Login::None).await;
+        let table = TableIdent::from_strs(["bronze", "posts"]).expect("a name");
+        let error = failure(&catalog.load_table(&table).await.expect_err("no table"), "cannot load table");
+        assert_eq!(error.kind(), kind, "{error}");
+        assert_eq!(error.to_string().contains(&uri), !knows, "{error}");
     }
 }
 
