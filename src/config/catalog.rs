@@ -29,6 +29,7 @@ pub(super) fn settings(
 ) -> Result<StoreConfig> {
     let read = Reader { origins, variables };
     let s3 = storage.s3.map(|s3| read.s3(s3)).transpose()?;
+    read.no_user_in_warehouse(catalog.warehouse.as_deref().unwrap_or_default())?;
     match catalog.kind.as_str() {
         "sqlite" => read.sqlite(catalog, s3, data),
         "rest" => read.rest(catalog, s3),
@@ -60,7 +61,7 @@ impl Reader<'_> {
                 Some(warehouse) => {
                     let help =
                         "without [storage.s3], tables of the SQLite catalog lie in the data folder: leave it out";
-                    Err(wrong(self.origins, "catalog.warehouse", &warehouse, help))
+                    Err(wrong(self.origins, "catalog.warehouse", &shown(&warehouse), help))
                 }
             };
         };
@@ -68,7 +69,7 @@ impl Reader<'_> {
         let trimmed = warehouse.trim_end_matches('/');
         let Some(bucket) = trimmed.strip_prefix("s3://").filter(|rest| !rest.is_empty() && !rest.contains("//")) else {
             let help = "with [storage.s3], say where tables are made, like s3://bucket/undertone";
-            return Err(wrong(self.origins, "catalog.warehouse", &warehouse, help));
+            return Err(wrong(self.origins, "catalog.warehouse", &shown(&warehouse), help));
         };
         let warehouse = Some(format!("s3://{bucket}"));
         let catalog = CatalogConfig::Sqlite(SqliteConfig { data: data.to_owned(), warehouse });
@@ -97,7 +98,7 @@ impl Reader<'_> {
                 StorageConfig::Local { root: local_folder(warehouse).unwrap_or_default() }
             }
             (None, warehouse) => {
-                let value = warehouse.as_deref().unwrap_or("");
+                let value = shown(warehouse.as_deref().unwrap_or_default());
                 let help = "say how to reach the object store in [storage.s3], or name a folder that the catalog writes to \
                             as well, like file:///srv/warehouse";
                 return Err(wrong(self.origins, "catalog.warehouse", &value, help));
@@ -140,9 +141,15 @@ impl Reader<'_> {
                 "us-east-1 is what most stores of one's own take",
             ));
         }
-        let session_token = match (self.variables)(&raw.session_token_env) {
-            None if is_name(&raw.session_token_env) => None,
-            _ => Some(self.secret("storage.s3.session_token_env", &raw.session_token_env)?),
+        // A token goes with its keys: with keys of other names, what is in the default's variable is somebody else's.
+        let default = raw::S3::default();
+        let foreign =
+            raw.session_token_env == default.session_token_env && raw.access_key_env != default.access_key_env;
+        let set = (self.variables)(&raw.session_token_env).is_some_and(|value| !value.trim().is_empty());
+        let session_token = if foreign || (!set && is_name(&raw.session_token_env)) {
+            None
+        } else {
+            Some(self.secret("storage.s3.session_token_env", &raw.session_token_env)?)
         };
         Ok(S3Config {
             endpoint,
@@ -157,16 +164,26 @@ impl Reader<'_> {
 
     /// An address without a slash at its end, and without a user in it: that would be printed wherever the address is.
     fn uri(&self, key: &str, value: &str, help: &str) -> Result<String> {
-        let rest = ["http://", "https://"].iter().find_map(|scheme| value.strip_prefix(scheme));
-        if rest.is_some_and(|rest| rest.contains('@')) {
-            let error = Error::new(ErrorKind::InvalidConfig, "address has a user or a password in it").with("key", key);
-            return Err(error.with("from", self.origins.of(key)).help("leave them out: secrets come from variables"));
+        if value.contains('@') {
+            return Err(self.has_user(key));
         }
+        let rest = ["http://", "https://"].iter().find_map(|scheme| value.strip_prefix(scheme));
         let good = |rest: &&str| !rest.is_empty() && !rest.starts_with('/') && !rest.contains(['?', '#', ' ']);
         match rest.filter(good) {
             Some(_) => Ok(value.trim_end_matches('/').to_owned()),
-            None => Err(wrong(self.origins, key, &value, help)),
+            None => Err(wrong(self.origins, key, &shown(value), help)),
         }
+    }
+
+    /// Refuses a warehouse that is an address with a user in it. One that is a name may have any letters.
+    fn no_user_in_warehouse(&self, warehouse: &str) -> Result<()> {
+        let host = warehouse.split_once("://").and_then(|(_, rest)| rest.split('/').next());
+        if host.is_some_and(|host| host.contains('@')) { Err(self.has_user("catalog.warehouse")) } else { Ok(()) }
+    }
+
+    fn has_user(&self, key: &str) -> Error {
+        let error = Error::new(ErrorKind::InvalidConfig, "address has a user or a password in it").with("key", key);
+        error.with("from", self.origins.of(key)).help("leave them out: secrets come from variables")
     }
 
     /// Refuses a secret in the file, without repeating it.
@@ -202,6 +219,11 @@ impl Reader<'_> {
         }
         Ok(Secret::new(variable, value))
     }
+}
+
+/// A wrong address as messages may show it: a query may hold a key.
+fn shown(address: &str) -> &str {
+    if address.contains('?') { "not shown, since it has a query" } else { address }
 }
 
 fn is_name(variable: &str) -> bool {
@@ -318,9 +340,38 @@ mod tests {
             "[storage.s3]\nsecret_key_env = 'hunter2'".to_owned(),
             "[storage.s3]\nsession_token_env = 'hunter2'".to_owned(),
             "[storage.s3]\nendpoint = 'http://u:hunter2@m:9000'".to_owned(),
+            "[storage.s3]\nendpoint = 'HTTPS://u:hunter2@m:9000'".to_owned(),
+            "[storage.s3]\nendpoint = 'u:hunter2@m:9000'".to_owned(),
+            "[storage.s3]\nendpoint = 'http://m:9000/?key=hunter2'".to_owned(),
+            "[catalog]\nkind = 'rest'\nuri = 'c?token=hunter2'".to_owned(),
+            "[catalog]\nkind = 'rest'\nuri = 'http://c/hunter2@/v1'".to_owned(),
+            "[catalog]\nwarehouse = 's3://u:hunter2@b/w'\n[storage.s3]".to_owned(),
+            "[catalog]\nwarehouse = 'S3://u:hunter2@b'".to_owned(),
+            format!("{rest}warehouse = 's3://u:hunter2@b/w'"),
+            format!("{rest}warehouse = 's3://b/w?key=hunter2'"),
         ] {
             let text = read(&toml).expect_err(&toml).to_string();
             assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_session_token_goes_with_its_keys() {
+        let own = [("OWN_ID", "id"), ("OWN_TOKEN", "own"), ("AWS_SESSION_TOKEN", "aws")];
+        let empty = [("AWS_SESSION_TOKEN", "\n")];
+        let cases: [(&str, &[(&str, &str)], Option<&str>); 5] = [
+            ("", &own, Some("AWS_SESSION_TOKEN")),
+            ("access_key_env = 'OWN_ID'", &own, None),
+            ("access_key_env = 'OWN_ID'\nsession_token_env = 'OWN_TOKEN'", &own, Some("OWN_TOKEN")),
+            ("session_token_env = 'UNSET'", &own, None),
+            ("", &empty, None),
+        ];
+        for (keys, set, wanted) in cases {
+            let toml = format!("[catalog]\nwarehouse = 's3://b'\n[storage.s3]\n{keys}");
+            let StorageConfig::S3(s3) = read_with(&toml, &[&KEYS[..], set].concat()).expect(&toml).storage else {
+                panic!("S3")
+            };
+            assert_eq!(s3.session_token.as_ref().map(Secret::variable), wanted, "{keys} {set:?}");
         }
     }
 

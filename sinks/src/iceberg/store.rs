@@ -148,15 +148,20 @@ impl IcebergStore {
         Ok(states)
     }
 
-    /// Writes a small file where Bronze lies, reads it back and removes it, if the files are in an object store. What is
-    /// wrong with its keys is told here, and not by the first commit.
+    /// Writes a small file where Bronze lies and reads it back, if the files are in an object store. What is wrong with
+    /// its keys is told here, and not by the first commit.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if the table is not there; [`ErrorKind::InvalidConfig`] if the store refuses us;
     /// [`ErrorKind::Unavailable`] if it does not answer.
     pub async fn try_storage(&self) -> Result<()> {
         let Some(storage) = &self.storage else { return Ok(()) };
-        let table = self.load(&bronze::posts().ident()).await?;
+        let ident = bronze::posts().ident();
+        // Asked for by itself: of a table that is not there to be loaded a REST catalog says only that it is waited for.
+        if !self.has_table(&ident).await? {
+            return Err(Error::new(ErrorKind::NotFound, "table is not there").with("table", &ident));
+        }
+        let table = self.load(&ident).await?;
         storage.try_out(table.metadata().location()).await
     }
 

@@ -12,8 +12,10 @@ pub(super) struct Answer {
     pub(super) status: u16,
     /// Whether it was given to the exchange of client id and secret for a token.
     pub(super) login: bool,
+    /// Where it says that what was asked for is, without what may be secret in it.
+    pub(super) location: Option<String>,
     /// The server's own words, or everything that is known.
-    pub(super) words: String,
+    words: String,
 }
 
 /// What an answer means for us.
@@ -25,6 +27,8 @@ pub(super) enum Meaning {
     TokenRefused,
     /// The token is good, and not good for this.
     Forbidden,
+    /// What was asked for is at another address.
+    Elsewhere,
     /// The server does not know what was asked for, or how it was asked.
     NotUnderstood,
     /// The server is ill or busy.
@@ -39,8 +43,8 @@ pub(super) fn read(text: &str) -> Option<Answer> {
     let status = ["{ status: ", "{ code: ", ", code: "].iter().find_map(|before| number_after(text, before))?;
     // Only the token exchange is answered with these.
     let login = text.contains("operation: auth") || text.contains("{ type: ");
-    let words = words(text).unwrap_or(text);
-    Some(Answer { status, login, words: words.chars().take(WORDS).collect() })
+    let words = words(text).unwrap_or(text).to_owned();
+    Some(Answer { status, login, location: location(text), words })
 }
 
 /// Whether the server answered with success, and with something that is not in the protocol.
@@ -51,6 +55,13 @@ pub(super) fn is_foreign(text: &str) -> bool {
 fn number_after(text: &str, before: &str) -> Option<u16> {
     let rest = text.split_once(before)?.1;
     rest.get(..3)?.parse().ok()
+}
+
+/// The header of this name, up to a query.
+fn location(text: &str) -> Option<String> {
+    let headers = text.split_once(", json: ").map_or(text, |(headers, _)| headers);
+    let (value, _) = headers.split_once("\"location\": \"")?.1.split_once('"')?;
+    value.split('?').next().map(str::to_owned)
 }
 
 /// The message in the body, or the body if it is not as the protocol says; of the rest only what was to be said.
@@ -68,6 +79,11 @@ fn words(text: &str) -> Option<&str> {
 }
 
 impl Answer {
+    /// The server's words, cut after `hide` took out of them what nobody must see.
+    pub(super) fn told(&self, hide: impl Fn(&str) -> String) -> String {
+        hide(&self.words).chars().take(WORDS).collect()
+    }
+
     pub(super) fn meaning(&self) -> Meaning {
         match (self.status, self.login) {
             (400..=403, true) => Meaning::LoginRefused,
@@ -75,7 +91,8 @@ impl Answer {
             (401 | 419, _) => Meaning::TokenRefused,
             (403, _) => Meaning::Forbidden,
             (408 | 425 | 429, _) => Meaning::Ill,
-            (300..=499, _) => Meaning::NotUnderstood,
+            (300..=399, _) => Meaning::Elsewhere,
+            (400..=499, _) => Meaning::NotUnderstood,
             _ => Meaning::Ill,
         }
     }
@@ -86,7 +103,8 @@ impl Meaning {
     pub(super) fn kind(self) -> ErrorKind {
         match self {
             Self::Ill => ErrorKind::Unavailable,
-            Self::LoginRefused | Self::TokenRefused | Self::Forbidden | Self::NotUnderstood => ErrorKind::InvalidConfig,
+            Self::LoginRefused | Self::TokenRefused | Self::Forbidden => ErrorKind::InvalidConfig,
+            Self::Elsewhere | Self::NotUnderstood => ErrorKind::InvalidConfig,
         }
     }
 }
@@ -139,19 +157,26 @@ mod tests {
     #[test]
     fn pages_are_cut_and_answers_of_others_are_known() {
         let page = format!("Unexpected, context: {{ status: 404 Not Found, json: {} }} => x", "é".repeat(5000));
-        assert_eq!(read(&page).map(|answer| answer.words.chars().count()), Some(WORDS));
+        assert_eq!(read(&page).map(|answer| answer.told(str::to_owned).chars().count()), Some(WORDS));
         let foreign =
             "Unexpected, context: { json: <html> } => Failed to parse response from rest catalog server, source: x";
         assert!(read(foreign).is_none() && is_foreign(foreign) && !is_foreign(&page));
     }
 
     #[test]
+    fn redirects_say_where_to_without_a_query() {
+        let moved = r#"Unexpected, context: { status: 302 Found, headers: {"date": "x", "location": "https://login/?code=hunter2"}, json: {"location": "no"} } => x"#;
+        let answer = read(moved).expect("an answer");
+        assert_eq!((answer.meaning(), answer.location.as_deref()), (Meaning::Elsewhere, Some("https://login/")));
+    }
+
+    #[test]
     fn only_an_ill_server_is_waited_for() {
-        let meant = |status| Answer { status, login: false, words: String::new() }.meaning().kind();
+        let meant = |status| Answer { status, login: false, location: None, words: String::new() }.meaning().kind();
         for status in [408, 425, 429, 500, 502, 503, 504] {
             assert_eq!(meant(status), ErrorKind::Unavailable, "{status}");
         }
-        for status in [308, 400, 401, 403, 404, 405, 406, 419] {
+        for status in [301, 302, 307, 308, 400, 401, 403, 404, 405, 406, 419] {
             assert_eq!(meant(status), ErrorKind::InvalidConfig, "{status}");
         }
     }

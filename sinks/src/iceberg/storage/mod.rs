@@ -4,7 +4,9 @@
 //! one storage; a table that lies elsewhere is refused before anything is written.
 
 mod local;
+mod refusal;
 mod s3;
+mod upload;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,8 +90,8 @@ impl TableStorage {
         }
     }
 
-    /// Writes a small file below `location`, reads it back and removes it, so that wrong keys are found before any row
-    /// is written. The local disk needs no such trial: what is wrong with it is told by the first file.
+    /// Writes a small file below `location` and reads it back, so that wrong keys are found before any row is
+    /// written. The local disk needs no such trial: what is wrong with it is told by the first file.
     ///
     /// # Errors
     /// Those of writing and reading.

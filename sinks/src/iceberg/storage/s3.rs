@@ -22,19 +22,21 @@ use iceberg::io::{FileMetadata, FileRead, FileWrite, InputFile, OutputFile, Stor
 use opendal::layers::{HttpClientLayer, RetryLayer};
 use opendal::raw::HttpClient;
 use opendal::services::S3;
-use opendal::{Operator, Reader, Writer};
+use opendal::{Operator, Reader};
 use serde::{Deserialize, Serialize};
 use undertone_error::{Error, ErrorKind};
-use uuid::Uuid;
 
-use crate::iceberg::failure::{Doing, text, wrap};
-use crate::iceberg::http::{self, causes, is_untrusted};
+use super::refusal::{self, Doing};
+use super::upload::Upload;
+use crate::iceberg::failure::{Doing as _, wrap};
+use crate::iceberg::http;
 use crate::iceberg::secret::Secret;
 
-/// How long the store may say nothing. Uploads as a whole may take longer.
-const SILENCE: Duration = Duration::from_secs(30);
+/// How long the store may say nothing. While it is sent something it says nothing: a part must be through by then, which
+/// a line of 44 kB/s manages.
+const SILENCE: Duration = Duration::from_secs(120);
 /// Parts of a large file; S3 takes none below 5 MiB.
-const PART: usize = 8 << 20;
+pub(super) const PART: usize = 5 << 20;
 /// Tries at a request that the store did not answer, before the epoch is handed back.
 const TRIES: usize = 4;
 
@@ -115,14 +117,12 @@ impl S3Storage {
 
     /// As [`super::TableStorage::try_out`].
     pub(super) async fn try_out(&self, location: &str) -> undertone_error::Result<()> {
-        let path = format!("{location}/metadata/undertone-check-{}", Uuid::now_v7());
+        // Always the same bytes under the same name, and they stay: processes that start in the same moment do not take
+        // it away from each other, and a writer needs no right to remove anything.
+        let path = format!("{location}/metadata/undertone-check");
         let content = Bytes::from_static(b"written by `undertone check` to see whether it can be");
         self.write(&path, content.clone()).await.doing("cannot write to the object store")?;
         let found = self.read(&path).await.doing("cannot read from the object store")?;
-        // A writer needs no right to remove anything.
-        if let Err(error) = self.delete(&path).await {
-            tracing::debug!(path, error = text(&error), "cannot remove what was written to try the store out");
-        }
         if found == content {
             return Ok(());
         }
@@ -145,10 +145,18 @@ impl S3Storage {
     }
 
     /// The operator and the key of a location.
-    fn at<'a>(&self, location: &'a str) -> Result<(Operator, &'a str, &Store)> {
+    fn at<'a>(&self, location: &'a str) -> Result<(Operator, &'a str)> {
         let store = self.store()?;
         let Place { bucket, key } = place(location).map_err(wrap)?;
-        Ok((store.operator(bucket).map_err(|error| wrap(store.explain(&error, location)))?, key, store))
+        Ok((store.operator(bucket).map_err(|error| self.explain(&error, location, Doing::Other))?, key))
+    }
+
+    /// What the store's refusal means, to pass through the `iceberg` crate.
+    pub(super) fn explain(&self, error: &opendal::Error, location: &str, doing: Doing) -> iceberg::Error {
+        match self.store() {
+            Ok(store) => wrap(refusal::explain(&store.config, error, location, doing)),
+            Err(lost) => lost,
+        }
     }
 }
 
@@ -183,108 +191,55 @@ impl Store {
             .layer(RetryLayer::new().with_max_times(TRIES - 1).with_min_delay(Duration::from_millis(100)).with_jitter())
             .finish())
     }
-
-    /// What the store's refusal means, and what mends it.
-    fn explain(&self, error: &opendal::Error, location: &str) -> Error {
-        use opendal::ErrorKind as K;
-        let S3Config { endpoint, region, access_key, secret_key, .. } = &self.config;
-        let said = said(error);
-        let (kind, message, help) = match error.kind() {
-            K::PermissionDenied => (
-                ErrorKind::InvalidConfig,
-                "object store refuses the keys",
-                format!(
-                    "check the values of {} and {}, and that they may read and write there",
-                    access_key.variable(),
-                    secret_key.variable()
-                ),
-            ),
-            K::ConfigInvalid => (
-                ErrorKind::InvalidConfig,
-                "object store does not know the bucket, or its configuration is wrong",
-                "make the bucket, or set storage.s3.endpoint, region and path_style as the store wants them".to_owned(),
-            ),
-            K::NotFound => (ErrorKind::NotFound, "object is not there", "was it removed by somebody else?".to_owned()),
-            _ if is_untrusted(&said) => (
-                ErrorKind::Unavailable,
-                "object store's certificate is not trusted",
-                "name the authority that signed it as storage.s3.ca".to_owned(),
-            ),
-            _ => (
-                ErrorKind::Unavailable,
-                "object store does not do its part",
-                "is it running, and is storage.s3.endpoint its address?".to_owned(),
-            ),
-        };
-        let error = Error::new(kind, message).with("object", location);
-        let error = match endpoint {
-            Some(endpoint) => error.with("endpoint", endpoint),
-            None => error.with("region", region),
-        };
-        error.source(said).help(help)
-    }
-}
-
-/// What an answer says in its own words: of S3's document the code and the message, else everything.
-fn said(error: &opendal::Error) -> String {
-    let all = causes(error);
-    let quoted = |name: &str| {
-        let rest = all.split_once(&format!("{name}: \""))?.1;
-        rest.split_once('"').map(|(value, _)| value.to_owned())
-    };
-    match (quoted("code"), quoted("message")) {
-        (Some(code), Some(message)) if all.contains("S3Error") => format!("{code}: {message}"),
-        _ => all,
-    }
 }
 
 #[async_trait]
 #[typetag::serde]
 impl Storage for S3Storage {
     async fn exists(&self, path: &str) -> Result<bool> {
-        let (operator, key, store) = self.at(path)?;
-        operator.exists(key).await.map_err(|error| wrap(store.explain(&error, path)))
+        let (operator, key) = self.at(path)?;
+        operator.exists(key).await.map_err(|error| self.explain(&error, path, Doing::Other))
     }
 
     async fn metadata(&self, path: &str) -> Result<FileMetadata> {
-        let (operator, key, store) = self.at(path)?;
-        let found = operator.stat(key).await.map_err(|error| wrap(store.explain(&error, path)))?;
+        let (operator, key) = self.at(path)?;
+        let found = operator.stat(key).await.map_err(|error| self.explain(&error, path, Doing::Other))?;
         Ok(FileMetadata { size: found.content_length() })
     }
 
     async fn read(&self, path: &str) -> Result<Bytes> {
-        let (operator, key, store) = self.at(path)?;
-        let read = operator.read(key).await.map_err(|error| wrap(store.explain(&error, path)))?;
+        let (operator, key) = self.at(path)?;
+        let read = operator.read(key).await.map_err(|error| self.explain(&error, path, Doing::Other))?;
         Ok(read.to_bytes())
     }
 
     async fn reader(&self, path: &str) -> Result<Box<dyn FileRead>> {
-        let (operator, key, store) = self.at(path)?;
-        let reader = operator.reader(key).await.map_err(|error| wrap(store.explain(&error, path)))?;
+        let (operator, key) = self.at(path)?;
+        let reader = operator.reader(key).await.map_err(|error| self.explain(&error, path, Doing::Other))?;
         Ok(Box::new(ObjectRead { storage: self.clone(), path: path.to_owned(), reader }))
     }
 
     async fn write(&self, path: &str, bs: Bytes) -> Result<()> {
-        let (operator, key, store) = self.at(path)?;
-        operator.write(key, bs).await.map_err(|error| wrap(store.explain(&error, path)))?;
+        let (operator, key) = self.at(path)?;
+        operator.write(key, bs).await.map_err(|error| self.explain(&error, path, Doing::Writing))?;
         Ok(())
     }
 
     async fn writer(&self, path: &str) -> Result<Box<dyn FileWrite>> {
-        let (operator, key, store) = self.at(path)?;
+        let (operator, key) = self.at(path)?;
         let writer = operator.writer_with(key).chunk(PART).await;
-        let writer = writer.map_err(|error| wrap(store.explain(&error, path)))?;
-        Ok(Box::new(ObjectWrite { storage: self.clone(), path: path.to_owned(), writer }))
+        let writer = writer.map_err(|error| self.explain(&error, path, Doing::Writing))?;
+        Ok(Box::new(Upload::new(self.clone(), path, writer)))
     }
 
     async fn delete(&self, path: &str) -> Result<()> {
-        let (operator, key, store) = self.at(path)?;
-        operator.delete(key).await.map_err(|error| wrap(store.explain(&error, path)))
+        let (operator, key) = self.at(path)?;
+        operator.delete(key).await.map_err(|error| self.explain(&error, path, Doing::Other))
     }
 
     async fn delete_prefix(&self, path: &str) -> Result<()> {
-        let (operator, key, store) = self.at(path.trim_end_matches('/'))?;
-        operator.remove_all(&format!("{key}/")).await.map_err(|error| wrap(store.explain(&error, path)))
+        let (operator, key) = self.at(path.trim_end_matches('/'))?;
+        operator.remove_all(&format!("{key}/")).await.map_err(|error| self.explain(&error, path, Doing::Other))
     }
 
     async fn delete_stream(&self, mut paths: BoxStream<'static, String>) -> Result<()> {
@@ -321,46 +276,9 @@ struct ObjectRead {
 #[async_trait]
 impl FileRead for ObjectRead {
     async fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        let store = self.storage.store()?;
-        let read = self.reader.read(range).await.map_err(|error| wrap(store.explain(&error, &self.path)))?;
+        let explain = |error| self.storage.explain(&error, &self.path, Doing::Other);
+        let read = self.reader.read(range).await.map_err(explain)?;
         Ok(read.to_bytes())
-    }
-}
-
-/// An object that is being written. It is not there before it is closed.
-struct ObjectWrite {
-    storage: S3Storage,
-    path: String,
-    writer: Writer,
-}
-
-impl ObjectWrite {
-    /// Lets go of the parts that were sent: they would cost space, and nobody would see them.
-    async fn give_up(&mut self, error: &opendal::Error) -> iceberg::Error {
-        if let Err(error) = self.writer.abort().await {
-            tracing::debug!(path = self.path, %error, "parts of an upload stay");
-        }
-        match self.storage.store() {
-            Ok(store) => wrap(store.explain(error, &self.path)),
-            Err(error) => error,
-        }
-    }
-}
-
-#[async_trait]
-impl FileWrite for ObjectWrite {
-    async fn write(&mut self, bs: Bytes) -> Result<()> {
-        match self.writer.write(bs).await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.give_up(&error).await),
-        }
-    }
-
-    async fn close(&mut self) -> Result<()> {
-        match self.writer.close().await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.give_up(&error).await),
-        }
     }
 }
 
@@ -398,30 +316,10 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_variables_and_never_their_values() {
-        let storage = storage();
-        let store = storage.store().expect("a store");
-        let document = "S3Error { code: \"InvalidAccessKeyId\", message: \"no such key\", resource: \"/b\" }";
-        let cases = [
-            (opendal::ErrorKind::PermissionDenied, ErrorKind::InvalidConfig, "KEY_ID and KEY"),
-            (opendal::ErrorKind::ConfigInvalid, ErrorKind::InvalidConfig, "make the bucket"),
-            (opendal::ErrorKind::RateLimited, ErrorKind::Unavailable, "http://127.0.0.1:9"),
-            (opendal::ErrorKind::NotFound, ErrorKind::NotFound, "s3://b/k"),
-        ];
-        for (kind, wanted, part) in cases {
-            let error = store.explain(&opendal::Error::new(kind, document), "s3://b/k");
-            let text = error.to_string();
-            assert_eq!(error.kind(), wanted, "{text}");
-            assert!(text.contains(part) && text.contains("InvalidAccessKeyId: no such key"), "{text}");
-            assert!(!text.contains("the-id") && !text.contains("the-key"), "{text}");
-        }
-        assert!(!format!("{storage:?}").contains("the-"), "{storage:?}");
-    }
-
-    #[test]
     fn keys_are_not_sent_elsewhere() {
         let json = serde_json::to_value(&storage() as &dyn Storage).expect("json");
         assert_eq!(json, serde_json::json!({"type": "S3Storage"}));
+        assert!(!format!("{:?}", storage()).contains("the-"), "{:?}", storage());
         let elsewhere: Box<dyn Storage> = serde_json::from_value(json).expect("a storage");
         let error = elsewhere.new_output("s3://b/k").expect("no look yet");
         assert_eq!(error.location(), "s3://b/k");

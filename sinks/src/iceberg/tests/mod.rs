@@ -3,6 +3,7 @@
 mod protocol;
 mod rows;
 mod schema;
+pub(super) mod server;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

@@ -7,12 +7,17 @@
 //! A refusal is told as what it is, with the variable or the key that mends it; tokens are never part of it. With client
 //! id and secret a token that has ended is replaced once before a call counts as refused. A commit is not repeated
 //! here even then: whether it happened is for the [commit](crate::iceberg::commit) to find out.
+//!
+//! Redirects are not followed: some would make a commit's POST a GET, and others would send secrets to who knows whom.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use iceberg::table::Table;
@@ -20,13 +25,16 @@ use iceberg::{Catalog, CatalogBuilder, Namespace, NamespaceIdent, Result, TableC
 use iceberg_catalog_rest::{
     REST_CATALOG_PROP_URI, REST_CATALOG_PROP_WAREHOUSE, RestCatalog as Client, RestCatalogBuilder,
 };
+use reqwest::ClientBuilder;
+use reqwest::redirect::Policy;
+use tokio::sync::Mutex;
 use undertone_error::{Error, ErrorKind};
 
 use super::CATALOG_NAME;
 use super::answer::{self, Meaning};
-use crate::iceberg::failure::{Doing, wrap};
+use crate::iceberg::failure::{Doing, text, wrap};
 use crate::iceberg::http::{self, causes, is_untrusted};
-use crate::iceberg::secret::Secret;
+use crate::iceberg::secret::{Secret, without_tokens};
 use crate::iceberg::storage::TableStorage;
 
 /// How long one request may take. A commit that took longer may have happened, and is looked for.
@@ -74,15 +82,19 @@ pub struct OAuth2 {
 /// # Errors
 /// [`ErrorKind::InvalidConfig`] if it refuses us, [`ErrorKind::Unavailable`] if it does not answer.
 pub(super) async fn open(config: &RestConfig, storage: &TableStorage) -> undertone_error::Result<Arc<dyn Catalog>> {
-    let http = http::client(config.ca.as_deref(), "catalog.ca", |builder| builder.timeout(REQUEST))?;
+    let http = http::client(config.ca.as_deref(), "catalog.ca", limits)?;
     let builder = RestCatalogBuilder::default().with_client(http).with_storage_factory(storage.factory());
     let client = builder.load(CATALOG_NAME, properties(config)).await.doing("cannot open the catalog")?;
-    let catalog = RestCatalog { client, config: config.clone() };
+    let catalog = RestCatalog { client, config: config.clone(), renewed: Mutex::default() };
     // The first call asks for the server's configuration: here, and not in the middle of something. What it asks for
     // is a namespace that we need anyway.
     let probe = NamespaceIdent::new("bronze".to_owned());
     catalog.namespace_exists(&probe).await.doing("cannot open the catalog")?;
     Ok(Arc::new(catalog))
+}
+
+fn limits(builder: ClientBuilder) -> ClientBuilder {
+    builder.timeout(REQUEST).redirect(Policy::none())
 }
 
 fn properties(config: &RestConfig) -> HashMap<String, String> {
@@ -113,6 +125,8 @@ fn properties(config: &RestConfig) -> HashMap<String, String> {
 struct RestCatalog {
     client: Client,
     config: RestConfig,
+    /// When the token was last replaced. Who replaces it holds this.
+    renewed: Mutex<Option<Instant>>,
 }
 
 /// The client's own would print its token.
@@ -128,9 +142,10 @@ impl RestCatalog {
     where
         F: Future<Output = Result<T>> + Send,
     {
+        let began = Instant::now();
         match call().await {
             Err(error) if self.renews(&error) => {
-                self.renew().await?;
+                self.renew(began).await?;
                 call().await.map_err(|error| self.explain(error))
             }
             outcome => outcome.map_err(|error| self.explain(error)),
@@ -143,9 +158,38 @@ impl RestCatalog {
         matches!(self.config.login, Login::OAuth2(_)) && refused()
     }
 
-    async fn renew(&self) -> Result<()> {
+    /// Replaces the token that was refused to a call, unless another call did so since that one `began`: all sinks
+    /// miss it in the same moment.
+    async fn renew(&self, began: Instant) -> Result<()> {
+        let mut renewed = self.renewed.lock().await;
+        if renewed.is_some_and(|renewed| renewed > began) {
+            return Ok(());
+        }
         tracing::debug!(uri = self.config.uri, "catalog's token has ended, asking for another");
-        self.client.regenerate_token().await.map_err(|error| self.explain(error))
+        self.client.regenerate_token().await.map_err(|error| self.explain(error))?;
+        *renewed = Some(Instant::now());
+        Ok(())
+    }
+
+    /// What it means that a table is not there. Whatever answers while a catalog is away may say so of every table, which
+    /// would stop all sinks for good; of the namespace only a catalog says that it is there.
+    async fn missing(&self, error: iceberg::Error, namespace: &NamespaceIdent) -> iceberg::Error {
+        let Err(also) = self.call(|| self.client.get_namespace(namespace)).await else { return error };
+        let instead = Error::new(ErrorKind::Unavailable, "something answers in the catalog's place")
+            .with("uri", &self.config.uri)
+            .with("namespace", namespace);
+        let help = "is the catalog running? If the namespace was removed, run undertone init";
+        wrap(instead.source(text(&also)).help(help))
+    }
+
+    /// The server's words without secrets: some repeat what they were sent.
+    fn hide(&self, words: &str) -> String {
+        let words = match &self.config.login {
+            Login::None => words.to_owned(),
+            Login::Token(token) => token.hide_in(words),
+            Login::OAuth2(oauth) => oauth.client_id.hide_in(&oauth.client_secret.hide_in(words)),
+        };
+        without_tokens(&words)
     }
 
     /// What went wrong, and what mends it. What the crate names by kind (a table that is not there, a conflict) stays.
@@ -186,6 +230,20 @@ impl RestCatalog {
                 "catalog does not allow this",
                 "give the client the right to make and alter tables in bronze, silver and gold".to_owned(),
             ),
+            (Meaning::Elsewhere, Login::OAuth2(_)) if answer.login => (
+                "who gives out the catalog's tokens sends its callers elsewhere",
+                "set catalog.oauth2.server_uri to where tokens are given out now".to_owned(),
+            ),
+            (Meaning::Elsewhere, _) => (
+                "catalog sends its callers elsewhere",
+                match &answer.location {
+                    Some(location) => {
+                        let location = self.hide(location);
+                        format!("it names {location}: set catalog.uri to it, without /v1 and what follows")
+                    }
+                    None => "set catalog.uri to where it is now".to_owned(),
+                },
+            ),
             (Meaning::NotUnderstood, _) => (
                 "catalog does not know what was asked for",
                 "is catalog.uri the root of an Iceberg REST catalog (what comes before /v1), and catalog.warehouse one \
@@ -194,7 +252,8 @@ impl RestCatalog {
             ),
             (Meaning::Ill, _) => ("catalog does not do its part", "look into its own log".to_owned()),
         };
-        Error::new(meaning.kind(), message).with("status", answer.status).source(answer.words.clone()).help(help)
+        let said = answer.told(|words| self.hide(words));
+        Error::new(meaning.kind(), message).with("status", answer.status).source(said).help(help)
     }
 }
 
@@ -231,13 +290,19 @@ fn is_transport(error: &iceberg::Error) -> bool {
 #[async_trait]
 impl Catalog for RestCatalog {
     async fn load_table(&self, table: &TableIdent) -> Result<Table> {
-        self.call(|| self.client.load_table(table)).await
+        match self.call(|| self.client.load_table(table)).await {
+            Err(error) if error.kind() == iceberg::ErrorKind::TableNotFound => {
+                Err(self.missing(error, table.namespace()).await)
+            }
+            outcome => outcome,
+        }
     }
 
     async fn update_table(&self, commit: TableCommit) -> Result<Table> {
+        let began = Instant::now();
         match self.client.update_table(commit).await {
             Err(error) if self.renews(&error) => {
-                self.renew().await?;
+                self.renew(began).await?;
                 // The next attempt at the commit has a new token, once it is seen that this one did not happen.
                 let ended =
                     Error::new(ErrorKind::Unavailable, "catalog's token had ended").with("uri", &self.config.uri);
@@ -298,86 +363,5 @@ impl Catalog for RestCatalog {
 
     async fn register_table(&self, table: &TableIdent, metadata_location: String) -> Result<Table> {
         self.call(|| self.client.register_table(table, metadata_location.clone())).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::iceberg::failure::{failure, text};
-    use crate::iceberg::storage::StorageConfig;
-
-    fn config(login: Login) -> RestConfig {
-        // Nobody listens on port 9 of this machine.
-        RestConfig { uri: "http://127.0.0.1:9".to_owned(), warehouse: None, login, ca: None }
-    }
-
-    fn token() -> Login {
-        Login::Token(Secret::new("CATALOG_TOKEN", "the-token"))
-    }
-
-    fn client() -> Login {
-        Login::OAuth2(OAuth2 {
-            client_id: Secret::new("CLIENT_ID", "the-id"),
-            client_secret: Secret::new("CLIENT_SECRET", "the-secret"),
-            server_uri: Some("http://login".to_owned()),
-            scope: None,
-        })
-    }
-
-    async fn catalog(login: Login) -> RestCatalog {
-        let config = config(login);
-        let builder = RestCatalogBuilder::default();
-        let client = builder.load(CATALOG_NAME, properties(&config)).await.expect("nothing is asked yet");
-        RestCatalog { client, config }
-    }
-
-    fn refused(context: &'static str, value: &str) -> iceberg::Error {
-        iceberg::Error::new(iceberg::ErrorKind::Unexpected, "x").with_context(context, value)
-    }
-
-    #[tokio::test]
-    async fn refusals_name_what_mends_them_and_never_the_secret() {
-        let forbidden = "403 Forbidden";
-        let cases = [
-            (Login::None, "status", "401 Unauthorized", "catalog.token_env", ErrorKind::InvalidConfig),
-            (token(), "status", "401 Unauthorized", "CATALOG_TOKEN", ErrorKind::InvalidConfig),
-            (client(), "status", "401 Unauthorized", "catalog.oauth2.server_uri", ErrorKind::InvalidConfig),
-            (client(), "code", "400 Bad Request, operation: auth", "CLIENT_SECRET", ErrorKind::InvalidConfig),
-            (token(), "status", forbidden, "bronze, silver and gold", ErrorKind::InvalidConfig),
-            (token(), "status", "404 Not Found", "catalog.warehouse", ErrorKind::InvalidConfig),
-            (token(), "status", "503 Service Unavailable", "http://127.0.0.1:9", ErrorKind::Unavailable),
-        ];
-        for (login, context, value, mend, kind) in cases {
-            let explained = catalog(login).await.explain(refused(context, value));
-            let said = text(&explained);
-            assert!(said.contains(mend) && said.contains("http://127.0.0.1:9"), "{value}: {said}");
-            assert!(!said.contains("the-"), "{said}");
-            assert_eq!(failure(&explained, "x").kind(), kind, "{said}");
-        }
-    }
-
-    #[tokio::test]
-    async fn kinds_that_a_commit_looks_at_stay_and_answers_are_not_repeated() {
-        let catalog = catalog(token()).await;
-        let conflict = iceberg::Error::new(iceberg::ErrorKind::CatalogCommitConflicts, "x").with_retryable(true);
-        let conflict = catalog.explain(conflict);
-        assert!(conflict.retryable() && conflict.kind() == iceberg::ErrorKind::CatalogCommitConflicts);
-        let answer =
-            iceberg::Error::new(iceberg::ErrorKind::Unexpected, "Failed to parse response from rest catalog server!");
-        let foreign = catalog.explain(answer.with_context("json", "{\"access_token\": \"abc\"}"));
-        assert!(!text(&foreign).contains("abc") && text(&foreign).contains("catalog.uri"), "{}", text(&foreign));
-    }
-
-    #[tokio::test]
-    async fn a_catalog_that_is_not_there_is_an_outside_fault_and_prints_no_secret() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let storage = TableStorage::open(&StorageConfig::Local { root: folder.path().to_owned() }).expect("a folder");
-        for login in [token(), client()] {
-            let error = open(&config(login), &storage).await.expect_err("nobody listens");
-            assert!(error.retryable() && error.to_string().contains("is it running"), "{error}");
-        }
-        let debug = format!("{:?}", catalog(client()).await);
-        assert!(!debug.contains("the-"), "{debug}");
     }
 }
