@@ -152,9 +152,11 @@ def generated_text(line: str) -> str | None:
 
 
 def model_without_normaliser(model: Path, folder: Path) -> tuple[Path, int]:
-    """The model folder as it is, but reading texts unchanged, so that all embed the same; and its limit of tokens."""
+    """The model folder as it is, but reading texts unchanged and embedding them as they are pooled, as the peers do, so that all
+    embed the same; and its limit of tokens."""
     manifest = json.loads((model / "undertone.json").read_text()) if (model / "undertone.json").exists() else {}
     manifest["normalizer"] = "none"
+    manifest.get("embedding", {}).pop("projection", None)
     copy = folder / "model"
     copy.mkdir()
     for path in model.iterdir():

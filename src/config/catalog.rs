@@ -357,9 +357,11 @@ mod tests {
 
     #[test]
     fn a_session_token_goes_with_its_keys() {
+        // (what the file says, the variables, the variable that is used)
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Option<&'a str>);
         let own = [("OWN_ID", "id"), ("OWN_TOKEN", "own"), ("AWS_SESSION_TOKEN", "aws")];
         let empty = [("AWS_SESSION_TOKEN", "\n")];
-        let cases: [(&str, &[(&str, &str)], Option<&str>); 5] = [
+        let cases: [Case<'_>; 5] = [
             ("", &own, Some("AWS_SESSION_TOKEN")),
             ("access_key_env = 'OWN_ID'", &own, None),
             ("access_key_env = 'OWN_ID'\nsession_token_env = 'OWN_TOKEN'", &own, Some("OWN_TOKEN")),
