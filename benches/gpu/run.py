@@ -201,9 +201,9 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]]) + "\n"
 
 
-def row(shape: Shape, length: int, what: str, texts_per_s: float, peak: float) -> list[str]:
+def row(shape: Shape, length: float, what: str, texts_per_s: float, peak: float) -> list[str]:
     share = texts_per_s * shape.flop(length) / peak
-    return [shape.name, str(length), what, f"{texts_per_s:,.0f}", f"{texts_per_s * length:,.0f}", f"{100 * share:.1f} %"]
+    return [shape.name, f"{length:.0f}", what, f"{texts_per_s:,.0f}", f"{texts_per_s * length:,.0f}", f"{100 * share:.1f} %"]
 
 
 def bench(args: argparse.Namespace, folder: Path, *more: object, **variables: str) -> dict:
@@ -219,8 +219,7 @@ def row_of_model(report: dict, folder: Path, peak: float) -> list[str]:
     shape = Shape(report["model"]["name"], config["hidden_size"], config["num_hidden_layers"], config["num_attention_heads"])
     length = saturated["tokens"] / saturated["texts"]
     what = f"undertone {report['model']['precision']}, post to language, heads and embedding"
-    share = saturated["texts_per_s"] * shape.flop(length) / peak
-    return [shape.name, f"{length:.0f}", what, f"{saturated['texts_per_s']:,.0f}", f"{saturated['tokens_per_s']:,.0f}", f"{100 * share:.1f} %"]
+    return row(shape, length, what, saturated["texts_per_s"], peak)
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use undertone_error::{Error, ErrorKind, Result};
 
+use super::state::Queued;
 use super::worker::{Backend, Normalized, Prepared, Reader};
 use super::{RecoveryRules, Rules};
 use crate::ModelInfo;
@@ -161,6 +162,12 @@ impl Backend for Fake {
         }
         Ok(())
     }
+}
+
+/// A text as if it had been prepared, with so many tokens.
+pub(crate) fn prepared(item: Queued<String>, tokens: usize) -> Queued<Prepared> {
+    let text = Normalized { clean_text: item.payload.clone(), reading: Reading::default(), cut: false };
+    item.with(Prepared { text, tokens: Tokens { ids: vec![7; tokens], truncated: false, empty: false } })
 }
 
 /// A model of which only the revision matters.

@@ -200,11 +200,8 @@ mod tests {
 
     use tokio::sync::{Semaphore, oneshot};
 
-    use super::super::fake::rules;
-    use super::super::worker::{Normalized, Prepared};
+    use super::super::fake::{prepared, rules};
     use super::*;
-    use crate::language::Reading;
-    use crate::tokenize::Tokens;
 
     type Receiver = oneshot::Receiver<Result<crate::Scored>>;
 
@@ -217,12 +214,7 @@ mod tests {
     }
 
     fn prepare(items: Vec<Queued<String>>) -> Vec<Queued<Prepared>> {
-        let prepare = |item: Queued<String>| {
-            let clean_text = item.payload.clone();
-            let tokens = Tokens { ids: vec![7; clean_text.len()], truncated: false, empty: false };
-            item.with(Prepared { text: Normalized { clean_text, reading: Reading::default(), cut: false }, tokens })
-        };
-        items.into_iter().map(prepare).collect()
+        items.into_iter().map(|item| prepared(item, 4)).collect()
     }
 
     #[test]

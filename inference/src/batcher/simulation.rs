@@ -8,11 +8,9 @@ use proptest::prelude::*;
 use tokio::sync::Semaphore;
 use tokio::sync::oneshot::error::TryRecvError;
 
+use super::super::fake::prepared;
 use super::super::faults::{Budget, MAX_RETURNS, SUSPECT_RETURNS};
-use super::super::worker::Normalized;
 use super::*;
-use crate::language::Reading;
-use crate::tokenize::Tokens;
 
 const BUDGET: usize = 100;
 
@@ -129,10 +127,8 @@ proptest! {
                     Busy::Idle => {}
                     Busy::Preparing(items) => {
                         let prepare = |item: Queued<String>| {
-                            let clean_text = item.payload.clone();
-                            let ids = vec![7; callers[clean_text.parse::<usize>().unwrap()].tokens];
-                            let text = Normalized { clean_text, reading: Reading::default(), cut: false };
-                            item.with(Prepared { text, tokens: Tokens { ids, truncated: false, empty: false } })
+                            let tokens = callers[item.payload.parse::<usize>().unwrap()].tokens;
+                            prepared(item, tokens)
                         };
                         prop_assert!(state.prepared(items.into_iter().map(prepare).collect()).is_empty());
                     }

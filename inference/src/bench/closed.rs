@@ -9,7 +9,21 @@ use tokio::task::JoinSet;
 use undertone_error::{Error, ErrorKind, Result};
 
 use super::Latencies;
+use crate::engine::estimate_tokens;
 use crate::{Engine, Lane, Request};
+
+/// Texts in flight for each worker when all are to be busy, at least.
+const IN_FLIGHT: usize = 64;
+
+/// Batches in flight for each worker when all are to be busy, at least: a GPU's are large.
+const BATCHES_IN_FLIGHT: usize = 3;
+
+/// How many of these texts in flight keep all workers of an engine busy.
+pub fn in_flight(engine: &Engine, texts: &[String]) -> usize {
+    let bytes: usize = texts.iter().map(String::len).sum();
+    let tokens_a_text = estimate_tokens(bytes / texts.len().max(1), usize::MAX) as usize;
+    (BATCHES_IN_FLIGHT * engine.token_budget() / tokens_a_text).max(IN_FLIGHT) * engine.stats().workers
+}
 
 /// What a closed loop measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]

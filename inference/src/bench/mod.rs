@@ -16,7 +16,7 @@ mod peak;
 mod schedule;
 
 pub use arithmetic::Arithmetic;
-pub use closed::{ClosedReport, closed_loop};
+pub use closed::{ClosedReport, closed_loop, in_flight};
 pub use latency::Latencies;
 pub use open::{OpenReport, open_loop};
 pub use peak::peak_gflops;

@@ -43,15 +43,12 @@ pub(super) fn load() -> Result<()> {
 /// # Errors
 /// As [`load`].
 pub(super) fn check() -> Result<Vec<PathBuf>> {
-    let named = FOLDER.get().cloned().or_else(|| std::env::var_os(VARIABLE).map(PathBuf::from));
-    plan(&find(named.as_deref(), beside_libtorch().as_deref())?, &System)
+    plan(&target()?, &System)
 }
 
 /// The path of another library that lies with those of CUDA; `None` if it does not, or if CUDA is not there.
 pub(super) fn path(name: &str) -> Option<PathBuf> {
-    let named = FOLDER.get().cloned().or_else(|| std::env::var_os(VARIABLE).map(PathBuf::from));
-    let target = find(named.as_deref(), beside_libtorch().as_deref()).ok()?;
-    wheel_folders(&target).into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
+    wheel_folders(&target().ok()?).into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 fn load_all() -> Result<()> {
@@ -66,6 +63,12 @@ fn load_all() -> Result<()> {
     }
     tracing::info!(libraries = plan.len(), from = %plan.last().map(|path| path.display().to_string()).unwrap_or_default(), "CUDA loaded");
     Ok(())
+}
+
+/// The path of libtorch_cuda, where the configuration, the variable or libtorch_cpu says.
+fn target() -> Result<PathBuf> {
+    let named = FOLDER.get().cloned().or_else(|| std::env::var_os(VARIABLE).map(PathBuf::from));
+    find(named.as_deref(), beside_libtorch().as_deref())
 }
 
 /// The folder of the libtorch_cpu that runs in this process.

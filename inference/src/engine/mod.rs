@@ -348,7 +348,7 @@ impl Engine {
     }
 
     /// The most tokens in one forward pass, where there is memory for them.
-    pub fn token_budget(&self) -> usize {
+    pub(crate) fn token_budget(&self) -> usize {
         self.inner.config.token_budget
     }
 
@@ -422,7 +422,7 @@ fn busy(room: usize) -> Error {
 }
 
 /// About how many tokens a text will have: WordPiece makes a token of four bytes or so of English.
-fn estimate_tokens(bytes: usize, max_tokens: usize) -> u32 {
+pub(crate) fn estimate_tokens(bytes: usize, max_tokens: usize) -> u32 {
     u32::try_from((2 + bytes / 4).min(max_tokens)).unwrap_or(u32::MAX)
 }
 

@@ -147,18 +147,28 @@ pub(super) trait Steps {
 
     /// Word and position embeddings, each a table and the rows to take, added and normalised: [tokens, hidden].
     fn embed(&self, words: (&Tensor, &Tensor), positions: (&Tensor, &Tensor), norm: &LayerNorm) -> Torch<Tensor> {
-        norm.forward(&words.0.f_index_select(0, words.1)?.f_add(&positions.0.f_index_select(0, positions.1)?)?)
+        embed(words, positions, norm)
     }
 
     /// The layer norm of `x + residual`.
     fn add_norm(&self, x: &Tensor, residual: &Tensor, norm: &LayerNorm) -> Torch<Tensor> {
-        norm.forward(&x.f_add(residual)?)
+        add_norm(x, residual, norm)
     }
 
     /// The inner layer of the feed-forward network: linear, then GELU by the error function.
     fn inner(&self, x: &Tensor, linear: &Linear) -> Torch<Tensor> {
         linear.forward(x)?.f_gelu("none")
     }
+}
+
+/// [`Steps::embed`] in libtorch's arithmetic.
+pub(super) fn embed(words: (&Tensor, &Tensor), positions: (&Tensor, &Tensor), norm: &LayerNorm) -> Torch<Tensor> {
+    norm.forward(&words.0.f_index_select(0, words.1)?.f_add(&positions.0.f_index_select(0, positions.1)?)?)
+}
+
+/// [`Steps::add_norm`] in libtorch's arithmetic.
+pub(super) fn add_norm(x: &Tensor, residual: &Tensor, norm: &LayerNorm) -> Torch<Tensor> {
+    norm.forward(&x.f_add(residual)?)
 }
 
 /// libtorch's arithmetic, with attention one call a group of equal length.

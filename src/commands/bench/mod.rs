@@ -16,7 +16,7 @@ use std::time::Duration;
 use undertone_collectors::generator::{Generator, GeneratorConfig};
 use undertone_error::{Context, Error, ErrorKind, Result};
 use undertone_inference::bench::{
-    Arithmetic, ClosedReport, OpenReport, closed_loop, open_loop, peak_gflops, poisson, stage_times,
+    Arithmetic, ClosedReport, OpenReport, closed_loop, in_flight, open_loop, peak_gflops, poisson, stage_times,
 };
 use undertone_inference::model::ModelFolder;
 use undertone_inference::{Engine, EngineConfig, Lane, ModelInfo};
@@ -29,12 +29,6 @@ use crate::Outcome;
 use crate::cli::{BenchArgs, BenchPhase};
 
 const TEXTS: usize = 4096;
-
-/// Texts in flight for each worker when all are to be busy, at least.
-const IN_FLIGHT: usize = 64;
-
-/// Batches in flight for each worker when all are to be busy, at least: a GPU's are large.
-const BATCHES_IN_FLIGHT: usize = 3;
 
 /// The arrivals of the open loop: the same in every run.
 const SEED: u64 = 1;
@@ -87,7 +81,7 @@ async fn measure<'a>(
     let workers = engine.stats().workers;
     let time = Duration::from_secs(args.seconds);
     let wanted = |phase| args.phases.contains(&phase);
-    let in_flight = in_flight(texts, engine.token_budget()) * workers;
+    let in_flight = in_flight(engine, texts);
     let saturate = async |time| closed_loop(engine, texts, Lane::Bulk, in_flight, time).await;
 
     saturate(time / 10).await?;
@@ -122,14 +116,6 @@ async fn measure<'a>(
     }
     report.finish(machine::resident_mib(), peak_gflops(model, workers));
     Ok(report)
-}
-
-/// Texts in flight for each worker that keep it busy with batches of so many tokens.
-fn in_flight(texts: &[String], token_budget: usize) -> usize {
-    let bytes: usize = texts.iter().map(String::len).sum();
-    // A token has four bytes or so; a text has two more.
-    let tokens_a_text = 2 + bytes / texts.len().max(1) / 4;
-    (BATCHES_IN_FLIGHT * token_budget / tokens_a_text).max(IN_FLIGHT)
 }
 
 fn print(args: &BenchArgs, report: &Report<'_>) -> Result<()> {

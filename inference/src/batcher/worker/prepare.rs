@@ -50,14 +50,7 @@ pub(crate) trait Reader: Send + 'static {
 pub(super) fn work(queue: &Queue, shared: &Shared, number: usize, reader: &dyn Reader) {
     loop {
         match queue.next(Role::Prepare, 0) {
-            Work::Prepare(items) => {
-                // Whatever happens, the chunk is handed back: who runs waits for it.
-                let ready = surviving(|| Ok(shared.prepare_all(number, items, reader)));
-                queue.prepared(ready.unwrap_or_else(|error| {
-                    tracing::error!(%error, "a reader lost its texts");
-                    Vec::new()
-                }));
-            }
+            Work::Prepare(items) => queue.prepared(shared.prepare_all(number, items, reader)),
             Work::Stop => return,
             Work::Wait | Work::Run(_) => {}
         }
@@ -71,7 +64,7 @@ enum Found {
 }
 
 impl Shared {
-    /// Prepares a chunk; the texts that are to be run, in order.
+    /// Prepares a chunk; the texts that are to be run, in order. Always returns, since whoever runs waits for the chunk.
     pub(super) fn prepare_all(
         &self,
         worker: usize,
@@ -79,7 +72,11 @@ impl Shared {
         reader: &(impl Reader + ?Sized),
     ) -> Vec<Queued<Prepared>> {
         let _busy = self.progress.begin(worker);
-        items.into_iter().filter_map(|item| self.prepare(item, reader)).collect()
+        let ready = surviving(|| Ok(items.into_iter().filter_map(|item| self.prepare(item, reader)).collect()));
+        ready.unwrap_or_else(|error| {
+            tracing::error!(%error, worker, "a chunk of texts was lost while it was prepared");
+            Vec::new()
+        })
     }
 
     /// Prepares one text. One that cannot be prepared is answered here, and so is one whose score is known.

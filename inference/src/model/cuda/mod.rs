@@ -24,7 +24,7 @@ use undertone_error::{Error, ErrorKind, Result};
 use self::fused::Fused;
 use self::shim::Stream;
 use self::staging::{Staged, Staging};
-use super::encoder::{ByGroups, Encoder, LayerNorm, Linear, Steps, Torch};
+use super::encoder::{ByGroups, Encoder, LayerNorm, Linear, Steps, Torch, add_norm, embed};
 use super::forward::{Arithmetic, Forward, Sizing};
 use super::manifest::Pooling;
 use super::pack::Packed;
@@ -166,16 +166,14 @@ impl Steps for OnGpu<'_> {
     fn embed(&self, words: (&Tensor, &Tensor), positions: (&Tensor, &Tensor), norm: &LayerNorm) -> Torch<Tensor> {
         match self.fused {
             Some(fused) => fused.embed_norm((words.0, positions.0), self.staged, norm),
-            None => {
-                norm.forward(&words.0.f_index_select(0, words.1)?.f_add(&positions.0.f_index_select(0, positions.1)?)?)
-            }
+            None => embed(words, positions, norm),
         }
     }
 
     fn add_norm(&self, x: &Tensor, residual: &Tensor, norm: &LayerNorm) -> Torch<Tensor> {
         match self.fused {
             Some(fused) => fused.add_norm(x, residual, norm),
-            None => norm.forward(&x.f_add(residual)?),
+            None => add_norm(x, residual, norm),
         }
     }
 
@@ -246,7 +244,7 @@ impl Cuda {
         };
         let replicas = gpus.iter().map(replica).collect::<Result<Vec<_>>>()?;
         for (number, _) in gpus {
-            // The copies ran on the default stream; workers read the weights on theirs.
+            // The copies ran on this thread's streams; workers read the weights on theirs.
             tch::Cuda::synchronize(i64::try_from(*number).unwrap_or_default());
         }
         Ok(Self { replicas, mine: 0, stream: None, precision, next: Arc::new(AtomicUsize::new(0)) })

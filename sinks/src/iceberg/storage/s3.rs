@@ -283,13 +283,17 @@ impl FileRead for ObjectRead {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
+    /// Nobody listens on port 9 of this machine.
     fn storage() -> S3Storage {
+        storage_at("http://127.0.0.1:9")
+    }
+
+    pub(in crate::iceberg::storage) fn storage_at(endpoint: &str) -> S3Storage {
         S3Storage::open(&S3Config {
-            // Nobody listens on port 9 of this machine.
-            endpoint: Some("http://127.0.0.1:9".to_owned()),
+            endpoint: Some(endpoint.to_owned()),
             region: "us-east-1".to_owned(),
             path_style: true,
             access_key: Secret::new("KEY_ID", "the-id"),

@@ -66,9 +66,8 @@ mod tests {
 
     use super::*;
     use crate::iceberg::failure::failure;
-    use crate::iceberg::secret::Secret;
-    use crate::iceberg::storage::S3Config;
     use crate::iceberg::storage::s3::PART;
+    use crate::iceberg::storage::s3::tests::storage_at;
     use crate::iceberg::tests::server::serve;
 
     /// A store that takes parts, loses its answer to their completion, and then knows no such upload. It says that
@@ -96,16 +95,7 @@ mod tests {
     /// Uploads two parts to the forgetful store, and says what came of it.
     async fn upload(stored: usize) -> Result<()> {
         let (endpoint, completions) = forgetful_store(stored);
-        let storage = S3Storage::open(&S3Config {
-            endpoint: Some(endpoint),
-            region: "us-east-1".to_owned(),
-            path_style: true,
-            access_key: Secret::new("KEY_ID", "the-id"),
-            secret_key: Secret::new("KEY", "the-key"),
-            session_token: None,
-            ca: None,
-        })
-        .expect("a storage");
+        let storage = storage_at(&endpoint);
         let mut writer = storage.writer("s3://b/w/1.parquet").await?;
         writer.write(Bytes::from(vec![7; PART])).await?;
         writer.write(Bytes::from_static(b"and some more")).await?;
