@@ -45,6 +45,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             # A label is a word, said once or more.
             rows = [(i % count, " ".join([WORDS[i % count]] * int(random.integers(1, 7)))) for i in range(size)]
             (labelled / task / f"{split}.tsv").write_text("".join(f"{label}\t{text} #Sunday\n" for label, text in rows))
+    (labelled / "distant").mkdir()
+    (labelled / "distant" / "polarity.tsv").write_text("".join(f"{i % 2}\t{WORDS[i % 4]} again\n" for i in range(12)))
     return base, labelled
 
 
@@ -103,10 +105,12 @@ def test_what_was_learned_is_what_the_server_computes(folders, tmp_path: Path):
     out.mkdir()
     for name in ("config.json", "tokenizer.json"):
         shutil.copy(base / name, out / name)
-    words = ["--runs", tmp_path / "2", "--out", out, "--data", labelled, "--binary", BINARY]
+    words = ["--runs", tmp_path / "2", "--out", out, "--base", base, "--data", labelled, "--binary", BINARY]
     ship.ship(ship.arguments([str(word) for word in words]))
     manifest = json.loads((out / "undertone.json").read_text())
     val = ship.read_val(labelled, "sentiment")
+    # The projection was fitted once more on the way.
+    ship.network.load(made.model, out)
     with torch.no_grad():
         logits = made.vectors(made.model.encoder, made.val["sentiment"], made.model.heads["sentiment"])
         embeddings = made.vectors(made.model.encoder, made.val["sentiment"], made.model.embed)
@@ -121,6 +125,53 @@ def test_what_was_learned_is_what_the_server_computes(folders, tmp_path: Path):
     words[1:2] = [tmp_path / "1", tmp_path / "2"]
     ship.ship(ship.arguments([str(word) for word in words]))
     assert ship.score(BINARY, out, val.texts)[0]["sentiment"]
+
+
+def test_a_teacher_is_learned_beside_the_labels(folders, tmp_path: Path):
+    quick = ["--epochs", "6", "--rate", "2e-3", "--average", "0.9", "--embedding", "0.1"]
+    teacher = run(folders, tmp_path / "teacher", *quick)
+    assert teacher.go()
+    teacher.finish()
+    words = ["--teacher", str(tmp_path / "teacher"), "--precision", "bf16", "--mix", MIX + ",polarity=12", *quick]
+    same = run(folders, tmp_path / "same", "--start", str(tmp_path / "teacher"), *words)
+    fresh = run(folders, tmp_path / "fresh", *words)
+    assert {post for batch in fresh.batches for post in batch if post[0] == "polarity"} == {("polarity", row) for row in range(12)}
+    before = unlearned(fresh)
+    assert unlearned(same) < 0.02 < before, "who begins as the teacher has nothing to learn from it but what rounding does"
+    assert fresh.go()
+    assert unlearned(fresh) < before / 2
+    # Each text was pooled once for both.
+    assert events(tmp_path / "same", "pooling") and not events(tmp_path / "fresh", "pooling")
+    # Another beginning is another run.
+    fresh.save_state()
+    with pytest.raises(SystemExit, match="other settings .start."):
+        run(folders, tmp_path / "fresh", "--start", str(tmp_path / "teacher"), *words).go()
+
+
+@torch.no_grad()
+def unlearned(made: train.Run) -> float:
+    """The mean distance from the teacher, of the texts of the run's first batch."""
+    batch = made.batches[0]
+    return float(made.unlearned(batch, made.encode(made.model.encoder, *data.pad([made.train[s].tokens[r] for s, r in batch]), "fp32")).mean())
+
+
+def test_posts_without_labels_need_a_teacher(folders, tmp_path: Path):
+    with pytest.raises(SystemExit, match="polarity; .* need a --teacher"):
+        run(folders, tmp_path, "--mix", MIX + ",polarity=12")
+
+
+def test_the_projection_is_fitted_to_the_base_encoders_embeddings():
+    random = np.random.default_rng(1)
+    vectors, truth = random.standard_normal((4000, 8)), random.standard_normal((8, 8))
+    target = vectors @ truth.T + 0.5
+    # From a map of other length, and one that is wrong.
+    for weight, bias in ((7 * truth, np.full(8, 3.5)), (np.eye(8), np.zeros(8))):
+        found = ship.refit(vectors, target, weight, bias)
+        assert np.allclose(found[0], truth, atol=0.02) and np.allclose(found[1], 0.5, atol=0.02)
+    # What the texts do not tell apart stays as it was.
+    vectors[:, 3] = 0
+    found = ship.refit(vectors, vectors @ truth.T, truth, np.zeros(8))
+    assert np.allclose(found[0], truth, atol=0.02)
 
 
 def test_data_that_is_not_as_said_is_named(tmp_path: Path):

@@ -24,14 +24,19 @@ def base_embeddings(binary: Path, base: Path, model: Path, texts: list[str]) -> 
     for name in FILES:
         if not (base / name).exists():
             raise Unusable(f"{base / name} is missing; `scripts/setup.py run` fetches the base encoder, --base names another folder")
+    return embeddings(pooled(binary, base, model, texts, normalize=True))
+
+
+def pooled(binary: Path, folder: Path, model: Path, texts: list[str], normalize: bool = False) -> list[dict]:
+    """Records whose `embedding` is the mean over the tokens of the bare encoder in `folder`, of text normalised as for `model`."""
     ours = manifest(model)
-    bare = {"format": 1, "name": "base", "pooling": "mean", "embedding": {"normalize": True}, "heads": []}
+    bare = {"format": 1, "name": "bare", "pooling": "mean", "embedding": {"normalize": normalize}, "heads": []}
     bare |= {key: ours[key] for key in ("normalizer", "max_tokens") if key in ours}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
         for name in FILES:
-            (Path(folder) / name).symlink_to((base / name).resolve())
-        (Path(folder) / "undertone.json").write_text(json.dumps(bare))
-        return embeddings(score(binary, Path(folder), texts, embed=True))
+            (Path(temporary) / name).symlink_to((folder / name).resolve())
+        (Path(temporary) / "undertone.json").write_text(json.dumps(bare))
+        return score(binary, Path(temporary), texts, embed=True)
 
 
 def embeddings(scored: list[dict]) -> np.ndarray:

@@ -49,8 +49,12 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
         """`x` [texts, tokens, width]; `bias` [texts, 1, 1, tokens] is added to the attention's scores."""
         texts, tokens, width = x.shape
-        q, k, v = self.attention_in(x).view(texts, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).reshape(texts, tokens, width)
+        q, k, v = self.attention_in(x).view(texts, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).float()
+        # On a CPU torch's fused attention takes half of a step's time with texts as short as these.
+        with torch.autocast(x.device.type, enabled=False):
+            scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
+            mixed = (scores if bias is None else scores + bias).softmax(-1) @ v
+        mixed = mixed.transpose(1, 2).reshape(texts, tokens, width)
         x = self.attention_norm(x + locked_dropout(self.attention_out(mixed), dropout))
         return self.output_norm(x + locked_dropout(self.narrow(F.gelu(self.wide(x))), dropout))
 
@@ -113,6 +117,14 @@ def load_encoder(encoder: Encoder, folder: Path) -> None:
     """Fills the encoder from `model.safetensors` of a Hugging Face folder, with or without the prefix `bert.`."""
     theirs = {name.removeprefix("bert."): tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
     encoder.load_state_dict({ours: torch.cat([theirs[name] for name in names]) for ours, names in names_of(encoder).items()})
+
+
+def load(model: Model, folder: Path) -> None:
+    """Fills all of the model from a folder that `exported` made."""
+    load_encoder(model.encoder, folder)
+    weights = load_file(folder / "model.safetensors")
+    for name, part in [*((f"heads.{task}", head) for task, head in model.heads.items()), (PROJECTION, model.projection)]:
+        part.load_state_dict({kind: weights[f"{name}.{kind}"].float() for kind in ("weight", "bias")})
 
 
 def exported(model: Model, tasks: list[str]) -> dict[str, Tensor]:

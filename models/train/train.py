@@ -42,6 +42,11 @@ ROOT = Path(__file__).resolve().parents[2]
 NORMALIZER = "social-1"
 # Sentiment's head is first, as it is the one that people come for.
 TASKS = ["sentiment", "emotion", "irony", "offensive", "hate"]
+# Posts whose labels are not used, for a teacher to speak on: by name in --mix, their files; the first so many of each.
+UNLABELLED = {"polarity": "distant/polarity.tsv", "emoji": "distant/emoji.tsv"}
+FIRST = 25_000
+# Weight of the heads that a post is not about, when a teacher is learned from.
+ASIDE = 0.25
 MIX = "sentiment=45487,emotion=6512,irony=5724,offensive=7000,hate=4000"
 
 
@@ -49,9 +54,11 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of this run: state, log, weights")
     parser.add_argument("--base", type=Path, required=True, help="folder of the base encoder")
+    parser.add_argument("--start", type=Path, help="model folder whose encoder, heads and projection training begins with [those of the base encoder]")
+    parser.add_argument("--teacher", type=Path, help="model folder whose probabilities are learned beside the labels")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--binary", type=Path, default=ROOT / "target" / "release" / "undertone", help="normalises the texts")
-    parser.add_argument("--cache", type=Path, help="tokens and embeddings of the base encoder [OUT/../cache]")
+    parser.add_argument("--cache", type=Path, help="tokens, and pooled vectors of the base encoder and the teacher [OUT/../cache]")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--mix", default=MIX, help="posts of each task in an epoch [%(default)s]")
@@ -65,12 +72,20 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--smoothing", type=float, default=0.05)
     parser.add_argument("--embedding", type=float, default=2.0, help="weight of the embedding's loss")
+    parser.add_argument("--distil", type=float, default=0.5, help="share of the teacher in a labelled post's loss, if there is a teacher")
+    parser.add_argument("--soften", type=float, default=2.0, help="temperature at which the teacher is learned")
     parser.add_argument("--average", type=float, default=0.995, help="decay of the moving average of the weights, a step")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the encoder's products; weights stay in fp32")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--save", type=int, default=200, help="steps between saved states")
     parser.add_argument("--minutes", type=float, default=0, help="stop after so long, to be started again; 0 is never")
     return parser.parse_args(words)
+
+
+def digest(folder: Path) -> str:
+    """Names a folder's weights."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
 
 
 class Run:
@@ -81,64 +96,96 @@ class Run:
         options.out.mkdir(parents=True, exist_ok=True)
         cache = options.cache or options.out.parent / "cache"
         reader = data.Reader(options.binary, options.base, NORMALIZER, options.max_tokens, cache)
+        self.wanted = self.parse_mix()
         self.train = {task: reader.split(options.data / task / "train.tsv") for task in TASKS}
+        self.train |= {source: reader.split(options.data / UNLABELLED[source], FIRST) for source in UNLABELLED if source in self.wanted}
         self.val = {task: reader.split(options.data / task / "val.tsv") for task in TASKS}
         self.labels = {task: list(label_names(options.data / task).values()) for task in TASKS}
         config = network.read_config(options.base)
         torch.manual_seed(options.seed)
         self.model = network.Model(config, {task: len(names) for task, names in self.labels.items()}).to(options.device)
         network.load_encoder(self.model.encoder, options.base)
-        base = hashlib.sha256((options.base / "model.safetensors").read_bytes()).hexdigest()[:16]
-        self.target = {task: self.base_embeddings(cache / f"base-{base}", self.train[task]) for task in TASKS}
-        self.val_target = self.base_embeddings(cache / f"base-{base}", self.val["sentiment"])
-        self.class_weight = {task: self.balance(task) for task in TASKS}
         self.batches = self.plan()
+        rows = {source: np.unique([row for batch in self.batches for each, row in batch if each == source]).astype(int) for source in self.train}
+        base = self.model.encoder
+        self.target = {source: F.normalize(self.pooled(cache, options.base, base, split, rows[source]), dim=-1) for source, split in self.train.items()}
+        self.val_target = F.normalize(self.pooled(cache, options.base, base, self.val["sentiment"]), dim=-1)
+        self.taught = self.lessons(cache, config, rows) if options.teacher else {}
+        if options.start:
+            network.load(self.model, options.start)
+        self.class_weight = {task: self.balance(task) for task in TASKS}
         self.step = 0
         self.optimizers = self.make_optimizers()
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
 
-    def base_embeddings(self, folder: Path, split: data.Split) -> torch.Tensor:
-        """Embeddings [texts, width] by the encoder that the model starts from, computed once for all runs and kept in `folder`."""
-        stored = folder / f"{split.key}.npy"
-        if not stored.exists():
-            folder.mkdir(exist_ok=True)
-            self.log(event="embedding by the base encoder", file=stored.name, texts=len(split.texts))
+    def pooled(self, cache: Path, folder: Path, encoder: network.Encoder, split: data.Split, rows: np.ndarray | None = None) -> torch.Tensor:
+        """Pooled vectors [texts, width] by an encoder that does not change, that of `folder`, of all texts or the `rows` that are needed. Each is
+        computed once for all runs, and kept; what was not yet computed is NaN."""
+        rows = np.arange(len(split.tokens)) if rows is None else rows
+        stored = cache / f"pooled-{digest(folder)}-{self.options.precision}" / f"{split.key}.npy"
+        known = np.load(stored) if stored.exists() else np.full((len(split.tokens), encoder.positions.embedding_dim), np.nan, np.float16)
+        missing = rows[np.isnan(known[rows, 0])]
+        if len(missing):
+            self.log(event="pooling", file=str(stored.relative_to(cache)), texts=len(missing))
+            known[missing] = self.vectors(encoder, split, lambda pooled: pooled, self.options.precision, missing)
+            stored.parent.mkdir(exist_ok=True)
             part = stored.with_suffix(f".{os.getpid()}.part")
             with part.open("wb") as file:
-                np.save(file, self.vectors(self.model.encoder, split, lambda pooled: F.normalize(pooled, dim=-1)).astype(np.float16))
+                np.save(file, known)
             part.rename(stored)
-        return torch.from_numpy(np.load(stored).astype(np.float32))
+        return torch.from_numpy(known.astype(np.float32))
 
     @torch.no_grad()
-    def vectors(self, encoder: network.Encoder, split: data.Split, after, size: int = 64) -> np.ndarray:
-        """`after` of each text's pooled vector, in the order of the texts."""
-        order = np.argsort([len(tokens) for tokens in split.tokens], kind="stable")
-        rows = []
-        for start in range(0, len(order), size):
-            ids, mask = data.pad([split.tokens[i] for i in order[start : start + size]])
-            rows.append(after(encoder(ids.to(self.options.device), mask.to(self.options.device))).float().cpu().numpy())
-        rows = np.concatenate(rows)
-        result = np.empty_like(rows)
-        result[order] = rows
+    def lessons(self, cache: Path, config: dict, rows: dict[str, np.ndarray]) -> dict[str, dict[str, torch.Tensor]]:
+        """What the teacher says: by source of texts and head, softened probabilities [texts, labels]."""
+        teacher = network.Model(config, {task: len(names) for task, names in self.labels.items()}).to(self.options.device)
+        network.load(teacher, self.options.teacher)
+        pooled = {source: self.pooled(cache, self.options.teacher, teacher.encoder, split, rows[source]) for source, split in self.train.items()}
+        return {
+            source: {task: (head.cpu()(vectors) / self.options.soften).softmax(-1) for task, head in teacher.heads.items()}
+            for source, vectors in pooled.items()
+        }
+
+    @torch.no_grad()
+    def vectors(self, encoder: network.Encoder, split: data.Split, after, precision: str = "fp32", rows: np.ndarray | None = None) -> np.ndarray:
+        """`after` of the pooled vector of each text, or of those in `rows`, in their order."""
+        tokens = split.tokens if rows is None else [split.tokens[row] for row in rows]
+        order = np.argsort([len(each) for each in tokens], kind="stable")
+        found = []
+        for start in range(0, len(order), 64):
+            ids, mask = data.pad([tokens[i] for i in order[start : start + 64]])
+            found.append(after(self.encode(encoder, ids, mask, precision)).cpu().numpy())
+        found = np.concatenate(found)
+        result = np.empty_like(found)
+        result[order] = found
         return result
+
+    def encode(self, encoder: network.Encoder, ids: torch.Tensor, mask: torch.Tensor, precision: str, dropout: float = 0.0) -> torch.Tensor:
+        device = self.options.device
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+            return encoder(ids.to(device), mask.to(device), dropout).float()
 
     def balance(self, task: str) -> torch.Tensor:
         """Weights of a task's classes: each class weighs the same in all, and a post 1 on average."""
         counts = np.bincount(self.train[task].labels, minlength=len(self.labels[task])).astype(float)
         return torch.tensor(counts.sum() / (len(counts) * counts), dtype=torch.float32, device=self.options.device)
 
+    def parse_mix(self) -> dict[str, int]:
+        """How many posts of each source an epoch holds."""
+        wanted = {task: int(count) for task, count in (part.split("=") for part in self.options.mix.split(","))}
+        known = TASKS + list(UNLABELLED) * bool(self.options.teacher)
+        if unknown := set(wanted) - set(known):
+            without = "" if self.options.teacher else f"; {' and '.join(UNLABELLED)} need a --teacher"
+            raise SystemExit(f"train: --mix names no task of ours: {', '.join(sorted(unknown))}; tasks are {', '.join(known)}{without}")
+        return {source: wanted[source] for source in known if wanted.get(source)}
+
     def plan(self) -> list[list[tuple[str, int]]]:
         """The batches of the whole run: each a list of (task, row of its training file)."""
-        wanted = {task: int(count) for task, count in (part.split("=") for part in self.options.mix.split(","))}
-        unknown = set(wanted) - set(TASKS)
-        if unknown:
-            raise SystemExit(f"train: --mix names no task of ours: {', '.join(sorted(unknown))}; tasks are {', '.join(TASKS)}")
         result, random = [], np.random.default_rng(self.options.seed)
         for _ in range(int(np.ceil(self.options.epochs))):
-            tasks = [task for task in TASKS if wanted.get(task)]
-            rows = data.draw([len(self.train[task].texts) for task in tasks], [wanted[task] for task in tasks], random)
-            posts = [(task, int(row)) for task, picked in zip(tasks, rows) for row in picked]
+            rows = data.draw([len(self.train[source].texts) for source in self.wanted], list(self.wanted.values()), random)
+            posts = [(source, int(row)) for source, picked in zip(self.wanted, rows) for row in picked]
             lengths = np.array([len(self.train[task].tokens[row]) for task, row in posts])
             result += [[posts[i] for i in batch] for batch in data.batches(lengths, self.options.batch, random)]
         return result[: round(len(result) * self.options.epochs / np.ceil(self.options.epochs))]
@@ -163,7 +210,7 @@ class Run:
     def loss(self, batch: list[tuple[str, int]]) -> tuple[torch.Tensor, dict[str, list[float]]]:
         device, options = self.options.device, self.options
         ids, mask = data.pad([self.train[task].tokens[row] for task, row in batch])
-        pooled = self.model.encoder(ids.to(device), mask.to(device), options.dropout)
+        pooled = self.encode(self.model.encoder, ids, mask, options.precision, options.dropout)
         target = torch.stack([self.target[task][row] for task, row in batch]).to(device)
         away = (1 - (self.model.embed(pooled) * target).sum(1)).mean()
         total, parts = options.embedding * away, {"embedding": [float(away.detach())]}
@@ -174,9 +221,25 @@ class Run:
                 gold = torch.tensor([self.train[task].labels[batch[place][1]] for place in places], device=device)
                 logits = self.model.heads[task](dropped[places])
                 each = F.cross_entropy(logits, gold, label_smoothing=options.smoothing, reduction="none") * self.class_weight[task][gold]
-                total = total + each.sum() / len(batch)
+                total = total + (1 - options.distil * bool(self.taught)) * each.sum() / len(batch)
                 parts[task] = each.detach().tolist()
+        if self.taught:
+            each = self.unlearned(batch, dropped)
+            total = total + options.distil * each.mean()
+            parts["teacher"] = each.detach().tolist()
         return total, parts
+
+    def unlearned(self, batch: list[tuple[str, int]], pooled: torch.Tensor) -> torch.Tensor:
+        """How far the heads are from the teacher's [texts]: the divergence of the post's own head (sentiment's where it has no label), and of the
+        others by ASIDE."""
+        own, total = [source if source in TASKS else TASKS[0] for source, _ in batch], 0.0
+        for task, head in self.model.heads.items():
+            said = (head(pooled) / self.options.soften).log_softmax(-1)
+            taught = torch.stack([self.taught[source][task][row] for source, row in batch]).to(said.device)
+            weight = torch.tensor([1.0 if each == task else ASIDE for each in own], device=said.device)
+            # Softening divides the gradients by its square.
+            total = total + self.options.soften**2 * weight * F.kl_div(said, taught, reduction="none").sum(-1)
+        return total
 
     def advance(self) -> dict[str, list[float]]:
         """One step."""
@@ -235,8 +298,7 @@ class Run:
         return result
 
     def finish(self) -> None:
-        """Measures the last weights and their average; keeps the average."""
-        self.log(event="evaluated", weights="last", **self.evaluate(self.model))
+        """Measures the average of the weights, in fp32, and keeps it."""
         self.model.load_state_dict(self.average)
         self.log(event="evaluated", weights="average", **self.evaluate(self.model))
         save_file(network.exported(self.model, TASKS), self.options.out / "model.safetensors")
@@ -250,8 +312,9 @@ class Run:
     @property
     def settings(self) -> dict:
         """What the steps depend on: a state goes on under the same settings alone."""
-        outside = {"out", "base", "data", "binary", "cache", "threads", "device", "save", "minutes"}
-        return {name: value for name, value in sorted(vars(self.options).items()) if name not in outside}
+        outside = {"out", "base", "start", "teacher", "data", "binary", "cache", "threads", "device", "save", "minutes"}
+        files = {name: digest(folder) if (folder := getattr(self.options, name)) else None for name in ("start", "teacher")}
+        return {name: value for name, value in sorted(vars(self.options).items()) if name not in outside} | files
 
     def save_state(self) -> None:
         part = self.state_file.with_suffix(".part")
