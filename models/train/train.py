@@ -6,6 +6,7 @@
 
 One epoch holds every sentiment post and, of the other tasks, as many as --mix says. The loss of a batch is the mean cross-entropy of its
 posts (classes weighing the same within a task, labels smoothed) plus --embedding times the distance of the embedding from the base encoder's.
+With a --teacher, what it says of every post is learned beside the labels, also of posts that have none (--mix polarity=…, emoji=…).
 AdamW, layer-wise learning rates, linear warm-up and decay to zero; what is kept is the moving average of the weights.
 
 Resumable: state is saved at every --save steps, on SIGTERM and after --minutes, and the same command goes on with the batches that were
@@ -286,15 +287,18 @@ class Run:
                 self.save_state()
         return True
 
+    @torch.no_grad()
     def evaluate(self, model: network.Model) -> dict[str, float]:
         """Every task's metric on its val file, and how well the embedding is kept. Shares in percent."""
         result = {}
         for task in TASKS:
-            predicted = self.vectors(model.encoder, self.val[task], model.heads[task]).argmax(1)
+            pooled = torch.from_numpy(self.vectors(model.encoder, self.val[task], lambda pooled: pooled)).to(self.options.device)
+            predicted = model.heads[task](pooled).argmax(1)
             matrix = metrics.confusion(self.val[task].labels.tolist(), predicted.tolist(), len(self.labels[task]))
             result[task] = round(100 * float(metrics.metric(METRICS[task], self.labels[task])(matrix)), 2)
-        kept = embedding.compare(self.vectors(model.encoder, self.val["sentiment"], model.embed), self.val_target.numpy())
-        result |= {f"embedding_{name}": round(kept[name], 4) for name in ("cosine", "recall_at_10")}
+            if task == "sentiment":
+                kept = embedding.compare(model.embed(pooled).cpu().numpy(), self.val_target.numpy())
+                result |= {f"embedding_{name}": round(kept[name], 4) for name in ("cosine", "recall_at_10")}
         return result
 
     def finish(self) -> None:
