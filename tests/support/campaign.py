@@ -53,7 +53,7 @@ FIRST_POINTS = ("start.before-pin", "start.after-pin")
 KINDS = ("process",) * 34 + ("broker",) * 3 + ("catalog", "catalog", "store")
 # So many events may wait before a round adds no more.
 BACKLOG = 1200
-POINT_SECONDS = 7
+POINT_SECONDS = 4
 END_SECONDS = 120
 
 
