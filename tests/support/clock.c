@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/time.h>
+#include <threads.h>
 #include <time.h>
 
 static long step(void) {
@@ -35,6 +36,16 @@ int gettimeofday(struct timeval *restrict at, void *restrict zone) {
         at->tv_usec = now.tv_nsec / 1000;
     }
     return failed;
+}
+
+/* The kernel knows nothing of the step: who waits until a time of this clock waits until one of the kernel's. This is the one
+   call of its kind that the program makes, in librdkafka. */
+int cnd_timedwait(cnd_t *restrict condition, mtx_t *restrict mutex, const struct timespec *restrict until) {
+    static int (*real)(cnd_t *, mtx_t *, const struct timespec *);
+    if (!real) real = (int (*)(cnd_t *, mtx_t *, const struct timespec *))dlsym(RTLD_NEXT, "cnd_timedwait");
+    struct timespec at = *until;
+    at.tv_sec -= step();
+    return real(condition, mutex, &at);
 }
 
 time_t time(time_t *at) {

@@ -362,8 +362,10 @@ impl World {
 
     fn violation(&self) -> Option<String> {
         let lacks = || {
-            let whole = (0..PARTITIONS).all(|number| self.table.positions.get(&number).is_some_and(|at| at.0 == EVENTS));
-            (self.is_at_rest() && !whole).then(|| format!("everybody rests and the table is at {:?}", self.table.positions))
+            let whole =
+                (0..PARTITIONS).all(|number| self.table.positions.get(&number).is_some_and(|at| at.0 == EVENTS));
+            (self.is_at_rest() && !whole)
+                .then(|| format!("everybody rests and the table is at {:?}", self.table.positions))
         };
         self.table.violation().or_else(lacks)
     }
