@@ -85,6 +85,27 @@ class Result:
             partial = self.args.out.with_suffix(".part")
             partial.write_text(json.dumps(document, indent=2) + "\n")
             partial.replace(self.args.out)
+            self.args.out.with_suffix(".md").write_text(page(document))
+
+
+def page(document: dict) -> str:
+    """The result for people."""
+    counts = document["counts"]
+    broken = "\n".join(f"- {violation}" for violation in document["violations"]) or "No violation was found."
+    rows = "\n".join(f"| {what} | {count:,} |" for what, count in counts.items() if what not in ("rounds", "seconds"))
+    return f"""# The long crash test
+
+`make crash-test ROUNDS={document["rounds_wanted"]} SEED={document["seed"]}`, from {document["began"]} to {document["ended"]}, on {document["machine"]}:
+{document["rounds"]:,} of {document["rounds_wanted"]:,} rounds. {broken}
+
+| | count |
+|---|---|
+{rows}
+
+A round adds posts, kills somebody, asks the oracle, and brings the dead back ([campaign.py](../support/campaign.py)). "At" is a kill at the named
+step, "before" one that came before the step was reached, "slept" a process that was stopped for longer than its session. A world is
+a set of topics and tables, which after forty rounds is brought to its end and compared from scratch.
+"""
 
 
 def stamp() -> str:

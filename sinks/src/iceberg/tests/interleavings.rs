@@ -239,7 +239,7 @@ impl World {
                 if !ranges.is_empty() {
                     let mut begins = self.clone();
                     begins.made[who] += 1;
-                    let id = (who as u128 + 1) << 64 | u128::from(begins.made[who]);
+                    let id = ((who as u128 + 1) << 64) | u128::from(begins.made[who]);
                     begins.owners[who] = Owner::Committing { stands: stands.clone(), id, ranges, step: Step::Load };
                     next.push(begins);
                 }
