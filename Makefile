@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ENV := . scripts/env.sh
 
-.PHONY: help run build test lint fmt bench peers soak-score stack page dist lock lock-peers model model-report clean
+.PHONY: help run build test crash-test lint fmt bench peers soak-score stack page dist lock lock-peers model model-report clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,14 @@ build: ## set up what is missing and build the binary
 test: ## set up, check and test everything; ends with a line of counts
 	@scripts/setup.py test
 	@$(ENV) && python3 scripts/test.py
+
+ROUNDS ?= 1000
+
+crash-test: ## kill the stream and its servers ROUNDS times (1000), and ask the oracle after each; SEED=7 repeats a run, ARGS="--resume" goes on
+	@scripts/setup.py test
+	@$(ENV) && CARGO_TARGET_DIR=target/failpoints cargo build --release --locked --workspace --features failpoints \
+		&& UNDERTONE_BIN="$$PWD/target/failpoints/release/undertone" "$$UNDERTONE_CACHE/test-env/bin/python" tests/crash.py \
+			--rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) --out target/crash-test.json $(ARGS)
 
 lint: ## formatting and clippy
 	@$(ENV) && cargo fmt --all --check && cargo clippy --release --locked --workspace --all-targets --features failpoints -- -D warnings

@@ -27,7 +27,7 @@ from support.tables import TABLES, Tables
 
 POSTS = int(os.environ.get("UNDERTONE_CRASH_POSTS", "3000"))
 # Kills at random moments, beside one or more at every fail point.
-RANDOM_ROUNDS = int(os.environ.get("UNDERTONE_CRASH_ROUNDS", "10"))
+RANDOM_ROUNDS = int(os.environ.get("UNDERTONE_CRASH_ROUNDS", "6"))
 SEED = int(os.environ.get("UNDERTONE_CRASH_SEED") or time.time_ns() % 1_000_000)
 
 # Commits come often, so that a kill has something to hit.
@@ -61,7 +61,7 @@ def plan(chance: random.Random) -> tuple[list[Kill], list[Kill]]:
     rest += [Kill("sink.rows-written", chance.randint(1, 9)), Kill("sink.committed", chance.randint(1, 9))]
     rest += [Kill("scored.before-sync", chance.randint(1, 4)), Kill("scored.after-sync", chance.randint(1, 4))]
     rest += [Kill("scored.torn", chance.randint(1, 4), action="on")]
-    rest += [Kill("dead.before-sync", chance.randint(1, 2)), Kill("dead.after-sync", chance.randint(1, 2))]
+    rest += [Kill("dead.before-write", chance.randint(1, 2)), Kill("dead.before-sync", chance.randint(1, 2)), Kill("dead.after-sync", chance.randint(1, 2))]
     rest += [Kill(from_progress=number % 2 == 0) for number in range(RANDOM_ROUNDS)]
     chance.shuffle(rest)
     return reading, rest
@@ -249,6 +249,20 @@ def test_a_catalog_that_lies_is_seen_through_and_only_because_of_the_safeguard(
     assert found, f"with {safeguard} the oracle should have noticed that rows are {word}"
     if visit == 3:
         print(f"{safeguard}: {found}")
+
+
+@pytest.mark.parametrize("sabotage", ["", "position-before-dead-letters"])
+def test_a_dead_letter_is_not_lost_only_because_it_is_written_before_its_position(tmp_path: Path, lines: list[bytes], sabotage: str):
+    """Killed as the letters are about to be written: if the position had moved already, they never would be."""
+    world = World(tmp_path, 1, lines[:200])
+    marker = world.folder / "stalled"
+    env = {"UNDERTONE_FAILPOINTS": "dead.before-write=stall@1", "UNDERTONE_FAILPOINT_MARKER": str(marker)}
+    with world.start(env | {"UNDERTONE_SABOTAGE": sabotage}) as running:
+        running.await_file(marker)
+    done = run_once(world.data, world.input, cwd=world.folder, env=OFTEN)
+    assert done.returncode == 0, done.stderr.decode()
+    lost = [each for each in violations(world.data, world.lines, complete=True) if "dead letters" in each and "lost" in each]
+    assert bool(lost) == bool(sabotage), lost
 
 
 def test_the_oracle_itself_can_tell(tmp_path: Path, lines: list[bytes]):

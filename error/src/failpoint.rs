@@ -4,6 +4,8 @@
 //! `UNDERTONE_FAILPOINTS="sink.files-closed=stall@2;catalog.lost-reply=on@1"` arms points: `abort` ends the process at
 //! once, `stall` creates the file named by `UNDERTONE_FAILPOINT_MARKER` and then sleeps for ever (so that a test can
 //! `kill -9` exactly there), `on` makes [`fires`] answer true. `@N` restricts the action to the N-th visit.
+//! `UNDERTONE_FAILPOINTS_FILE` names a file of such points, which a test writes while the process runs; visits are counted
+//! from when it was written.
 //! `UNDERTONE_SABOTAGE="no-read-back"` switches a safeguard off, so that a test can show that it is needed.
 
 /// Visits a point.
@@ -28,8 +30,8 @@ pub use armed::{fires, hit, sabotaged};
 #[cfg(feature = "failpoints")]
 mod armed {
     use std::collections::HashMap;
-    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, Mutex, OnceLock, PoisonError};
     use std::{env, fs, process, thread, time::Duration};
 
     struct Point {
@@ -38,9 +40,29 @@ mod armed {
         visits: AtomicU64,
     }
 
-    fn points() -> &'static HashMap<String, Point> {
-        static POINTS: OnceLock<HashMap<String, Point>> = OnceLock::new();
-        POINTS.get_or_init(|| parse(&env::var("UNDERTONE_FAILPOINTS").unwrap_or_default()))
+    type Points = Arc<HashMap<String, Point>>;
+
+    fn points() -> Points {
+        static POINTS: OnceLock<Points> = OnceLock::new();
+        let fixed = || POINTS.get_or_init(|| Arc::new(parse(&env::var("UNDERTONE_FAILPOINTS").unwrap_or_default())));
+        written().unwrap_or_else(|| Arc::clone(fixed()))
+    }
+
+    /// The points of the file, if there is one by now.
+    fn written() -> Option<Points> {
+        static FILE: OnceLock<Option<String>> = OnceLock::new();
+        static LAST: Mutex<Option<(String, Points)>> = Mutex::new(None);
+        let text =
+            fs::read_to_string(FILE.get_or_init(|| env::var("UNDERTONE_FAILPOINTS_FILE").ok()).as_ref()?).ok()?;
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        match last.as_ref().filter(|(known, _)| *known == text) {
+            Some((_, points)) => Some(Arc::clone(points)),
+            None => {
+                let points = Arc::new(parse(&text));
+                *last = Some((text, Arc::clone(&points)));
+                Some(points)
+            }
+        }
     }
 
     fn parse(text: &str) -> HashMap<String, Point> {
@@ -56,15 +78,16 @@ mod armed {
     }
 
     /// The action of this visit, if the point is armed for it.
-    fn visit(name: &str) -> Option<&'static str> {
-        let point = points().get(name)?;
+    fn visit(name: &str) -> Option<String> {
+        let points = points();
+        let point = points.get(name)?;
         let visit = point.visits.fetch_add(1, Ordering::Relaxed) + 1;
-        point.only_at.is_none_or(|n| n == visit).then_some(point.action.as_str())
+        point.only_at.is_none_or(|n| n == visit).then(|| point.action.clone())
     }
 
     /// Visits a point.
     pub fn hit(name: &str) {
-        match visit(name) {
+        match visit(name).as_deref() {
             Some("abort") => process::abort(),
             Some("stall") => {
                 mark(name);
@@ -90,7 +113,7 @@ mod armed {
 
     /// Whether the point changes behaviour this time.
     pub fn fires(name: &str) -> bool {
-        visit(name) == Some("on")
+        visit(name).as_deref() == Some("on")
     }
 
     /// Whether the named safeguard is switched off.

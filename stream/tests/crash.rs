@@ -128,6 +128,7 @@ async fn a_crash_at_every_point_neither_loses_nor_doubles() {
         "scored.before-sync=abort@3",
         "scored.after-sync=abort@3",
         "scored.torn=on@3",
+        "dead.before-write=abort@1",
         "dead.before-sync=abort@1",
         "dead.after-sync=abort@1",
         "trim=abort@2",

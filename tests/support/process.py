@@ -88,6 +88,8 @@ class Running:
                 stdin=subprocess.DEVNULL if stdin is None else stdin,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                # A file that is too large is an error then, as with a full disk, and no signal that kills.
+                restore_signals=False,
             )
         self.session = requests.Session()
         self.session.trust_env = False  # a proxy has nothing to do with 127.0.0.1

@@ -5,6 +5,7 @@
         use(proxy.uri)
 
 A lost answer is one that the server gave: what was asked for has happened, and the client sees its connection end.
+`spoil` does other things to answers: gives another status, holds them back, or never asks the server at all.
 `repeat` sends a request twice and gives the second answer, as a middlebox may do that thinks the first was lost. With
 `tokens` set, a request without one of them in `Authorization: Bearer` is refused with 401, as Iceberg's protocol words it.
 With `clients` set, `/v1/oauth/tokens` gives tokens to those who know id and secret; each is good for `token_uses` requests.
@@ -16,6 +17,7 @@ import http.client
 import json
 import ssl
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -44,6 +46,15 @@ class Request:
 Plan = tuple[Callable[[Request], bool], int]
 
 
+@dataclass(frozen=True)
+class Spoil:
+    """What becomes of a request: whether the server gets it, how long the answer takes, and its status; 0 is none at all."""
+
+    forwarded: bool = True
+    status: int = 0
+    seconds: float = 0
+
+
 class Proxy:
     """Forwards to `upstream` (http://host:port). With `certificate` and `key`, files in PEM, it speaks TLS itself."""
 
@@ -56,6 +67,7 @@ class Proxy:
         self.uses: dict[str, int] = {}
         self.losses: list[Plan] = []
         self.repeats: list[Plan] = []
+        self.spoils: list[tuple[Plan, Spoil]] = []
         # What is refused, as S3 refuses it, and is not forwarded.
         self.refuses: Callable[[Request], bool] = lambda request: False
         self.lock = threading.Lock()
@@ -100,6 +112,11 @@ class Proxy:
         with self.lock:
             self.repeats.append((which, times))
 
+    def spoil(self, which: Callable[[Request], bool], spoil: Spoil, times: int = 1) -> None:
+        """The next `times` requests that `which` picks come to this."""
+        with self.lock:
+            self.spoils.append(((which, times), spoil))
+
     def lost(self) -> list[Request]:
         return [request for request in self.requests if request.lost]
 
@@ -116,6 +133,17 @@ class Proxy:
         if self.refuses(request):
             document = b"<Error><Code>InvalidAccessKeyId</Code><Message>the key was taken back</Message></Error>"
             return self.answer(handler, request, 403, {"Content-Type": "application/xml"}, document)
+        if spoil := self.spoiled(request):
+            status = self.forward(request)[0] if spoil.forwarded else 0
+            time.sleep(spoil.seconds)
+            request.lost = True
+            if spoil.status:
+                self.answer(handler, request, spoil.status, {"Content-Type": "text/html"}, b"<html>a proxy's own words</html>")
+            else:
+                handler.close_connection = True
+                handler.connection.close()
+            request.status = status
+            return None
         if self.is_picked(request, self.repeats):
             self.forward(request)
         status, headers, content = self.forward(request)
@@ -160,6 +188,14 @@ class Proxy:
                     plans[number : number + 1] = [(which, times - 1)] if times > 1 else []
                     return True
         return False
+
+    def spoiled(self, request: Request) -> Spoil | None:
+        with self.lock:
+            for number, ((which, times), spoil) in enumerate(self.spoils):
+                if which(request):
+                    self.spoils[number : number + 1] = [((which, times - 1), spoil)] if times > 1 else []
+                    return spoil
+        return None
 
     def knows(self, request: Request) -> bool:
         """Whether the request has a token that is still good. Without tokens and clients everybody is known."""

@@ -20,7 +20,7 @@ use undertone_error::{Context, Error, ErrorKind, Result};
 use super::failure::{Doing, needs_a_person, text};
 use super::fence::{Advance, Fence, Refusal, Safeguards};
 use super::intercept::Intercepted;
-use super::position::{Ancestry, COMMIT_ID, Standing, StoredPosition, property, stored_positions};
+use super::position::{Ancestry, COMMIT_ID, Standing, StoredPosition, StoredPositions, property, stored_positions};
 use super::schema::DELETE_OLD_METADATA;
 
 /// How patient a commit is before it hands the epoch back to be tried again later.
@@ -41,8 +41,8 @@ impl Default for Patience {
 }
 
 /// What came back from one attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Answer {
     Done,
     /// The fence let nothing through.
     Refused,
@@ -54,7 +54,7 @@ enum Answer {
 
 /// What the table says afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seen {
+pub(super) struct Seen {
     /// Where our commit is.
     own: Standing,
     /// Whether a position names our commit.
@@ -65,9 +65,22 @@ struct Seen {
     rolled_back: bool,
 }
 
+impl Seen {
+    /// What a table with these positions and this history says about a commit.
+    pub(super) fn of(advance: &Advance, found: &StoredPositions, ancestry: &Ancestry) -> Self {
+        let named = || advance.from.keys().filter_map(|partition| found.get(partition));
+        Self {
+            own: ancestry.standing(&advance.commit_id),
+            own_position: named().any(|position| position.commit_id == advance.commit_id),
+            unmoved: advance.from.iter().all(|(partition, expected)| found.get(partition) == expected.as_ref()),
+            rolled_back: named().any(|position| ancestry.standing(&position.commit_id) == Standing::Missing),
+        }
+    }
+}
+
 /// What became of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Verdict {
     Committed,
     NotCommitted,
     /// Another writer was faster, or the epoch is too old: make it again.
@@ -77,7 +90,7 @@ enum Verdict {
 }
 
 /// Decides what became of an attempt.
-fn decide(safeguards: Safeguards, answer: Answer, seen: Seen) -> Verdict {
+pub(super) fn decide(safeguards: Safeguards, answer: Answer, seen: Seen) -> Verdict {
     match (answer, seen) {
         (Answer::Done, _) if !safeguards.read_back => Verdict::Committed,
         (Answer::Unclear, _) if !safeguards.position_check => Verdict::NotCommitted,
@@ -178,15 +191,7 @@ impl Committer {
             }
         };
         let found = stored_positions(now.metadata().properties())?;
-        let ancestry = Ancestry::of(now.metadata());
-        let named = || advance.from.keys().filter_map(|partition| found.get(partition));
-        let seen = Seen {
-            own: ancestry.standing(&advance.commit_id),
-            own_position: named().any(|position| position.commit_id == advance.commit_id),
-            unmoved: advance.from.iter().all(|(partition, expected)| found.get(partition) == expected.as_ref()),
-            rolled_back: named().any(|position| ancestry.standing(&position.commit_id) == Standing::Missing),
-        };
-        Ok((seen, now))
+        Ok((Seen::of(advance, &found, &Ancestry::of(now.metadata())), now))
     }
 }
 

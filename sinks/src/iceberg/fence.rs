@@ -168,7 +168,9 @@ impl Intercept for Fence {
             let table = catalog.load_table(commit.identifier()).await?;
             return commit.apply(table);
         }
+        failpoint::hit("catalog.before-commit");
         let table = catalog.update_table(commit).await?;
+        failpoint::hit("catalog.after-commit");
         if failpoint::fires("catalog.lost-reply") {
             return Err(Error::new(ErrorKind::Unexpected, "the catalog's answer was lost (fail point)"));
         }

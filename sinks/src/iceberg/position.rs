@@ -109,7 +109,9 @@ impl Ancestry {
         while let Some(snapshot) = next {
             ancestry.commits.extend(commit(&snapshot));
             next = snapshot.parent_snapshot_id().and_then(|parent| metadata.snapshot_by_id(parent).cloned());
-            if next.is_none() && snapshot.parent_snapshot_id().is_some() {
+            // Who expires snapshots may also make the oldest that stays forget its parent, as PyIceberg does. The first
+            // snapshot of a table is known by its number.
+            if next.is_none() && (snapshot.parent_snapshot_id().is_some() || snapshot.sequence_number() > 1) {
                 ancestry.expired_before_ms = Some(snapshot.timestamp_ms());
             }
         }

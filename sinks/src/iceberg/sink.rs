@@ -126,7 +126,7 @@ async fn prepare<R>(
     table: &Table,
     positions: &StoredPositions,
 ) -> Result<Prepared> {
-    let advance = advance(epoch, positions)?;
+    let advance = advance(epoch, positions, Uuid::now_v7())?;
     let schema = Arc::new(schema_to_arrow_schema(table.metadata().current_schema()).doing("cannot read table schema")?);
     let rows = columns.batch(&schema, &epoch.records)?;
     let files = if rows.num_rows() == 0 { Vec::new() } else { write_files(table, &rows).await? };
@@ -141,7 +141,7 @@ async fn prepare<R>(
 }
 
 /// What the epoch does to the positions, if it begins where this writer stands.
-fn advance<R>(epoch: &Epoch<R>, positions: &StoredPositions) -> Result<Advance> {
+pub(super) fn advance<R>(epoch: &Epoch<R>, positions: &StoredPositions, commit_id: Uuid) -> Result<Advance> {
     for (partition, range) in &epoch.ranges {
         // A position that could not be stored must be refused before files are written.
         property(partition)?;
@@ -153,7 +153,7 @@ fn advance<R>(epoch: &Epoch<R>, positions: &StoredPositions) -> Result<Advance> 
         }
     }
     Ok(Advance {
-        commit_id: Uuid::now_v7(),
+        commit_id,
         from: epoch.ranges.keys().map(|partition| (partition.clone(), positions.get(partition).copied())).collect(),
         to: epoch.ends(),
         begun: Begun::now(),

@@ -5,7 +5,7 @@
 //! is always what the sink's store tells. An ill store makes it wait, with a reason that people can read, and nothing
 //! else.
 
-mod policy;
+pub(crate) mod policy;
 mod source;
 mod status;
 #[cfg(test)]

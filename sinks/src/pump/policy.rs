@@ -106,7 +106,7 @@ pub(super) fn next_step(policy: &Policy, facts: &Facts) -> Step {
 
 /// What the pump does about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Recovery {
+pub(crate) enum Recovery {
     /// The same again after this long.
     Retry(Duration),
     /// Ask the store where it stands after this long, and make the epoch again from there.
@@ -117,7 +117,7 @@ pub(super) enum Recovery {
 
 /// Decides about a failure that `failures` others came right before. An ill store is waited for as long as it takes:
 /// no event is given up because of it.
-pub(super) fn recover(policy: &Policy, error: &Error, failures: u32, mode: Mode) -> Recovery {
+pub(crate) fn recover(policy: &Policy, error: &Error, failures: u32, mode: Mode) -> Recovery {
     let delay = policy.retry_min.saturating_mul(1 << failures.min(20)).min(policy.retry_max);
     match (mode, error.kind(), error.fault()) {
         // Also when it is to stop: then there is nothing left to do.
@@ -133,7 +133,7 @@ pub(super) fn recover(policy: &Policy, error: &Error, failures: u32, mode: Mode)
 /// # Errors
 /// [`ErrorKind::Corrupt`] if the source no longer holds what comes next, or never held what was stored: going on would
 /// skip events in silence.
-pub(super) fn resume(stored: &Positions, starts: &Positions, ends: &Positions) -> Result<Positions> {
+pub(crate) fn resume(stored: &Positions, starts: &Positions, ends: &Positions) -> Result<Positions> {
     let mut positions = Positions::new();
     if let Some((ours, other)) = starts.keys().find_map(|ours| Some((ours, remade(stored, ours)?))) {
         let error = Error::new(ErrorKind::Corrupt, "store was fed from another topic of the same cluster");

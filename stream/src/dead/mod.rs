@@ -132,6 +132,9 @@ impl DeadLetterFile {
                 Arc::new(outcomes.into_iter().filter_map(|(_, outcome)| dead(outcome)).collect());
             let next = reader.next_offset();
             if !letters.is_empty() {
+                if failpoint::sabotaged("position-before-dead-letters") {
+                    self.hint_patiently(next, &shutdown).await?;
+                }
                 let append = || self.append(Arc::clone(&letters));
                 // Given up for a shutdown: the position must not pass letters that are not in the file.
                 if persist("appending dead letters", &shutdown, append).await?.is_none() {
@@ -236,6 +239,7 @@ fn append(path: &Path, lines: &[u8]) -> Result<()> {
     if length == 0 {
         path.parent().map_or(Ok(()), crate::durable::sync_dir)?;
     }
+    failpoint::hit("dead.before-write");
     let written = file.write_all(lines).and_then(|()| {
         failpoint::hit("dead.before-sync");
         file.sync_all()

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use undertone_error::{Error, ErrorKind, Result};
+use undertone_error::{Error, ErrorKind, Result, failpoint};
 
 use super::client::{Kafka, Logged, PATIENCE, StartAt};
 use super::describe::Topic;
@@ -38,8 +38,10 @@ pub fn pin_start(kafka: &Kafka, role: &str, topic: &Topic) -> Result<()> {
         if looked.elapsed() > FRESH {
             continue;
         }
+        failpoint::hit("start.before-pin");
         match consumer.commit(&starts, CommitMode::Sync) {
             Ok(()) => {
+                failpoint::hit("start.after-pin");
                 let offsets: Vec<_> =
                     starts.elements().iter().filter_map(|element| element.offset().to_raw()).collect();
                 tracing::info!(group = kafka.group(role), topic = topic.name, ?offsets, "stream begins");

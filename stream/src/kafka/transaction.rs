@@ -154,10 +154,14 @@ impl Inner {
                 .add_partition_offset(&self.raw.name, *partition, Offset::Offset(range.end))
                 .map_err(|e| failed("offset cannot be committed", e))?;
         }
+        // A test shows with it that the order matters.
+        let after = failpoint::sabotaged("position-before-dead-letters");
+        let (late, now): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| after && is_dead(outcome));
         self.with_producer(|producer| {
             step("cannot begin a transaction", || producer.begin_transaction())?;
             failpoint::hit("score.begun");
-            for outcome in outcomes {
+            for outcome in now {
+                failpoint::hit("score.producing");
                 self.produce(producer, outcome)?;
             }
             failpoint::hit("score.produced");
@@ -170,6 +174,11 @@ impl Inner {
             failpoint::hit("score.offsets-sent");
             step("cannot commit a transaction", || producer.commit_transaction(STEP)).map_err(Failure::of_commit)?;
             failpoint::hit("score.committed");
+            if !late.is_empty() {
+                step("cannot begin a transaction", || producer.begin_transaction())?;
+                late.iter().try_for_each(|outcome| self.produce(producer, outcome))?;
+                step("cannot commit a transaction", || producer.commit_transaction(STEP))?;
+            }
             Ok(())
         })?;
         observe(outcomes.iter().map(|outcome| &outcome.outcome));
@@ -255,6 +264,10 @@ impl Inner {
         step("cannot begin with transactions", || producer.init_transactions(STEP)).map_err(|failure| failure.error)?;
         Ok(producer)
     }
+}
+
+fn is_dead(outcome: &KafkaOutcome) -> bool {
+    matches!(outcome.outcome.kind, Some(outcome::Kind::Dead(_)))
 }
 
 /// Aborts the open transaction; answers whether it is.

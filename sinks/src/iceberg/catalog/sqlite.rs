@@ -11,15 +11,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use iceberg::{Catalog, CatalogBuilder};
+use async_trait::async_trait;
+use iceberg::table::Table;
+use iceberg::{Catalog, CatalogBuilder, TableCommit, TableIdent};
 use iceberg_catalog_sql::{
-    SQL_CATALOG_PROP_BIND_STYLE, SQL_CATALOG_PROP_URI, SQL_CATALOG_PROP_WAREHOUSE, SqlBindStyle, SqlCatalogBuilder,
+    SQL_CATALOG_PROP_BIND_STYLE, SQL_CATALOG_PROP_URI, SQL_CATALOG_PROP_WAREHOUSE, SqlBindStyle, SqlCatalog,
+    SqlCatalogBuilder,
 };
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
+use tokio::sync::RwLock;
 use undertone_error::{Error, ErrorKind, Result};
 
 use crate::iceberg::failure::Doing;
+use crate::iceberg::intercept::{Intercept, Intercepted};
 use crate::iceberg::storage::{TableStorage, create_dir_durably};
 
 /// The catalog's name, which is part of every row of its tables: readers must use it too.
@@ -68,9 +73,80 @@ pub(super) async fn open(config: &SqliteConfig, storage: &TableStorage) -> Resul
         (SQL_CATALOG_PROP_WAREHOUSE.to_owned(), warehouse),
         (SQL_CATALOG_PROP_BIND_STYLE.to_owned(), SqlBindStyle::QMark.to_string()),
     ]);
-    let builder = SqlCatalogBuilder::default().with_storage_factory(storage.factory());
-    let catalog = builder.load(CATALOG_NAME, properties).await.doing("cannot open the catalog").map_err(located)?;
-    Ok(Arc::new(catalog))
+    let open = Open { properties, storage: storage.clone() };
+    let doing = "cannot open the catalog";
+    let catalog = Arc::new(open.pool().await.doing(doing).map_err(located)?);
+    let pool = RwLock::new(Arc::new(open.pool().await.doing(doing).map_err(located)?));
+    Ok(Arc::new(Intercepted { catalog, by: Clean { file, open, pool } }))
+}
+
+/// How the catalog of the `iceberg` crates is opened, with connections of its own.
+#[derive(Debug)]
+struct Open {
+    properties: HashMap<String, String>,
+    storage: TableStorage,
+}
+
+impl Open {
+    async fn pool(&self) -> iceberg::Result<SqlCatalog> {
+        let builder = SqlCatalogBuilder::default().with_storage_factory(self.storage.factory());
+        builder.load(CATALOG_NAME, self.properties.clone()).await
+    }
+}
+
+/// Loads and commits tables on connections without unfinished business.
+///
+/// `iceberg-catalog-sql` 0.10.1 drops the error of its `COMMIT`. The connection goes back to the pool with its
+/// transaction open: it keeps everybody else from writing, and who reads by it sees what was never committed. So a commit
+/// is believed only if a connection of our own sees it, and after any other the pool is replaced, which ends its
+/// transactions.
+#[derive(Debug)]
+struct Clean {
+    file: PathBuf,
+    open: Open,
+    pool: RwLock<Arc<SqlCatalog>>,
+}
+
+impl Clean {
+    async fn pool(&self) -> Arc<SqlCatalog> {
+        Arc::clone(&*self.pool.read().await)
+    }
+
+    /// The metadata file of a table, as everybody sees it.
+    async fn location(&self, table: &TableIdent) -> sqlx::Result<Option<String>> {
+        let options = SqliteConnectOptions::new().filename(&self.file).busy_timeout(BUSY_TIMEOUT);
+        let mut connection = options.connect().await?;
+        let select = "SELECT metadata_location FROM iceberg_tables \
+            WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?";
+        let query = sqlx::query_scalar(select).bind(CATALOG_NAME).bind(table.namespace().join("."));
+        let location = query.bind(table.name()).fetch_optional(&mut connection).await;
+        connection.close().await?;
+        location
+    }
+}
+
+#[async_trait]
+impl Intercept for Clean {
+    async fn load_table(&self, _: &dyn Catalog, table: &TableIdent) -> iceberg::Result<Table> {
+        self.pool().await.load_table(table).await
+    }
+
+    async fn update_table(&self, _: &dyn Catalog, commit: TableCommit) -> iceberg::Result<Table> {
+        let ident = commit.identifier().clone();
+        let answered = self.pool().await.update_table(commit).await;
+        let wrong = match &answered {
+            Ok(table) => match self.location(&ident).await {
+                Ok(found) if found.as_deref() == table.metadata_location() => None,
+                Ok(_) => Some("the catalog's database did not take the commit; is the disk full?".to_owned()),
+                Err(error) => Some(format!("cannot read what the catalog's database took: {error}")),
+            },
+            Err(error) if error.kind() == iceberg::ErrorKind::CatalogCommitConflicts => None,
+            Err(_) => Some(String::new()),
+        };
+        let Some(wrong) = wrong else { return answered };
+        *self.pool.write().await = Arc::new(self.open.pool().await?);
+        answered.and_then(|_| Err(iceberg::Error::new(iceberg::ErrorKind::Unexpected, wrong)))
+    }
 }
 
 /// The catalog of a data folder with its tables in it.

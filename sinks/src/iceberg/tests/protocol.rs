@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use iceberg::MetadataLocation;
-use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention};
+use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention, TableMetadata};
+use iceberg::transaction::{ApplyTransactionAction, Transaction};
 use proptest::prelude::*;
 use sqlx::ConnectOptions;
 use undertone_error::ErrorKind;
@@ -98,6 +99,23 @@ async fn a_commit_that_the_catalog_lost_is_seen_by_reading_back() {
     let home = Home::new().await;
     home.fail([Fault::LostCommit]);
     home.bronze().write(&epoch(0, 0, 10)).await.unwrap();
+    assert_eq!(home.offsets(0).await, all(0, 10));
+}
+
+#[tokio::test]
+async fn a_commit_that_the_database_did_not_keep_is_not_believed() {
+    let home = Home::new().await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(home.folder.path().join("catalog.db"));
+    let mut sqlite = options.connect().await.unwrap();
+    // The statement has changed a row, and the row is as it was.
+    let trigger = "CREATE TRIGGER undone AFTER UPDATE ON iceberg_tables BEGIN \
+        UPDATE iceberg_tables SET metadata_location = OLD.metadata_location WHERE rowid = OLD.rowid; END";
+    sqlx::query(trigger).execute(&mut sqlite).await.unwrap();
+    let mut sink = home.bronze();
+    let error = sink.write(&epoch(0, 0, 10)).await.unwrap_err();
+    assert!(error.retryable() && error.to_string().contains("did not take the commit"), "{error}");
+    sqlx::query("DROP TRIGGER undone").execute(&mut sqlite).await.unwrap();
+    sink.write(&epoch(0, 0, 10)).await.unwrap();
     assert_eq!(home.offsets(0).await, all(0, 10));
 }
 
@@ -213,14 +231,67 @@ async fn a_table_that_was_rolled_back_beneath_its_positions_stops_its_writers() 
     assert_eq!(home.offsets(0).await, all(0, 10));
 }
 
+#[tokio::test]
+async fn a_table_whose_old_snapshots_expired_goes_on_also_if_the_head_forgot_its_parent() {
+    let home = Home::new().await;
+    let mut sink = home.bronze();
+    for n in 0..3 {
+        sink.write(&epoch(0, n * 10, n * 10 + 10)).await.unwrap();
+    }
+    // Somebody else's snapshot is the only one that stays: it moves no position.
+    let mut other = other_appends(&home).await;
+    for keep_parent in [true, false] {
+        let snapshots = other["snapshots"].as_array().unwrap();
+        let mut head = snapshots.last().unwrap().clone();
+        if !keep_parent {
+            head.as_object_mut().unwrap().remove("parent-snapshot-id").unwrap();
+        }
+        other["snapshots"] = serde_json::json!([head]);
+        let entries = other["snapshot-log"].as_array().unwrap();
+        other["snapshot-log"] = serde_json::json!([entries.last().unwrap()]);
+        replace_metadata(&home, &serde_json::from_value(other.clone()).unwrap()).await;
+        assert_eq!(home.bronze().positions().await.unwrap(), at(0, 30), "parent kept: {keep_parent}");
+    }
+    let mut sink = home.bronze();
+    sink.positions().await.unwrap();
+    sink.write(&epoch(0, 30, 40)).await.unwrap();
+    assert_eq!(home.offsets(0).await, all(0, 40));
+}
+
+/// The table's metadata as they are after another engine's empty append on top of ours.
+async fn other_appends(home: &Home) -> serde_json::Value {
+    let table = home.table("bronze", "posts").await;
+    let transaction = Transaction::new(&table);
+    let append = transaction.fast_append().with_check_duplicate(false);
+    let properties = HashMap::from([("written-by".to_owned(), "somebody else".to_owned())]);
+    let transaction = append.set_snapshot_properties(properties).apply(transaction).unwrap();
+    let table = transaction.commit(home.catalog.catalog.as_ref()).await.unwrap();
+    serde_json::to_value(table.metadata()).unwrap()
+}
+
+#[tokio::test]
+async fn a_commit_that_is_not_answered_in_time_counts_once() {
+    let home = Home::new().await;
+    home.fail([Fault::LandsUnanswered, Fault::LandsUnanswered]);
+    let patience = Patience { attempt: Duration::from_millis(500), tries: 3, pause: Duration::from_millis(1) };
+    let mut sink = IcebergStore::with(home.catalog.clone(), SAFE, patience).bronze();
+    sink.write(&epoch(0, 0, 10)).await.unwrap();
+    sink.write(&epoch(0, 10, 20)).await.unwrap();
+    assert_eq!((home.offsets(0).await, data_files(&home)), (all(0, 20), 2));
+}
+
 /// What another engine's `rollback_to_snapshot` does: sets the branch back and leaves the properties.
 async fn roll_back(home: &Home, snapshot: i64) {
     let table = home.table("bronze", "posts").await;
-    let location = table.metadata_location().unwrap().to_owned();
     let head = SnapshotReference::new(snapshot, SnapshotRetention::branch(None, None, None));
-    let builder = table.metadata().clone().into_builder(Some(location.clone())).set_ref(MAIN_BRANCH, head).unwrap();
-    let metadata = builder.build().unwrap().metadata;
-    let next: MetadataLocation = location.parse().unwrap();
+    let builder = table.metadata().clone().into_builder(table.metadata_location().map(str::to_owned));
+    replace_metadata(home, &builder.set_ref(MAIN_BRANCH, head).unwrap().build().unwrap().metadata).await;
+}
+
+/// Makes other metadata those of the table, as an engine does that writes its own.
+async fn replace_metadata(home: &Home, metadata: &TableMetadata) {
+    let table = home.table("bronze", "posts").await;
+    let next: MetadataLocation = table.metadata_location().unwrap().parse().unwrap();
     let next = next.with_next_version();
     metadata.write_to(table.file_io(), &next).await.unwrap();
 
