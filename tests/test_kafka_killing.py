@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,7 @@ def test_a_post_that_kills_one_member_after_the_other_is_given_up_too(kafka: Kaf
             for name, member in members.items():
                 try:
                     status = member.process.wait(0.3)
-                except Exception:  # it lives
+                except subprocess.TimeoutExpired:
                     continue
                 assert status == -signal.SIGABRT, member.log()
                 deaths, last = deaths + 1, {name: member.log()}
@@ -144,7 +145,7 @@ def test_a_stop_is_no_death_and_leaves_nothing_behind(kafka: Kafka, tmp_path: Pa
     env = {"UNDERTONE_FAILPOINTS": "attempts.committed=pause@1", "UNDERTONE_FAILPOINT_MARKER": str(marker)}
     with world.start("data", **env) as running:
         running.await_file(marker)
-        assert all('"starts":1' in metadata for _, metadata in world.beside().values())
+        assert any('"starts":1' in metadata for _, metadata in world.beside().values())
         running.process.send_signal(signal.SIGTERM)
         marker.unlink()
         assert running.wait(30) == 0, running.log()

@@ -21,18 +21,25 @@ use crate::cli::AcceptGapArgs;
 
 /// The group that scores, as `--sink` names it.
 const SCORE: &str = "score";
+/// The tables, as `--sink` names them.
+const TABLES: [&str; 6] =
+    ["bronze.posts", "silver.posts", "gold.sentiment_1m", "gold.sentiment_1h", "gold.tags_1m", "gold.tags_1h"];
 /// The hash of no bytes at all.
 const SHA256_OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 pub(crate) async fn accept_gap(args: AcceptGapArgs) -> Result<Outcome> {
     let config = args.config()?;
+    if let Some(sink) = args.sink.as_deref().filter(|sink| *sink != SCORE && !TABLES.contains(sink)) {
+        let error = Error::new(ErrorKind::NotFound, "there is no such sink").with("sink", sink);
+        return Err(error.help(format!("it is one of {SCORE}, {}", TABLES.join(", "))));
+    }
     let Some(settings) = &config.kafka else {
         let error = Error::new(ErrorKind::InvalidConfig, "only a stream on Kafka has gaps");
         return Err(error.help("name the cluster with --config, or set kafka.brokers"));
     };
     let kafka = Kafka::reach(settings.client.clone()).await?;
     let topics = Topics::find(&kafka).await?;
-    let mut work = Work { kafka, topics, args, output: Output::create(None)?, found: 0, known: vec![SCORE.to_owned()] };
+    let mut work = Work { kafka, topics, args, output: Output::create(None)?, found: 0 };
 
     if work.wants(SCORE) {
         work.score().await?;
@@ -56,8 +63,6 @@ struct Work {
     args: AcceptGapArgs,
     output: Output,
     found: usize,
-    /// The sinks that there are.
-    known: Vec<String>,
 }
 
 impl Work {
@@ -115,7 +120,6 @@ impl Work {
         let there = store.look_at_tables().await?.into_iter().filter(|(_, state)| *state == TableState::There);
         let there: Vec<_> = there.map(|(name, _)| name).collect();
         let (raw, scored) = (self.topics.raw.clone(), self.topics.scored.clone());
-        self.known.extend(there.clone());
         self.table(store.bronze(), &there, &raw).await?;
         self.table(store.silver(), &there, &scored).await?;
         for grain in [Grain::Minute, Grain::Hour] {
@@ -178,10 +182,6 @@ impl Work {
     }
 
     fn end(mut self) -> Result<Outcome> {
-        if let Some(sink) = self.args.sink.as_ref().filter(|sink| !self.known.contains(sink)) {
-            let error = Error::new(ErrorKind::NotFound, "there is no such sink").with("sink", sink);
-            return Err(error.with("sinks", self.known.join(", ")));
-        }
         let last = match (self.found, self.args.yes) {
             (0, _) => "no gap: Kafka holds everything that is still to be scored or stored",
             (_, false) => {

@@ -19,7 +19,7 @@ use undertone_sinks::iceberg::IcebergStore;
 use undertone_sinks::pump::{Policy, SinkStatus};
 use undertone_stream::data::DataFolder;
 use undertone_stream::kafka::{
-    Kafka, Membership, ScoreWriter, ScoredChunks, ScoringEnd, Topic, TopicReader, pin_start,
+    Kafka, Membership, ScoreWriter, ScoredChunks, ScoringEnd, TopicReader, Topics, pin_start,
 };
 use undertone_stream::score::ScoreConfig;
 

@@ -295,8 +295,8 @@ fn carry(kafka: &Kafka, topic: &Topic, mut record: Record) -> (Carried, (i64, Ev
         tracing::warn!(offset, "headers are too large to go on with the score, and are left out");
         headers.clear();
     }
-    let event = record.into_event(&kafka.partition(topic, record.partition));
-    (Carried { headers, size }, (offset, event))
+    let partition = kafka.partition(topic, record.partition);
+    (Carried { headers, size }, (offset, record.into_event(&partition)))
 }
 
 /// What remains to be done when nothing is scored any more.

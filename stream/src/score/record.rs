@@ -116,7 +116,7 @@ mod tests {
                 prop_assert_eq!(fitted, outcome);
             } else {
                 let Some(outcome::Kind::Dead(letter)) = fitted.kind else { panic!("a dead letter") };
-                prop_assert_eq!(letter.payload_sha256, hex(&Sha256::digest(&event.payload)));
+                prop_assert_eq!(letter.payload_sha256.clone(), hex(&Sha256::digest(&event.payload)));
                 prop_assert_eq!(letter.payload_bytes, event.payload.len() as u64);
                 // The bytes stay where there is room for them.
                 let whole = DeadLetter { payload: event.payload.clone(), ..letter.clone() };
