@@ -24,13 +24,21 @@ struct Standing {
     record: Option<Record>,
     /// Whether this process has counted the start that the record counts last.
     counted: bool,
+    /// Whether a record stands beside the group's offset that is of no use any more.
+    stale: bool,
     /// What this process tried to count with a transaction of which it never learned what became.
     tried: Option<Record>,
 }
 
 impl Standing {
     fn new(next: i64, record: Option<Record>, counted: bool) -> Self {
-        Self { next, record, counted, tried: None }
+        Self { next, record, counted, stale: false, tried: None }
+    }
+
+    /// Nothing that was suspected here is suspected any more.
+    fn release(&mut self) {
+        self.stale |= self.record.is_some();
+        (self.record, self.counted) = (None, false);
     }
 
     /// Whether the last start that the group's record counts is one of this process: none is counted twice.
@@ -114,10 +122,10 @@ impl Ledger {
         self.partitions.get(&partition)?.record?.behind(next)
     }
 
-    /// The partitions whose counts a clean end must forget.
-    pub(super) fn counted(&self) -> impl Iterator<Item = (i32, i64)> {
-        let counted = |(_, standing): &(&i32, &Standing)| standing.counted && standing.record.is_some();
-        self.partitions.iter().filter(counted).map(|(&partition, standing)| (partition, standing.next))
+    /// The partitions beside whose offsets a clean end leaves nothing.
+    pub(super) fn left(&self) -> impl Iterator<Item = (i32, i64)> {
+        let left = |(_, standing): &(&i32, &Standing)| standing.stale || standing.record.is_some();
+        self.partitions.iter().filter(left).map(|(&partition, standing)| (partition, standing.next))
     }
 
     /// The next offset of a partition, as far as is known.
@@ -140,15 +148,13 @@ impl Ledger {
     /// Nothing is left to be scored in a partition: what killed was not there.
     pub(super) fn release(&mut self, partition: i32) {
         if let Some(standing) = self.partitions.get_mut(&partition) {
-            (standing.record, standing.counted) = (None, false);
+            standing.release();
         }
     }
 
     /// The killer is found: what else was suspected is innocent until the process dies again.
     pub(super) fn release_all(&mut self) {
-        for standing in self.partitions.values_mut() {
-            (standing.record, standing.counted) = (None, false);
-        }
+        self.partitions.values_mut().for_each(Standing::release);
     }
 }
 
@@ -272,7 +278,7 @@ mod tests {
         // A rebalance that leaves us the partition.
         ledger.learn(2, [(0, 5, Some(first)), (1, 0, None)]);
         assert_eq!(ledger.starts([0, 1], IN_FLIGHT).into_keys().collect::<Vec<_>>(), [1]);
-        assert_eq!(ledger.counted().collect::<Vec<_>>(), [(0, 5)]);
+        assert_eq!(ledger.left().collect::<Vec<_>>(), [(0, 5)]);
         // Somebody else had it meanwhile, or this is another process.
         let mut other = Ledger::default();
         other.learn(1, [(0, 5, Some(first))]);
@@ -305,7 +311,11 @@ mod tests {
         ledger.wrote(0, 5, Some(record), true);
         assert_eq!(ledger.behind(0, 9), None);
         ledger.wrote(0, 9, None, false);
-        assert_eq!(ledger.counted().next(), None);
+        assert_eq!(ledger.left().next(), None);
+        // A search that found nothing here leaves its record to a clean end.
+        ledger.wrote(0, 9, Some(record), false);
+        ledger.release(0);
+        assert_eq!(ledger.left().collect::<Vec<_>>(), [(0, 9)]);
         assert!(ledger.expect(0, 9).is_ok());
         for (partition, offset) in [(0, 5), (1, 9)] {
             assert_eq!(ledger.expect(partition, offset).unwrap_err().kind(), ErrorKind::Conflict);

@@ -196,14 +196,14 @@ impl ScoreWriter {
         .await
     }
 
-    /// Forgets what this process counted: its end is no crash.
+    /// Forgets the starts that were counted: this end is no crash.
     ///
     /// # Errors
     /// As [`ScoreWriter::write`].
     pub(super) async fn forget(&self) -> Result<()> {
         self.with(|inner, state| {
             let moves: Vec<_> =
-                state.ledger.counted().map(|(partition, at)| Move::none(partition, at, None, false)).collect();
+                state.ledger.left().map(|(partition, at)| Move::none(partition, at, None, false)).collect();
             inner.note(state, &moves)
         })
         .await
