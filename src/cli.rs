@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Look at events that could not be scored
     Dead(DeadArgs),
+    /// Show what Kafka no longer holds of what is still to be scored or stored; with --yes: go on behind it
+    AcceptGap(AcceptGapArgs),
     /// Look at a model folder
     Model(ModelArgs),
 }
@@ -128,6 +130,36 @@ impl RunArgs {
             .flag("--grpc", "gateway.grpc", self.grpc)
             .flag("--model", "model.dir", self.model);
         Config::load(layers)
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AcceptGapArgs {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE", env = "UNDERTONE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Folder of an embedded catalog [default: data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Only what is missing for this: score, or a table like silver.posts [default: everything]
+    #[arg(long, value_name = "SINK")]
+    pub(crate) sink: Option<String>,
+    /// Only this partition [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) partition: Option<i32>,
+    /// Accept the loss: write it down as dead letters, and move the positions past it
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+impl AcceptGapArgs {
+    /// The configuration as the other commands read it.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub(crate) fn config(&self) -> Result<Config> {
+        let compute = ComputeArgs { config: self.config.clone(), ..ComputeArgs::default() };
+        Config::load(compute.layers(environment()?)?.flag("--data", "data.dir", self.data.clone()))
     }
 }
 

@@ -46,6 +46,8 @@ def test_every_fail_point_of_the_source_is_died_at() -> None:
     named = set()
     for path in ROOT.glob("*/src/**/*.rs"):
         named |= set(re.findall(r'failpoint::(?:hit|fires)\("([a-z.-]+)"\)', path.read_text()))
+    # Those of a transaction stand together, for two kinds of it.
+    named |= set(re.findall(r'"((?:score|attempts)\.[a-z-]+)",', (ROOT / "stream/src/kafka/transaction.rs").read_text()))
     # The two logs make theirs from their own names.
     writer = (ROOT / "stream/src/log/writer.rs").read_text()
     steps = set(re.findall(r'point\("([a-z-]+)"\)', writer)) | {"torn"}

@@ -12,6 +12,10 @@
 #[cfg(not(feature = "failpoints"))]
 pub fn hit(_name: &str) {}
 
+/// Visits a point if the condition holds, which costs nothing where there are no fail points.
+#[cfg(not(feature = "failpoints"))]
+pub fn hit_if(_name: &str, _condition: impl FnOnce() -> bool) {}
+
 /// Whether the point changes behaviour this time.
 #[cfg(not(feature = "failpoints"))]
 pub fn fires(_name: &str) -> bool {
@@ -25,7 +29,7 @@ pub fn sabotaged(_name: &str) -> bool {
 }
 
 #[cfg(feature = "failpoints")]
-pub use armed::{fires, hit, sabotaged};
+pub use armed::{fires, hit, hit_if, sabotaged};
 
 #[cfg(feature = "failpoints")]
 mod armed {
@@ -102,6 +106,13 @@ mod armed {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Visits a point if the condition holds.
+    pub fn hit_if(name: &str, condition: impl FnOnce() -> bool) {
+        if points().contains_key(name) && condition() {
+            hit(name);
         }
     }
 

@@ -3,7 +3,9 @@
 //! `uid` is a UUIDv5 of (source, id, UTC day of `created_at`): an edit or a tombstone repeats `created_at`, so it finds
 //! the same partition and index everywhere. A version is `edited_at` in milliseconds, else `created_at`, at most the
 //! ingestion time + 5 minutes (a clock gone wild must not win for ever), shifted left by 20 bits, plus 20 bits of the
-//! content's hash, so that two edits in one millisecond are ordered the same way by every store.
+//! content's hash, so that two edits in one millisecond are ordered the same way by every store. A tombstone that does not
+//! say when the post was deleted is of the time at which it was ingested: in the millisecond of `created_at` it could lose
+//! to the very post that it deletes.
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -31,8 +33,13 @@ pub fn uid(post: &Post) -> Uuid {
 
 /// The post's version: greater wins in every latest-wins store.
 pub fn version(post: &Post, payload: &[u8], ingested_at_us: EventTime) -> i64 {
-    let ms = post.edited_at_us.unwrap_or(post.created_at_us).div_euclid(1000);
-    let ms = ms.clamp(0, ingested_at_us.div_euclid(1000) + VERSION_CLOCK_SKEW_MS);
+    let said = match post.edited_at_us {
+        Some(edited) => edited,
+        // Not earlier than the post, whose clock may have been ahead.
+        None if post.deleted => post.created_at_us.max(ingested_at_us),
+        None => post.created_at_us,
+    };
+    let ms = said.div_euclid(1000).clamp(0, ingested_at_us.div_euclid(1000) + VERSION_CLOCK_SKEW_MS);
     let hash = Sha256::digest(payload);
     let low = u32::from_be_bytes([0, hash[0], hash[1], hash[2]]) >> (24 - HASH_BITS);
     (ms << HASH_BITS) | i64::from(low)
@@ -78,6 +85,24 @@ mod tests {
         let ingested = 1_800_000_000_000_000;
         let capped = version(&post(json), json.as_bytes(), ingested) >> HASH_BITS;
         assert_eq!(capped, ingested / 1000 + VERSION_CLOCK_SKEW_MS);
+    }
+
+    #[test]
+    fn a_tombstone_without_a_time_of_its_own_wins_over_the_post_that_it_deletes() {
+        let ingested = 1_800_000_000_000_000;
+        // Created long ago, just now, and by a clock that is a year ahead.
+        for created in ["2026-05-01T12:00:00Z", "2027-01-15T08:00:00Z", "2028-01-15T08:00:00Z"] {
+            for number in 0..200 {
+                let text = format!(r#"{{"id":"1","source":"s","text":"{number}","created_at":"{created}"}}"#);
+                let gone = format!(r#"{{"id":"1","source":"s","created_at":"{created}","deleted":true,"n":{number}}}"#);
+                let first = version(&post(&text), text.as_bytes(), ingested);
+                // A millisecond later: within one, Kafka's order is all that there is.
+                assert!(version(&post(&gone), gone.as_bytes(), ingested + 1000) > first, "{created} {number}");
+            }
+        }
+        let said = r#"{"id":"1","source":"s","created_at":"2026-05-01T12:00:00Z","deleted":true,"edited_at":"2026-05-02T12:00:00Z"}"#;
+        let edited = version(&post(said), said.as_bytes(), ingested) >> HASH_BITS;
+        assert_eq!(edited, post(said).edited_at_us.map_or(0, |us| us / 1000), "what it says itself counts");
     }
 
     proptest! {

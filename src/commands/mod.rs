@@ -1,5 +1,6 @@
 //! The commands that run once and end.
 
+pub(crate) mod accept_gap;
 pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod dead;

@@ -5,18 +5,12 @@ use undertone_stream::kafka::{Kafka, TopicsReport, ensure_topics, inspect_topics
 
 use crate::config::KafkaSettings;
 
-async fn connect(settings: &KafkaSettings) -> Result<Kafka> {
-    let client = settings.client.clone();
-    let panicked = |e| Err(Error::new(ErrorKind::Internal, "connecting to kafka panicked").source(e));
-    tokio::task::spawn_blocking(move || Kafka::connect(client)).await.unwrap_or_else(panicked)
-}
-
 /// Makes the topics that are missing; the lines to print.
 ///
 /// # Errors
 /// Those of the cluster.
 pub(super) async fn make(settings: &KafkaSettings) -> Result<Vec<String>> {
-    let kafka = connect(settings).await?;
+    let kafka = Kafka::reach(settings.client.clone()).await?;
     Ok(lines(&ensure_topics(&kafka, &settings.topics).await?))
 }
 
@@ -25,7 +19,7 @@ pub(super) async fn make(settings: &KafkaSettings) -> Result<Vec<String>> {
 /// # Errors
 /// [`ErrorKind::NotFound`] if a topic is missing; those of the cluster.
 pub(super) async fn look(settings: &KafkaSettings) -> Result<(String, Vec<String>)> {
-    let kafka = connect(settings).await?;
+    let kafka = Kafka::reach(settings.client.clone()).await?;
     let report = inspect_topics(&kafka, &settings.topics).await?;
     if !report.missing.is_empty() {
         let error = Error::new(ErrorKind::NotFound, "topics are missing").with("topics", report.missing.join(", "));

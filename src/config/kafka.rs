@@ -39,14 +39,16 @@ pub(super) fn settings(raw: raw::Kafka, origins: &Origins) -> Result<Option<Kafk
             })?),
         };
     let topics = raw.topics;
-    for (key, name) in [("raw", &topics.raw), ("scored", &topics.scored), ("dead", &topics.dead)] {
+    let mut names = vec![("raw", &topics.raw), ("scored", &topics.scored), ("dead", &topics.dead)];
+    names.extend(topics.scored_json.as_ref().map(|name| ("scored_json", name)));
+    for (number, (key, name)) in names.iter().enumerate() {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if name.is_empty() || name.len() > 249 || !name.chars().all(allowed) {
             return Err(fail(&format!("kafka.topics.{key}"), name, "letters, digits, '.', '_' and '-', at most 249"));
         }
-    }
-    if topics.raw == topics.scored || topics.scored == topics.dead || topics.raw == topics.dead {
-        return Err(fail("kafka.topics.dead", &topics.dead, "the three topics must have three names"));
+        if names.iter().take(number).any(|(_, other)| other == name) {
+            return Err(fail(&format!("kafka.topics.{key}"), name, "each topic must have a name of its own"));
+        }
     }
     if topics.partitions < 1 {
         return Err(fail("kafka.topics.partitions", &topics.partitions, "at least 1; 6 is the default"));
@@ -65,7 +67,12 @@ pub(super) fn settings(raw: raw::Kafka, origins: &Origins) -> Result<Option<Kafk
         group: raw.group,
         instance: raw.instance,
         start,
-        topics: TopicNames { raw: topics.raw, scored: topics.scored, dead: topics.dead },
+        topics: TopicNames {
+            raw: topics.raw,
+            scored: topics.scored,
+            scored_json: topics.scored_json,
+            dead: topics.dead,
+        },
         client: raw.client.into_iter().map(|(key, value)| (key, value.into_word())).collect(),
     };
     client.validate().map_err(|error| error.with("from", origins.of("kafka.client")))?;

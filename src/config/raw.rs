@@ -205,6 +205,8 @@ impl ClientValue {
 pub(super) struct KafkaTopics {
     pub(super) raw: String,
     pub(super) scored: String,
+    /// A second topic of scored posts, as JSON, for other people's consumers.
+    pub(super) scored_json: Option<String>,
     pub(super) dead: String,
     /// Partitions of each, when they are made.
     pub(super) partitions: i32,
@@ -220,6 +222,7 @@ impl Default for KafkaTopics {
         Self {
             raw: "posts.raw".to_owned(),
             scored: "posts.scored".to_owned(),
+            scored_json: None,
             dead: "posts.dead".to_owned(),
             partitions: 6,
             replication: None,

@@ -33,7 +33,7 @@ use self::stream::{Ended, Stream};
 use crate::Outcome;
 use crate::cli::RunArgs;
 use crate::commands::model::start_engine;
-use crate::config::{Config, KafkaSettings, Source};
+use crate::config::{Config, Source};
 
 pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
     let config = args.config()?;
@@ -48,8 +48,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
     }
     let listeners = if config.serves() { Some(Listeners::bind(&config).await?) } else { None };
     let data = if config.uses_data() { Some(DataFolder::open(&config.data)?) } else { None };
-    let kafka = match config.kafka.clone().filter(|_| config.streams() || config.serves()) {
-        Some(settings) => Some(connect(settings).await?),
+    let kafka = match &config.kafka {
+        Some(settings) => Some(Kafka::reach(settings.client.clone()).await?),
         None => None,
     };
     let engine = start_engine(&config.model, config.engine.clone()).await?;
@@ -109,11 +109,6 @@ impl Running {
             }
         }
     }
-}
-
-async fn connect(settings: KafkaSettings) -> Result<Kafka> {
-    let panicked = |e| Err(Error::new(ErrorKind::Internal, "connecting to kafka panicked").source(e));
-    tokio::task::spawn_blocking(move || Kafka::connect(settings.client)).await.unwrap_or_else(panicked)
 }
 
 /// Both doors, bound before anything slow begins.

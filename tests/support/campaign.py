@@ -46,9 +46,11 @@ PYARROW = {"py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO"}
 
 SCORE_POINTS = ("start.before-pin", "start.after-pin", "score.ready", "score.begun", "score.producing", "score.produced")
 SCORE_POINTS += ("score.flushed", "score.offsets-sent", "score.committed")
+ATTEMPTS_POINTS = tuple(f"attempts.{step}" for step in ("ready", "begun", "produced", "flushed", "offsets-sent", "committed"))
+SCORE_POINTS += ATTEMPTS_POINTS
 TABLE_POINTS = ("sink.rows-written", "sink.files-closed", "catalog.before-commit", "catalog.after-commit", "sink.committed")
-# The start is written down once in the life of a group, so these two are reached only where no other member was before.
-FIRST_POINTS = ("start.before-pin", "start.after-pin")
+# The start is written down once in the life of a group, where no other member was before, and attempts are counted when scoring begins.
+FIRST_POINTS = ("start.before-pin", "start.after-pin", *ATTEMPTS_POINTS)
 
 # Of forty rounds.
 KINDS = ("process",) * 34 + ("broker",) * 3 + ("catalog", "catalog", "store")

@@ -190,6 +190,7 @@ def violations(topics: Topics, where: Path | Catalog) -> list[str]:
     bad = [place for place, scorable in wanted.items() if not scorable]
     scored = [place_of(decode("ScoredPost", record.value()).origin) for record in topics.consume(topics.scored)]
     letters = [decode("DeadLetter", record.value()) for record in topics.consume(topics.dead)]
+    letters = [letter for letter in letters if letter.stage != "gap"]  # what a person accepted as lost is no event
     found = compare(topics.scored, scored, good)
     found += compare(topics.dead, [place_of(letter.origin) for letter in letters], bad)
     changed = [place for place, letter in ((place_of(each.origin), each) for each in letters) if not is_of(letter, topics.events.get(place))]

@@ -5,6 +5,7 @@
 //! is always what the sink's store tells. An ill store makes it wait, with a reason that people can read, and nothing
 //! else.
 
+mod gap;
 pub(crate) mod policy;
 mod source;
 mod status;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use undertone_error::{Error, Result};
 use undertone_proto::EventTime;
 
+pub use gap::{Gap, gaps};
 pub use policy::{Mode, Policy};
 pub use source::{Batch, EpochSource, ReadLimit};
 pub use status::{LastCommit, SinkSnapshot, SinkStatus, Waiting, describe_metrics};

@@ -138,7 +138,8 @@ pub(crate) fn resume(stored: &Positions, starts: &Positions, ends: &Positions) -
     if let Some((ours, other)) = starts.keys().find_map(|ours| Some((ours, remade(stored, ours)?))) {
         let error = Error::new(ErrorKind::Corrupt, "store was fed from another topic of the same cluster");
         return Err(error.with("stored", &other.topic).with("topic", &ours.topic).help(
-            "was the topic deleted and made again? what the store lacks of the old one is gone: move its tables away",
+            "was the topic deleted and made again? what the store lacks of the old one is gone; \
+             `undertone accept-gap` shows where the new one begins",
         ));
     }
     for (partition, &start) in starts {
@@ -153,7 +154,7 @@ pub(crate) fn resume(stored: &Positions, starts: &Positions, ends: &Positions) -
         };
         if next < start {
             return Err(wrong("source no longer holds the events that the sink needs next", start)
-                .help("restore the log, or accept the gap"));
+                .help("restore the log; or accept the loss: `undertone accept-gap` shows how much it is"));
         }
         if next > end {
             return Err(wrong("sink is ahead of its source", end).help("restore the log that the sink was fed from"));
@@ -164,7 +165,7 @@ pub(crate) fn resume(stored: &Positions, starts: &Positions, ends: &Positions) -
 }
 
 /// A stored partition of the same cluster, where there is none of the same topic.
-fn remade<'a>(stored: &'a Positions, ours: &Partition) -> Option<&'a Partition> {
+pub(super) fn remade<'a>(stored: &'a Positions, ours: &Partition) -> Option<&'a Partition> {
     let mut cluster = stored.keys().filter(|stored| stored.cluster == ours.cluster).peekable();
     let other = cluster.peek().copied();
     other.filter(|_| cluster.all(|stored| stored.topic != ours.topic))

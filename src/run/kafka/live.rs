@@ -6,9 +6,7 @@ use prost::Message;
 use undertone_error::Result;
 use undertone_gateway::Live;
 use undertone_proto::v1::{DeadLetter, ScoredPost};
-use undertone_stream::kafka::{Fetched, Kafka, Limit, Offsets, Record, Topic, TopicReader};
-
-use super::Topics;
+use undertone_stream::kafka::{Fetched, Kafka, Limit, Offsets, Record, Topic, TopicReader, Topics};
 
 /// How long one topic is looked at before the next.
 const TURN: Duration = Duration::from_millis(100);

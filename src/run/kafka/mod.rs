@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use undertone_error::{Error, ErrorKind, Result};
+use undertone_error::Result;
 use undertone_gateway::{Live, Part};
 use undertone_inference::Engine;
 use undertone_sinks::iceberg::IcebergStore;
 use undertone_sinks::pump::{Policy, SinkStatus};
 use undertone_stream::data::DataFolder;
-use undertone_stream::kafka::{Kafka, Membership, ScoreWriter, ScoredChunks, Topic, TopicReader, pin_start};
+use undertone_stream::kafka::{
+    Kafka, Membership, ScoreWriter, ScoredChunks, ScoringEnd, TopicReader, Topics, pin_start,
+};
 use undertone_stream::score::ScoreConfig;
 
 use self::feed::{AsEvent, AsScored, Feed, Ours};
@@ -41,6 +43,7 @@ pub(super) struct KafkaStream {
     tables: Pumps,
     statuses: Arc<[SinkStatus]>,
     scoring_stop: CancellationToken,
+    scoring_end: Option<ScoringEnd<Engine>>,
     _live: Option<AbortOnDropHandle<()>>,
 }
 
@@ -48,13 +51,6 @@ pub(super) struct KafkaStream {
 #[derive(Clone)]
 pub(super) struct KafkaHealth {
     statuses: Arc<[SinkStatus]>,
-}
-
-/// The three topics, looked up.
-struct Topics {
-    raw: Topic,
-    scored: Topic,
-    dead: Topic,
 }
 
 impl KafkaStream {
@@ -71,27 +67,18 @@ impl KafkaStream {
     ) -> Result<Self> {
         let plays = |role| config.roles.contains(&role);
         let scores = plays(Role::Score);
-        let topics = blocking({
-            let kafka = kafka.clone();
-            move || {
-                let names = &kafka.config().topics;
-                let topics = Topics {
-                    raw: kafka.topic(&names.raw)?,
-                    scored: kafka.topic(&names.scored)?,
-                    dead: kafka.topic(&names.dead)?,
-                };
-                if scores {
-                    pin_start(&kafka, "score", &topics.raw)?;
-                }
-                Ok(topics)
-            }
-        })
-        .await?;
+        let topics = Topics::find(&kafka).await?;
+        if scores {
+            pin_start(&kafka, "score", &topics.raw, &topics.scored, &topics.dead).await?;
+        }
 
         let (mut scoring, mut tables, mut statuses) = (Pumps::default(), Pumps::default(), Vec::new());
         let scoring_stop = CancellationToken::new();
+        let mut scoring_end = None;
         if scores {
-            statuses.push(start_scoring(config, &kafka, &topics, engine, &mut scoring, &scoring_stop)?);
+            let (status, end) = start_scoring(config, &kafka, &topics, engine, &mut scoring, &scoring_stop)?;
+            statuses.push(status);
+            scoring_end = Some(end);
         }
         let store = match &config.tables {
             Some(tables) => Some(IcebergStore::open(tables).await?),
@@ -132,7 +119,7 @@ impl KafkaStream {
         } else {
             None
         };
-        Ok(Self { _data: data, scoring, tables, statuses: statuses.into(), scoring_stop, _live: shown })
+        Ok(Self { _data: data, scoring, tables, statuses: statuses.into(), scoring_stop, scoring_end, _live: shown })
     }
 
     /// How the stream is doing.
@@ -149,6 +136,7 @@ impl KafkaStream {
             // In order: what scoring writes is what the tables read.
             let scored = self.scoring.finish(drain).await;
             self.scoring_stop.cancel();
+            forget(self.scoring_end).await;
             let stored = self.tables.finish(drain).await;
             scored.and(stored)?;
             return Ok(if drain.is_cancelled() { Ended::Stopped } else { Ended::UsedUp });
@@ -167,7 +155,12 @@ impl KafkaStream {
         self.scoring.shutdown.stop.cancel();
         self.tables.shutdown.stop.cancel();
         self.scoring_stop.cancel();
-        let (scored, stored) = tokio::join!(self.scoring.finish(drain), self.tables.finish(drain));
+        let scoring = async {
+            let ended = self.scoring.finish(drain).await;
+            forget(self.scoring_end).await;
+            ended
+        };
+        let (scored, stored) = tokio::join!(scoring, self.tables.finish(drain));
         scored.and(stored).map(|()| Ended::Stopped)
     }
 }
@@ -191,30 +184,29 @@ fn start_scoring(
     engine: &Engine,
     pumps: &mut Pumps,
     stop: &CancellationToken,
-) -> Result<SinkStatus> {
+) -> Result<(SinkStatus, ScoringEnd<Engine>)> {
     let membership = Membership::join(kafka, "score", &topics.raw.name)?;
     let reader = TopicReader::new(kafka, "score", &topics.raw)?;
     // As in the embedded stream: about a second of work is under way.
-    let config = ScoreConfig {
-        posts: config.posts.clone(),
-        chunk_events: 64,
-        chunks_in_flight: 4,
-        record_limit: config.kafka.as_ref().map(|kafka| kafka.topics.record_limit()),
-        ..ScoreConfig::default()
-    };
-    let chunks = ScoredChunks::new(kafka, reader, Arc::new(engine.clone()), config, stop.clone());
+    let mut scoring =
+        ScoreConfig { posts: config.posts.clone(), chunk_events: 64, chunks_in_flight: 4, ..ScoreConfig::default() };
+    if let Some(settings) = &config.kafka {
+        scoring.max_dead_payload_bytes = settings.topics.dead_payload_bytes();
+        scoring.record_limit = Some(settings.topics.record_limit(topics.scored_json.is_some()));
+    }
+    let writer = ScoreWriter::new(kafka, membership.clone(), topics.clone());
+    let chunks = ScoredChunks::new(kafka, reader, writer.clone(), Arc::new(engine.clone()), scoring, stop.clone());
+    let end = chunks.ending();
     let source = Scores::new(Ours::new(kafka, &topics.raw, membership.clone()), chunks, pumps.shutdown.finish.clone());
-
-    let (raw, scored, dead) = (topics.raw.clone(), topics.scored.clone(), topics.dead.clone());
-    let writer = ScoreWriter::new(kafka, membership.clone(), raw, scored, dead);
     let sink = ScoredTopics::new(Ours::new(kafka, &topics.raw, membership), writer);
     // A transaction as soon as there is something to write: it is what posts wait for.
     // Small enough to be written well within the time that the broker gives one, also over a slow line.
     let policy = Policy { max_age: Duration::ZERO, max_events: 2048, max_bytes: 4 << 20, ..Policy::default() };
-    Ok(pumps.spawn(sink, source, policy))
+    Ok((pumps.spawn(sink, source, policy), end))
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let panicked = |e| Err(Error::new(ErrorKind::Internal, "talking to kafka panicked").source(e));
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(panicked)
+async fn forget(end: Option<ScoringEnd<Engine>>) {
+    if let Some(end) = end {
+        end.forget().await;
+    }
 }

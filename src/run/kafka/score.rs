@@ -1,13 +1,11 @@
 //! Scoring as a pump: what is scored comes in, transactions go out.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use undertone_error::{Error, ErrorKind, Result};
+use undertone_error::Result;
 use undertone_inference::Engine;
-use undertone_proto::Partition;
 use undertone_proto::v1::outcome;
 use undertone_sinks::pump::{Batch, EpochSource, ReadLimit};
 use undertone_sinks::{Epoch, Positions, Sink, Written};
@@ -64,8 +62,10 @@ impl EpochSource for Scores {
             outcome::Kind::Scored(post) => Some(post.ingested_at_us),
             outcome::Kind::Dead(letter) => Some(letter.ingested_at_us),
         };
+        let bytes = scored.outcomes.iter().map(|outcome| outcome.size).sum();
         Ok(Batch {
-            bytes: scored.outcomes.iter().map(|outcome| outcome.size).sum(),
+            // What must be written before the next is asked for is an epoch that is full.
+            bytes: if scored.alone { usize::MAX } else { bytes },
             oldest_us: scored.outcomes.iter().filter_map(ingested_at_us).min(),
             epoch: self.ours.epoch(&from, &scored.next, scored.outcomes.into_iter().map(Arc::new).collect())?,
         })
@@ -76,13 +76,11 @@ impl EpochSource for Scores {
 pub(super) struct ScoredTopics {
     ours: Ours,
     writer: ScoreWriter,
-    /// Where this writer last read or wrote the positions of its partitions.
-    stands: Positions,
 }
 
 impl ScoredTopics {
     pub(super) fn new(ours: Ours, writer: ScoreWriter) -> Self {
-        Self { ours, writer, stands: Positions::new() }
+        Self { ours, writer }
     }
 }
 
@@ -96,25 +94,13 @@ impl Sink for ScoredTopics {
 
     async fn positions(&mut self) -> Result<Positions> {
         let partitions = self.ours.take().await?;
-        let committed = self.writer.committed(partitions.iter().copied().collect()).await?;
-        // Where the stream begins was written down for every partition that there was: another one appeared later.
-        let position = |number: i32| (number, committed.get(&number).copied().unwrap_or(0));
-        self.stands = self.ours.positions(partitions.into_iter().map(position));
-        Ok(self.stands.clone())
+        let committed = self.writer.committed(self.ours.version(), partitions.into_iter().collect()).await?;
+        Ok(self.ours.positions(committed))
     }
 
     async fn write(&mut self, epoch: &Epoch<Arc<KafkaOutcome>>) -> Result<Written> {
-        let elsewhere =
-            |(partition, range): &(&Partition, &Range<i64>)| self.stands.get(*partition) != Some(&range.start);
-        if let Some((partition, range)) = epoch.ranges.iter().find(elsewhere) {
-            let error = Error::new(ErrorKind::Conflict, "epoch does not begin where the group stands");
-            return Err(error
-                .with("partition", partition.partition)
-                .with("epoch", format!("{}..{}", range.start, range.end)));
-        }
         let ranges = epoch.ranges.iter().map(|(partition, range)| (partition.partition, range.clone())).collect();
         self.writer.write(self.ours.version(), ranges, epoch.records.clone()).await?;
-        self.stands.extend(epoch.ends());
         Ok(Written { rows: epoch.records.len() as u64, positions: epoch.ends() })
     }
 }

@@ -11,11 +11,13 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
+use rdkafka::producer::{DeliveryResult, ProducerContext};
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::Partition;
 
 use super::describe::{Topic, describe};
 use super::failure::{failed, is_secret};
+use crate::durable::blocking;
 
 /// How long one question to the broker may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,13 +40,20 @@ pub struct TopicNames {
     pub raw: String,
     /// Scored posts.
     pub scored: String,
+    /// Scored posts again, as JSON, if somebody wants them so.
+    pub scored_json: Option<String>,
     /// Dead letters.
     pub dead: String,
 }
 
 impl Default for TopicNames {
     fn default() -> Self {
-        Self { raw: "posts.raw".to_owned(), scored: "posts.scored".to_owned(), dead: "posts.dead".to_owned() }
+        Self {
+            raw: "posts.raw".to_owned(),
+            scored: "posts.scored".to_owned(),
+            scored_json: None,
+            dead: "posts.dead".to_owned(),
+        }
     }
 }
 
@@ -115,6 +124,11 @@ impl KafkaConfig {
         }
     }
 
+    /// The group in which processes of one role share partitions.
+    pub fn group(&self, role: &str) -> String {
+        format!("{}-{role}", self.group)
+    }
+
     fn base(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", &self.group);
@@ -123,6 +137,37 @@ impl KafkaConfig {
         }
         config.set("bootstrap.servers", &self.brokers);
         config
+    }
+}
+
+/// Our topics, looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topics {
+    /// Posts as they come.
+    pub raw: Topic,
+    /// Scored posts.
+    pub scored: Topic,
+    /// Scored posts again, as JSON, if somebody wants them so.
+    pub scored_json: Option<Topic>,
+    /// Dead letters.
+    pub dead: Topic,
+}
+
+impl Topics {
+    /// Looks them up.
+    ///
+    /// # Errors
+    /// As [`Kafka::topic`].
+    pub async fn find(kafka: &Kafka) -> Result<Self> {
+        let kafka = kafka.clone();
+        let find = move || {
+            let names = &kafka.config().topics;
+            let (raw, scored, dead) =
+                (kafka.topic(&names.raw)?, kafka.topic(&names.scored)?, kafka.topic(&names.dead)?);
+            let scored_json = names.scored_json.as_ref().map(|name| kafka.topic(name)).transpose()?;
+            Ok(Self { raw, scored, scored_json, dead })
+        };
+        blocking(find).await
     }
 }
 
@@ -141,6 +186,13 @@ impl ClientContext for Logged {
 }
 
 impl ConsumerContext for Logged {}
+
+impl ProducerContext for Logged {
+    type DeliveryOpaque = ();
+
+    /// A record that cannot be delivered fails its transaction, which says why.
+    fn delivery(&self, _: &DeliveryResult<'_>, (): Self::DeliveryOpaque) {}
+}
 
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
@@ -174,6 +226,14 @@ impl fmt::Debug for Kafka {
 }
 
 impl Kafka {
+    /// As [`Kafka::connect`], on a thread that may block.
+    ///
+    /// # Errors
+    /// As [`Kafka::connect`].
+    pub async fn reach(config: KafkaConfig) -> Result<Self> {
+        blocking(move || Self::connect(config)).await
+    }
+
     /// Connects, and asks the cluster who it is. Blocks.
     ///
     /// # Errors
@@ -217,7 +277,8 @@ impl Kafka {
             return Ok(());
         }
         let error = Error::new(ErrorKind::Corrupt, "topic was deleted and made again").with("topic", &topic.name);
-        Err(error.help("what the old one held is gone; restart to read the new one, whose events are others"))
+        Err(error
+            .help("what the old one held is gone, and the events of the new one are others: `undertone accept-gap`"))
     }
 
     /// The first and the next offset of a partition, open transactions included. Blocks.
@@ -236,7 +297,7 @@ impl Kafka {
 
     /// The group in which processes of one role share partitions.
     pub fn group(&self, role: &str) -> String {
-        format!("{}-{role}", self.config.group)
+        self.config.group(role)
     }
 
     /// A consumer of a role's group that never commits by itself and never jumps.
@@ -274,7 +335,7 @@ fn consumer<C: ConsumerContext>(
 ) -> Result<BaseConsumer<C>> {
     let mut client = config.base();
     client
-        .set("group.id", format!("{}-{role}", config.group))
+        .set("group.id", config.group(role))
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")

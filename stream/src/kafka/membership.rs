@@ -25,6 +25,9 @@ use super::failure::{failed, kind};
 /// How often a member without work looks up.
 const POLL: Duration = Duration::from_millis(100);
 
+/// How often the client asks how many partitions there are.
+const REFRESH: &str = "topic.metadata.refresh.interval.ms";
+
 /// The partitions that are ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignment {
@@ -137,7 +140,10 @@ impl Membership {
         };
         let instance = kafka.config().instance.as_ref().map(|name| format!("{}-{name}", kafka.group(role)));
         // Partitions that are added to the topic are noticed with its metadata.
-        let mut more = vec![("queued.min.messages", "1"), ("topic.metadata.refresh.interval.ms", "30000")];
+        let mut more = vec![("queued.min.messages", "1")];
+        if !kafka.config().client.contains_key(REFRESH) {
+            more.push((REFRESH, "30000"));
+        }
         if let Some(instance) = &instance {
             more.push(("group.instance.id", instance));
         }

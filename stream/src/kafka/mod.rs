@@ -18,6 +18,8 @@
 mod client;
 mod describe;
 mod failure;
+mod gap;
+mod ledger;
 mod membership;
 mod poll;
 mod reader;
@@ -26,11 +28,12 @@ mod start;
 mod topics;
 mod transaction;
 
-pub use self::client::{Kafka, KafkaConfig, StartAt, TopicNames};
+pub use self::client::{Kafka, KafkaConfig, StartAt, TopicNames, Topics};
 pub use self::describe::Topic;
+pub use self::gap::STAGE as GAP_STAGE;
 pub use self::membership::{Assignment, Membership};
 pub use self::reader::{Fetched, Limit, Offsets, Record, TopicReader};
-pub use self::score::{KafkaOutcome, ScoredBatch, ScoredChunks};
-pub use self::start::pin_start;
+pub use self::score::{KafkaOutcome, ScoredBatch, ScoredChunks, ScoringEnd};
+pub use self::start::{last_outcomes, pin_start};
 pub use self::topics::{TopicSettings, TopicsReport, ensure_topics, inspect_topics};
 pub use self::transaction::ScoreWriter;

@@ -232,9 +232,10 @@ impl Inner {
             .with("partition", partition)
             .source(reason);
         Err(match kind(code) {
-            ErrorKind::Corrupt => error
-                .with("offset", offset)
-                .help("events that were not read yet are gone from the topic: raise its retention, or accept the gap"),
+            ErrorKind::Corrupt => error.with("offset", offset).help(
+                "events that were not read yet are gone from the topic: raise its retention; `undertone accept-gap` \
+                       shows how much is lost, and goes on behind it",
+            ),
             ErrorKind::NotFound => error.help("was the topic deleted? nothing that it held can be read any more"),
             _ => error,
         })

@@ -3,6 +3,8 @@
 //! The guarantee: outcomes come out once each, in the order of their events within a partition, from the offsets that the
 //! caller names. Events are read and scored ahead, several chunks at once, while the caller writes earlier ones: the
 //! encoder never waits for a commit, nor a commit for the encoder, until the bound on chunks in flight is reached.
+//!
+//! Where the process died before, posts are scored one by one until the one that kills is found (see [`super::ledger`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +17,11 @@ use undertone_proto::Event;
 use undertone_proto::v1::Outcome;
 
 use super::client::Kafka;
+use super::describe::Topic;
+use super::ledger::Ledger;
 use super::reader::{Limit, Offsets, Record, TopicReader};
-use crate::score::{ScoreConfig, Scorer, Watched, score_chunk};
+use super::transaction::ScoreWriter;
+use crate::score::{Plan, ScoreConfig, Scorer, Watched, give_up, score_chunk};
 
 /// Larger headers would make a scored record larger than its topic takes.
 const MAX_HEADER_BYTES: usize = 32 << 10;
@@ -45,12 +50,16 @@ pub struct ScoredBatch {
     pub outcomes: Vec<KafkaOutcome>,
     /// The next offset of every partition that was read on.
     pub next: Offsets,
+    /// Whether it must be written before the next is asked for.
+    pub alone: bool,
 }
 
 /// Scores what a reader reads.
 pub struct ScoredChunks<S> {
     kafka: Kafka,
     reader: TopicReader,
+    /// Counts the attempts.
+    writer: ScoreWriter,
     scorer: Arc<Watched<S>>,
     config: Arc<ScoreConfig>,
     shutdown: CancellationToken,
@@ -78,6 +87,12 @@ struct Carried {
     size: usize,
 }
 
+impl Carried {
+    fn with(self, outcome: Outcome) -> KafkaOutcome {
+        KafkaOutcome { outcome, headers: self.headers, size: self.size }
+    }
+}
+
 impl<S> std::fmt::Debug for ScoredChunks<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ScoredChunks").field("reader", &self.reader).finish_non_exhaustive()
@@ -85,16 +100,22 @@ impl<S> std::fmt::Debug for ScoredChunks<S> {
 }
 
 impl<S: Scorer> ScoredChunks<S> {
-    /// Scores the events of `reader`. Scoring ends with `shutdown`.
+    /// Scores the events of `reader`, whose outcomes `writer` writes. Scoring ends with `shutdown`.
     pub fn new(
         kafka: &Kafka,
         reader: TopicReader,
+        writer: ScoreWriter,
         scorer: Arc<S>,
         config: ScoreConfig,
         shutdown: CancellationToken,
     ) -> Self {
         let (scorer, config) = (Arc::new(Watched::new(scorer)), Arc::new(config));
-        Self { kafka: kafka.clone(), reader, scorer, config, shutdown, running: None }
+        Self { kafka: kafka.clone(), reader, writer, scorer, config, shutdown, running: None }
+    }
+
+    /// What to call once nothing is scored any more.
+    pub fn ending(&self) -> ScoringEnd<S> {
+        ScoringEnd { writer: self.writer.clone(), scorer: Arc::clone(&self.scorer) }
     }
 
     /// The reader of the events.
@@ -106,9 +127,13 @@ impl<S: Scorer> ScoredChunks<S> {
     /// costs nothing; from elsewhere, what is in flight is thrown away. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// As [`TopicReader::read`]; the scorer's error if it stays ill.
+    /// As [`TopicReader::read`] and [`ScoreWriter::write`]; the scorer's error if it stays ill.
     pub async fn read(&mut self, from: &Offsets, limit: Limit) -> Result<ScoredBatch> {
         if self.running.as_ref().is_none_or(|running| running.at != *from) {
+            self.running = None;
+            if let Some(partition) = self.begin(from).await? {
+                return self.read_alone(partition, from, limit).await;
+            }
             self.running = Some(self.start(from.clone()));
         }
         let Some(running) = &mut self.running else { return Ok(ScoredBatch::default()) };
@@ -117,6 +142,54 @@ impl<S: Scorer> ScoredChunks<S> {
             self.running = None;
         }
         taken
+    }
+
+    /// Counts the start of the partitions that have something to score, or names one whose next post is to be scored alone.
+    async fn begin(&self, from: &Offsets) -> Result<Option<i32>> {
+        let bounds = self.reader.bounds(from.keys().copied().collect()).await?;
+        let waits = |(partition, at): (&i32, &i64)| bounds.get(partition).is_some_and(|(_, end)| at < end);
+        let begun = from.iter().filter(|each| waits(*each)).map(|(partition, _)| *partition).collect();
+        self.writer.begin(from.clone(), begun, self.config.in_flight()).await
+    }
+
+    /// Scores the next post of one partition, and nothing beside it.
+    async fn read_alone(&self, partition: i32, from: &Offsets, limit: Limit) -> Result<ScoredBatch> {
+        let mut batch = ScoredBatch { alone: true, ..ScoredBatch::default() };
+        let Some(&at) = from.get(&partition) else { return Ok(batch) };
+        let one = Limit { records: 1, bytes: usize::MAX, wait: limit.wait };
+        let fetched = self.reader.read(Offsets::from([(partition, at)]), one).await?;
+        let Some(record) = fetched.records.into_iter().next() else {
+            if fetched.next.get(&partition) == Some(&at) {
+                self.writer.with_ledger(|ledger| ledger.release(partition));
+            }
+            batch.next = fetched.next;
+            return Ok(batch);
+        };
+        let offset = record.offset;
+        let (carried, event) = self.carry(record);
+        let outcome = match self.writer.begin_alone(partition, at, self.config.in_flight()).await? {
+            Plan::Together => return Ok(batch),
+            Plan::Alone => {
+                tracing::warn!(partition, offset, "scoring a post alone, because a process died near it before");
+                let outcomes = score_chunk(&*self.scorer, &self.config, vec![event], &self.shutdown).await?;
+                let Some(outcome) = outcomes.and_then(|outcomes| outcomes.into_iter().next()) else { return Ok(batch) };
+                self.writer.acquit(partition, at).await?;
+                outcome
+            }
+            Plan::GiveUp => {
+                tracing::error!(partition, offset, "gave up a post: the process died each time it was scored alone");
+                let outcome = give_up(&event.1, &self.config)?;
+                self.writer.with_ledger(Ledger::release_all);
+                outcome
+            }
+        };
+        batch.outcomes.push(carried.with(outcome));
+        batch.next = fetched.next;
+        Ok(batch)
+    }
+
+    fn carry(&self, record: Record) -> (Carried, (i64, Event)) {
+        carry(&self.kafka, self.reader.topic(), record)
     }
 
     fn start(&self, from: Offsets) -> Running {
@@ -163,11 +236,8 @@ impl Running {
             let panicked = |e| Error::new(ErrorKind::Internal, "scoring a chunk panicked").source(e);
             let Some(outcomes) = outcomes.map_err(panicked)?? else { break };
             bytes += chunk.carried.iter().map(|carried| carried.size).sum::<usize>();
-            batch.outcomes.extend(outcomes.into_iter().zip(chunk.carried).map(|(outcome, carried)| KafkaOutcome {
-                outcome,
-                headers: carried.headers,
-                size: carried.size,
-            }));
+            let carried = chunk.carried.into_iter().zip(outcomes);
+            batch.outcomes.extend(carried.map(|(carried, outcome)| carried.with(outcome)));
             batch.next.extend(chunk.next);
         }
         self.at.extend(&batch.next);
@@ -210,23 +280,45 @@ impl<S: Scorer> Reading<S> {
     }
 
     fn chunk(&self, records: Vec<Record>, next: Offsets) -> Chunk {
-        let mut events: Vec<(i64, Event)> = Vec::with_capacity(records.len());
-        let mut carried = Vec::with_capacity(records.len());
-        for mut record in records {
-            let partition = self.kafka.partition(self.reader.topic(), record.partition);
-            let (size, mut headers) = (record.size(), std::mem::take(&mut record.headers));
-            if header_bytes(&headers) > MAX_HEADER_BYTES {
-                tracing::warn!(
-                    offset = record.offset,
-                    "headers are too large to go on with the score, and are left out"
-                );
-                headers.clear();
-            }
-            carried.push(Carried { size, headers });
-            events.push((record.offset, record.into_event(&partition)));
-        }
+        let carry = |record| carry(&self.kafka, self.reader.topic(), record);
+        let (carried, events) = records.into_iter().map(carry).unzip();
         let (scorer, config, shutdown) = (Arc::clone(&self.scorer), Arc::clone(&self.config), self.shutdown.clone());
         let work = async move { score_chunk(&*scorer, &config, events, &shutdown).await };
         Chunk { next, carried, outcomes: AbortOnDropHandle::new(tokio::spawn(work)) }
+    }
+}
+
+/// A record as an event, and what goes on with its outcome.
+fn carry(kafka: &Kafka, topic: &Topic, mut record: Record) -> (Carried, (i64, Event)) {
+    let (offset, size, mut headers) = (record.offset, record.size(), std::mem::take(&mut record.headers));
+    if header_bytes(&headers) > MAX_HEADER_BYTES {
+        tracing::warn!(offset, "headers are too large to go on with the score, and are left out");
+        headers.clear();
+    }
+    let partition = kafka.partition(topic, record.partition);
+    (Carried { headers, size }, (offset, record.into_event(&partition)))
+}
+
+/// What remains to be done when nothing is scored any more.
+pub struct ScoringEnd<S> {
+    writer: ScoreWriter,
+    scorer: Arc<Watched<S>>,
+}
+
+impl<S> std::fmt::Debug for ScoringEnd<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ScoringEnd").field("writer", &self.writer).finish_non_exhaustive()
+    }
+}
+
+impl<S: Scorer> ScoringEnd<S> {
+    /// Forgets the attempts at scoring, since this end is no crash; unless no device is left, to which a post may have
+    /// brought it.
+    pub async fn forget(self) {
+        if !self.scorer.is_down()
+            && let Err(error) = self.writer.forget().await
+        {
+            tracing::warn!(%error, "could not forget the attempts at scoring: this end may count as a crash");
+        }
     }
 }

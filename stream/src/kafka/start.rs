@@ -3,35 +3,121 @@
 //! The guarantee: the configured start is used once. It is written down as the group's offsets, of all partitions in one
 //! request, before anything is read; the broker refuses that request while the group has a member. A partition without an
 //! offset is from then on one that appeared later, and begins at 0.
+//!
+//! A group without offsets whose topics hold outcomes is no new one. With the topic of its events the broker forgets the
+//! offsets in it, and it forgets those of a group that rested for too long: to begin again would skip or repeat events in
+//! silence, so a person is asked.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use prost::Message;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use undertone_error::{Error, ErrorKind, Result, failpoint};
+use undertone_proto::v1::{DeadLetter, Origin, ScoredPost};
 
 use super::client::{Kafka, Logged, PATIENCE, StartAt};
 use super::describe::Topic;
 use super::failure::failed;
+use super::gap::STAGE;
+use super::reader::{Limit, Offsets, Record, TopicReader};
+use crate::durable::blocking;
 
 /// Whoever decided longer ago than this may have been asleep, and looks again.
 const FRESH: Duration = Duration::from_secs(3);
 
-/// Writes the start of `role` on a topic down, unless the group has offsets already. Blocks.
+/// How long one look at the ends of partitions may wait.
+const WAIT: Duration = Duration::from_millis(500);
+/// So many offsets at the end of a partition are looked at for an outcome; the last ones are markers of transactions.
+const TAIL: i64 = 200;
+
+/// Writes the start of `role` on a topic down, unless the group has offsets already. `scored` and `dead` hold the outcomes.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] if the group has no offsets and there are outcomes; those of the cluster.
+pub async fn pin_start(kafka: &Kafka, role: &'static str, raw: &Topic, scored: &Topic, dead: &Topic) -> Result<()> {
+    let (asking, topic) = (kafka.clone(), raw.clone());
+    let offsets = blocking(move || committed(&asking.consumer(role, &[], Logged)?, &topic)).await?;
+    if !offsets.is_empty() {
+        return Ok(());
+    }
+    let outcomes = last_outcomes(kafka, scored, dead).await?;
+    if let Some(origin) = outcomes.iter().find(|origin| origin.topic == raw.id).or(outcomes.first()) {
+        return Err(forgotten(kafka, raw, origin));
+    }
+    let (kafka, topic) = (kafka.clone(), raw.clone());
+    blocking(move || write_start(&kafka, role, &topic)).await
+}
+
+/// The offsets that a group has committed on a topic; partitions without one are absent.
+pub(super) fn committed(consumer: &BaseConsumer<Logged>, topic: &Topic) -> Result<Offsets> {
+    let mut all = TopicPartitionList::with_capacity(usize::try_from(topic.partitions).unwrap_or(0));
+    all.add_partition_range(&topic.name, 0, topic.partitions - 1);
+    let committed =
+        consumer.committed_offsets(all, PATIENCE).map_err(|e| failed("cannot read the group's offsets", e))?;
+    let mut offsets = Offsets::new();
+    for element in committed.elements() {
+        element.error().map_err(|e| failed("cannot read the group's offset of a partition", e))?;
+        if let Offset::Offset(offset) = element.offset() {
+            offsets.insert(element.partition(), offset);
+        }
+    }
+    Ok(offsets)
+}
+
+/// The error for a group that stood somewhere, and no longer says where.
+fn forgotten(kafka: &Kafka, raw: &Topic, last: &Origin) -> Error {
+    let accept = "`undertone accept-gap --sink score` shows from where it would go on";
+    if last.cluster == kafka.cluster() && last.topic == raw.id {
+        let error = Error::new(ErrorKind::Corrupt, "consumer group has forgotten how far its topic is scored");
+        let error = error.with("group", kafka.group("score")).with("topic", &raw.name);
+        let error = error.with("last outcome", format!("partition {}, offset {}", last.partition, last.offset));
+        return error.help(format!("offsets expire a week after the last member has left; {accept}"));
+    }
+    let error = Error::new(ErrorKind::Corrupt, "outcomes are of another topic than the one that is to be scored");
+    let error = error.with("topic", &raw.name).with("id", &raw.id).with("outcomes of", &last.topic);
+    error.help(format!("was the topic deleted and made again? what was not scored of the old one is gone; {accept}"))
+}
+
+/// Of which events outcomes were written lately: the last ones of every partition of the topics.
 ///
 /// # Errors
 /// Those of the cluster.
-pub fn pin_start(kafka: &Kafka, role: &str, topic: &Topic) -> Result<()> {
+pub async fn last_outcomes(kafka: &Kafka, scored: &Topic, dead: &Topic) -> Result<Vec<Origin>> {
+    let of_scored = |record: Record| ScoredPost::decode(record.payload?.as_slice()).ok()?.origin;
+    let of_dead = |record: Record| {
+        let letter = DeadLetter::decode(record.payload?.as_slice()).ok()?;
+        letter.origin.filter(|_| letter.stage != STAGE)
+    };
+    let mut origins: Vec<_> = tail(kafka, scored).await?.into_iter().filter_map(of_scored).collect();
+    origins.extend(tail(kafka, dead).await?.into_iter().filter_map(of_dead));
+    Ok(origins)
+}
+
+/// The last records of every partition.
+async fn tail(kafka: &Kafka, topic: &Topic) -> Result<Vec<Record>> {
+    let reader = TopicReader::new(kafka, "score", topic)?;
+    let bounds = reader.bounds((0..topic.partitions).collect()).await?;
+    let within = bounds.iter().filter(|(_, (start, end))| start < end);
+    let mut at: Offsets = within.map(|(&number, &(start, end))| (number, start.max(end - TAIL))).collect();
+    let mut records = Vec::new();
+    let until = Instant::now() + PATIENCE;
+    while !at.is_empty() && Instant::now() < until {
+        let fetched = reader.read(at.clone(), Limit { records: 1000, bytes: 8 << 20, wait: WAIT }).await?;
+        at.extend(&fetched.next);
+        records.extend(fetched.records);
+        at.retain(|number, at| bounds.get(number).is_some_and(|(_, end)| *at < *end));
+    }
+    Ok(records)
+}
+
+fn write_start(kafka: &Kafka, role: &str, topic: &Topic) -> Result<()> {
     let consumer = kafka.consumer(role, &[], Logged)?;
     loop {
         let looked = Instant::now();
-        let mut all = TopicPartitionList::with_capacity(usize::try_from(topic.partitions).unwrap_or(0));
-        all.add_partition_range(&topic.name, 0, topic.partitions - 1);
-        let committed =
-            consumer.committed_offsets(all, PATIENCE).map_err(|e| failed("cannot read the group's offsets", e))?;
-        if committed.elements().iter().any(|element| matches!(element.offset(), Offset::Offset(_))) {
+        if !committed(&consumer, topic)?.is_empty() {
             return Ok(());
         }
         let starts = starts(kafka.config().start, topic, &consumer)?;
@@ -39,29 +125,33 @@ pub fn pin_start(kafka: &Kafka, role: &str, topic: &Topic) -> Result<()> {
             continue;
         }
         failpoint::hit("start.before-pin");
-        match consumer.commit(&starts, CommitMode::Sync) {
-            Ok(()) => {
-                failpoint::hit("start.after-pin");
-                let offsets: Vec<_> =
-                    starts.elements().iter().filter_map(|element| element.offset().to_raw()).collect();
-                tracing::info!(group = kafka.group(role), topic = topic.name, ?offsets, "stream begins");
-                return Ok(());
-            }
-            // The group has a member by now, which has been here before us.
-            Err(e)
-                if matches!(
-                    e.rdkafka_error_code(),
-                    Some(
-                        RDKafkaErrorCode::UnknownMemberId
-                            | RDKafkaErrorCode::IllegalGeneration
-                            | RDKafkaErrorCode::RebalanceInProgress
-                    )
-                ) =>
-            {
-                return Ok(());
-            }
-            Err(e) => return Err(failed("cannot write down where the stream begins", e)),
+        // A group that has a member by now was here before us.
+        if commit(&consumer, &starts)? == Committed::Done {
+            failpoint::hit("start.after-pin");
+            let offsets: Vec<_> = starts.elements().iter().filter_map(|element| element.offset().to_raw()).collect();
+            tracing::info!(group = kafka.group(role), topic = topic.name, ?offsets, "stream begins");
         }
+        return Ok(());
+    }
+}
+
+/// What became of offsets that somebody who is no member wanted to commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Committed {
+    Done,
+    /// The group has a member, and the broker refuses everybody else.
+    HasMember,
+}
+
+/// Commits offsets for a group that this consumer is no member of.
+pub(super) fn commit(consumer: &BaseConsumer<Logged>, offsets: &TopicPartitionList) -> Result<Committed> {
+    use RDKafkaErrorCode as C;
+    match consumer.commit(offsets, CommitMode::Sync) {
+        Ok(()) => Ok(Committed::Done),
+        Err(e) => match e.rdkafka_error_code() {
+            Some(C::UnknownMemberId | C::IllegalGeneration | C::RebalanceInProgress) => Ok(Committed::HasMember),
+            _ => Err(failed("cannot write the group's offsets", e)),
+        },
     }
 }
 

@@ -12,7 +12,7 @@ use undertone_error::{Error, ErrorKind, Result};
 
 use super::client::{Kafka, Logged, PATIENCE};
 use super::failure::{failed, kind};
-use crate::score::{RecordLimit, ScoredFormat};
+use crate::score::RecordLimit;
 
 /// What is between an event and what is written about it: scores, embedding, reason, and what follows.
 const OVERHEAD_BYTES: i64 = 256 << 10;
@@ -46,11 +46,15 @@ impl Default for TopicSettings {
 }
 
 impl TopicSettings {
-    /// How large the value of a scored post or of a dead letter may be.
-    pub fn record_limit(&self) -> RecordLimit {
+    /// How large the value of a scored post or of a dead letter may be, and of its JSON if that is written too.
+    pub fn record_limit(&self, json: bool) -> RecordLimit {
         let bytes = self.max_event_bytes + OVERHEAD_BYTES - FRAME_BYTES;
-        let bytes = usize::try_from(bytes).unwrap_or(0).max(RecordLimit::LEAST);
-        RecordLimit { bytes, format: ScoredFormat::Protobuf }
+        RecordLimit { bytes: usize::try_from(bytes).unwrap_or(0).max(RecordLimit::LEAST), json }
+    }
+
+    /// The most bytes of an event's payload that a dead letter holds.
+    pub fn dead_payload_bytes(&self) -> usize {
+        usize::try_from(self.max_event_bytes).unwrap_or(0)
     }
 }
 
@@ -99,7 +103,10 @@ fn wanted(kafka: &Kafka, settings: &TopicSettings) -> Vec<Wanted> {
         ]),
     };
     let larger = settings.max_event_bytes + OVERHEAD_BYTES;
-    vec![topic(&names.raw, settings.max_event_bytes), topic(&names.scored, larger), topic(&names.dead, larger)]
+    let mut wanted =
+        vec![topic(&names.raw, settings.max_event_bytes), topic(&names.scored, larger), topic(&names.dead, larger)];
+    wanted.extend(names.scored_json.as_ref().map(|name| topic(name, larger)));
+    wanted
 }
 
 /// What differs, and what could break the promise. Pure.

@@ -4,6 +4,8 @@
 //! an error, none of them is, or a later [`ScoreWriter::committed`] tells that they are. What a member is bound to
 //! (generation and member id) is taken before it looks whether the partitions are its own: if they move after the look,
 //! the broker refuses the transaction.
+//!
+//! Attempts at scoring (see [`Ledger`]) are counted by the same transactions, without outcomes and without a move.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -14,22 +16,23 @@ use prost::Message;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::{ClientContext, config::RDKafkaLogLevel};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use sha2::{Digest, Sha256};
 use undertone_error::{Error, ErrorKind, Result, failpoint};
-use undertone_proto::v1::outcome;
+use undertone_proto::to_json;
+use undertone_proto::v1::{Origin, outcome};
 use uuid::Uuid;
 
-use super::client::{Kafka, log, log_error};
+use super::client::{Kafka, Logged, Topics};
 use super::describe::Topic;
 use super::failure::failed;
+use super::ledger::Ledger;
 use super::membership::Membership;
 use super::reader::Offsets;
 use super::score::KafkaOutcome;
 use crate::durable::blocking;
-use crate::score::observe;
+use crate::score::{Plan, Record, observe};
 use crate::source::hex;
 
 /// An open transaction stalls every reader of committed records, so one whose owner died is ended by the broker after
@@ -51,32 +54,31 @@ pub struct ScoreWriter {
 struct Inner {
     kafka: Kafka,
     membership: Membership,
-    raw: Topic,
-    scored: Topic,
-    dead: Topic,
+    topics: Topics,
     transactional_id: String,
+    state: Mutex<State>,
+}
+
+struct State {
     /// Absent before the first use and after a failure that it cannot recover from.
-    producer: Mutex<Option<BaseProducer<Logged>>>,
+    producer: Option<BaseProducer<Logged>>,
+    ledger: Ledger,
 }
 
-#[derive(Clone, Copy)]
-struct Logged;
-
-impl ClientContext for Logged {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        log_error(&error, reason);
-    }
+/// What a transaction does to one partition's offset and its metadata.
+struct Move {
+    partition: i32,
+    range: Range<i64>,
+    record: Option<Record>,
+    /// Whether it counts a start.
+    counts: bool,
 }
 
-impl ProducerContext for Logged {
-    type DeliveryOpaque = ();
-
-    /// A record that cannot be delivered fails its transaction, which says why.
-    fn delivery(&self, _: &rdkafka::producer::DeliveryResult<'_>, (): Self::DeliveryOpaque) {}
+impl Move {
+    /// A record that is written where the partition stands.
+    fn none(partition: i32, at: i64, record: Option<Record>, counts: bool) -> Self {
+        Self { partition, range: at..at, record, counts }
+    }
 }
 
 impl std::fmt::Debug for ScoreWriter {
@@ -86,34 +88,35 @@ impl std::fmt::Debug for ScoreWriter {
 }
 
 impl ScoreWriter {
-    /// A writer for the partitions of `raw` that `membership` has.
-    pub fn new(kafka: &Kafka, membership: Membership, raw: Topic, scored: Topic, dead: Topic) -> Self {
+    /// A writer for the partitions of the topic of events that `membership` has.
+    pub fn new(kafka: &Kafka, membership: Membership, topics: Topics) -> Self {
         // Without a stable name each start has an id of its own: the broker ends what an earlier one left open.
         let name = kafka.config().instance.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
         let transactional_id = format!("{}-{name}", kafka.group("score"));
-        let producer = Mutex::new(None);
-        Self {
-            inner: Arc::new(Inner { kafka: kafka.clone(), membership, raw, scored, dead, transactional_id, producer }),
-        }
+        let state = Mutex::new(State { producer: None, ledger: Ledger::default() });
+        Self { inner: Arc::new(Inner { kafka: kafka.clone(), membership, topics, transactional_id, state }) }
     }
 
-    /// The next offset of each of `partitions`, as committed; a partition that never was is absent. Transactions of ours
-    /// that were under way have ended by then, and so have those of other members on these partitions.
+    /// The next offset of each of `partitions`, as committed; 0 for one that never was: where the stream begins was written
+    /// down for every partition that there was, so another one appeared later. Transactions of ours that were under way
+    /// have ended by then, and so have those of other members on these partitions. `version` is that of the assignment.
     ///
     /// # Errors
     /// Those of the cluster.
-    pub async fn committed(&self, partitions: BTreeSet<i32>) -> Result<Offsets> {
-        let inner = Arc::clone(&self.inner);
-        blocking(move || {
-            inner.with_producer(|_| Ok(()))?;
+    pub async fn committed(&self, version: u64, partitions: BTreeSet<i32>) -> Result<Offsets> {
+        self.with(move |inner, state| {
+            inner.with_producer(&mut state.producer, |_| Ok(()))?;
             let committed = inner.membership.committed(&partitions)?;
-            let mut offsets = Offsets::new();
+            let mut standing = Vec::with_capacity(partitions.len());
             for element in committed.elements() {
                 element.error().map_err(|e| failed("cannot read the group's offset of a partition", e))?;
-                if let Offset::Offset(offset) = element.offset() {
-                    offsets.insert(element.partition(), offset);
-                }
+                let Offset::Offset(offset) = element.offset() else { continue };
+                standing.push((element.partition(), offset, record(&element)));
             }
+            let known: BTreeSet<i32> = standing.iter().map(|(partition, ..)| *partition).collect();
+            standing.extend(partitions.difference(&known).map(|&partition| (partition, 0, None)));
+            let offsets = standing.iter().map(|&(partition, offset, _)| (partition, offset)).collect();
+            state.ledger.learn(version, standing);
             Ok(offsets)
         })
         .await
@@ -124,102 +127,262 @@ impl ScoreWriter {
     /// perhaps scored by another.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if other partitions are ours by now, or the outcome is not known: ask
-    /// [`ScoreWriter::committed`] and go on from there. Others may be tried again.
+    /// [`ErrorKind::Conflict`] if other partitions are ours by now, or the group does not stand where a range begins, or
+    /// the outcome is not known: ask [`ScoreWriter::committed`] and go on from there. Others may be tried again.
     pub async fn write(
         &self,
         version: u64,
         ranges: Vec<(i32, Range<i64>)>,
         outcomes: Vec<Arc<KafkaOutcome>>,
     ) -> Result<()> {
+        self.with(move |inner, state| {
+            let behind = |(partition, range): (i32, Range<i64>)| {
+                let record = state.ledger.behind(partition, range.end);
+                Move { partition, range, record, counts: false }
+            };
+            let moves: Vec<_> = ranges.into_iter().map(behind).collect();
+            inner.write(state, version, &moves, &outcomes)
+        })
+        .await
+    }
+
+    /// The partition whose next post is to be scored alone, because the process died near it before; if there is none,
+    /// `begun` is counted as begun, but for partitions with outcomes that are not written yet.
+    ///
+    /// # Errors
+    /// As [`ScoreWriter::write`].
+    pub(super) async fn begin(&self, from: Offsets, begun: BTreeSet<i32>, in_flight: i64) -> Result<Option<i32>> {
+        self.with(move |inner, state| {
+            if let Some(suspect) = state.ledger.suspect(&from, in_flight) {
+                return Ok(Some(suspect));
+            }
+            let written = |partition: &i32| from.get(partition).copied() == state.ledger.next(*partition);
+            let starts = state.ledger.starts(begun.into_iter().filter(written), in_flight);
+            let count = |(partition, record)| {
+                let at = state.ledger.next(partition)?;
+                Some(Move::none(partition, at, Some(record), true))
+            };
+            let moves: Vec<_> = starts.into_iter().filter_map(count).collect();
+            inner.note(state, &moves).map(|()| None)
+        })
+        .await
+    }
+
+    /// How to go on with the post at which a partition stands; if alone, that is counted.
+    ///
+    /// # Errors
+    /// As [`ScoreWriter::write`].
+    pub(super) async fn begin_alone(&self, partition: i32, at: i64, in_flight: i64) -> Result<Plan> {
+        self.with(move |inner, state| {
+            state.ledger.expect(partition, at)?;
+            let Some((plan, record)) = state.ledger.decide(partition, in_flight) else { return Ok(Plan::Together) };
+            if let (Plan::Alone, Some(record)) = (plan, record) {
+                inner.note(state, &[Move::none(partition, at, Some(record), true)])?;
+            }
+            Ok(plan)
+        })
+        .await
+    }
+
+    /// The model has answered for the post at which a partition stands: what happens from here on is not its fault.
+    ///
+    /// # Errors
+    /// As [`ScoreWriter::write`].
+    pub(super) async fn acquit(&self, partition: i32, at: i64) -> Result<()> {
+        self.with(move |inner, state| {
+            let record = state.ledger.acquitted(partition);
+            inner.note(state, &[Move::none(partition, at, record, false)])
+        })
+        .await
+    }
+
+    /// Forgets the starts that were counted: this end is no crash.
+    ///
+    /// # Errors
+    /// As [`ScoreWriter::write`].
+    pub(super) async fn forget(&self) -> Result<()> {
+        self.with(|inner, state| {
+            let moves: Vec<_> =
+                state.ledger.left().map(|(partition, at)| Move::none(partition, at, None, false)).collect();
+            inner.note(state, &moves)
+        })
+        .await
+    }
+
+    /// Does something to what is known of the partitions, without a transaction.
+    pub(super) fn with_ledger<T>(&self, work: impl FnOnce(&mut Ledger) -> T) -> T {
+        work(&mut self.inner.state.lock().unwrap_or_else(PoisonError::into_inner).ledger)
+    }
+
+    /// Does something that blocks. What waits behind another transaction sees what that has written.
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner, &mut State) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || inner.write(version, &ranges, &outcomes)).await
+        blocking(move || work(&inner, &mut inner.state.lock().unwrap_or_else(PoisonError::into_inner))).await
     }
 }
 
+/// What stands beside an offset, if it is ours.
+fn record(element: &TopicPartitionListElem<'_>) -> Option<Record> {
+    let metadata = element.metadata();
+    if metadata.is_empty() {
+        return None;
+    }
+    let ignored = |error: &serde_json::Error| {
+        tracing::info!(partition = element.partition(), metadata, %error, "ignored what stands beside a committed offset");
+    };
+    serde_json::from_str(metadata).inspect_err(ignored).ok()
+}
+
+/// The fail points of a transaction.
+struct Points {
+    ready: &'static str,
+    begun: &'static str,
+    produced: &'static str,
+    flushed: &'static str,
+    offsets_sent: &'static str,
+    committed: &'static str,
+}
+
+const SCORE: Points = Points {
+    ready: "score.ready",
+    begun: "score.begun",
+    produced: "score.produced",
+    flushed: "score.flushed",
+    offsets_sent: "score.offsets-sent",
+    committed: "score.committed",
+};
+const ATTEMPTS: Points = Points {
+    ready: "attempts.ready",
+    begun: "attempts.begun",
+    produced: "attempts.produced",
+    flushed: "attempts.flushed",
+    offsets_sent: "attempts.offsets-sent",
+    committed: "attempts.committed",
+};
+
 impl Inner {
-    fn write(&self, version: u64, ranges: &[(i32, Range<i64>)], outcomes: &[Arc<KafkaOutcome>]) -> Result<()> {
-        failpoint::hit("score.ready");
-        let _held = self.membership.hold();
-        let metadata = self.membership.group_metadata()?;
-        let now = self.membership.assignment().borrow().clone();
-        let lost = ranges.iter().any(|(partition, _)| !now.partitions.contains(partition));
-        if (now.version != version || lost) && !failpoint::sabotaged("no-ownership-check") {
-            let error = Error::new(ErrorKind::Conflict, "group has shared its partitions out anew");
-            return Err(error.with("topic", &self.raw.name));
+    /// Writes records beside offsets that stay where they are.
+    fn note(&self, state: &mut State, moves: &[Move]) -> Result<()> {
+        if moves.is_empty() {
+            return Ok(());
         }
-        let mut offsets = TopicPartitionList::with_capacity(ranges.len());
-        for (partition, range) in ranges {
-            offsets
-                .add_partition_offset(&self.raw.name, *partition, Offset::Offset(range.end))
-                .map_err(|e| failed("offset cannot be committed", e))?;
-        }
+        let version = state.ledger.version();
+        self.transact(state, version, moves, |_| Ok(()), &ATTEMPTS)
+    }
+
+    fn write(&self, state: &mut State, version: u64, moves: &[Move], outcomes: &[Arc<KafkaOutcome>]) -> Result<()> {
         // A test shows with it that the order matters.
         let after = failpoint::sabotaged("position-before-dead-letters");
         let (late, now): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| after && is_dead(outcome));
-        self.with_producer(|producer| {
-            step("cannot begin a transaction", || producer.begin_transaction())?;
-            failpoint::hit("score.begun");
-            for outcome in now {
+        let produce = |producer: &BaseProducer<Logged>| {
+            now.iter().try_for_each(|outcome| {
                 failpoint::hit("score.producing");
-                self.produce(producer, outcome)?;
-            }
-            failpoint::hit("score.produced");
-            step("cannot deliver outcomes", || producer.flush(STEP))?;
-            failpoint::hit("score.flushed");
-            if !failpoint::sabotaged("no-offsets-in-transaction") {
-                let send = || producer.send_offsets_to_transaction(&offsets, &metadata, STEP);
-                step("cannot add offsets to a transaction", send)?;
-            }
-            failpoint::hit("score.offsets-sent");
-            step("cannot commit a transaction", || producer.commit_transaction(STEP)).map_err(Failure::of_commit)?;
-            failpoint::hit("score.committed");
-            if !late.is_empty() {
+                self.produce(producer, outcome)
+            })
+        };
+        self.transact(state, version, moves, produce, &SCORE)?;
+        if !late.is_empty() {
+            self.with_producer(&mut state.producer, |producer| {
                 step("cannot begin a transaction", || producer.begin_transaction())?;
                 late.iter().try_for_each(|outcome| self.produce(producer, outcome))?;
-                step("cannot commit a transaction", || producer.commit_transaction(STEP))?;
-            }
-            Ok(())
-        })?;
+                step("cannot commit a transaction", || producer.commit_transaction(STEP))
+            })?;
+        }
         observe(outcomes.iter().map(|outcome| &outcome.outcome));
         Ok(())
     }
 
+    fn transact(
+        &self,
+        state: &mut State,
+        version: u64,
+        moves: &[Move],
+        produce: impl FnOnce(&BaseProducer<Logged>) -> Result<(), Failure>,
+        points: &Points,
+    ) -> Result<()> {
+        failpoint::hit(points.ready);
+        let _held = self.membership.hold();
+        let metadata = self.membership.group_metadata()?;
+        let now = self.membership.assignment().borrow().clone();
+        let lost = moves.iter().any(|each| !now.partitions.contains(&each.partition));
+        if (now.version != version || lost) && !failpoint::sabotaged("no-ownership-check") {
+            let error = Error::new(ErrorKind::Conflict, "group has shared its partitions out anew");
+            return Err(error.with("topic", &self.topics.raw.name));
+        }
+        for each in moves {
+            state.ledger.expect(each.partition, each.range.start)?;
+        }
+        let offsets = self.offsets(moves)?;
+        for each in moves.iter().filter(|each| each.counts) {
+            state.ledger.tries(each.partition, each.record);
+        }
+        self.with_producer(&mut state.producer, |producer| {
+            step("cannot begin a transaction", || producer.begin_transaction())?;
+            failpoint::hit(points.begun);
+            produce(producer)?;
+            failpoint::hit(points.produced);
+            step("cannot deliver outcomes", || producer.flush(STEP))?;
+            failpoint::hit(points.flushed);
+            if !failpoint::sabotaged("no-offsets-in-transaction") {
+                let send = || producer.send_offsets_to_transaction(&offsets, &metadata, STEP);
+                step("cannot add offsets to a transaction", send)?;
+            }
+            failpoint::hit(points.offsets_sent);
+            step("cannot commit a transaction", || producer.commit_transaction(STEP)).map_err(Failure::of_commit)?;
+            failpoint::hit(points.committed);
+            Ok(())
+        })?;
+        for each in moves {
+            state.ledger.wrote(each.partition, each.range.end, each.record, each.counts);
+        }
+        Ok(())
+    }
+
+    fn offsets(&self, moves: &[Move]) -> Result<TopicPartitionList> {
+        let mut offsets = TopicPartitionList::with_capacity(moves.len());
+        for each in moves {
+            offsets
+                .add_partition_offset(&self.topics.raw.name, each.partition, Offset::Offset(each.range.end))
+                .map_err(|e| failed("offset cannot be committed", e))?;
+            let Some(record) = each.record else { continue };
+            let json = serde_json::to_string(&record)
+                .map_err(|e| Error::new(ErrorKind::Internal, "attempts cannot be written as JSON").source(e))?;
+            if let Some(mut element) = offsets.find_partition(&self.topics.raw.name, each.partition) {
+                element.set_metadata(json);
+            }
+        }
+        Ok(offsets)
+    }
+
     fn produce(&self, producer: &BaseProducer<Logged>, outcome: &KafkaOutcome) -> Result<(), Failure> {
         let empty = || Failure::ours(Error::new(ErrorKind::Internal, "an outcome is empty"));
-        let (topic, key, payload, origin) = match outcome.outcome.kind.as_ref().ok_or_else(empty)? {
+        let headers = &outcome.headers;
+        match outcome.outcome.kind.as_ref().ok_or_else(empty)? {
             outcome::Kind::Scored(post) => {
-                (&self.scored, key(&post.source, &post.id), post.encode_to_vec(), post.origin.as_ref())
+                let (key, origin) = (key(&post.source, &post.id), post.origin.as_ref());
+                if let Some(topic) = &self.topics.scored_json {
+                    let json = to_json(post).map_err(Failure::ours)?;
+                    send(producer, topic, origin, &key, json.as_bytes(), headers)?;
+                }
+                send(producer, &self.topics.scored, origin, &key, &post.encode_to_vec(), headers)
             }
             outcome::Kind::Dead(letter) => {
                 let origin = letter.origin.as_ref();
                 let name = origin.map(|o| format!("{}-{}-{}", o.topic, o.partition, o.offset)).unwrap_or_default();
-                (&self.dead, name.into_bytes(), letter.encode_to_vec(), origin)
+                send(producer, &self.topics.dead, origin, name.as_bytes(), &letter.encode_to_vec(), headers)
             }
-        };
-        // The partition of the event's: what is in order there stays in order.
-        let partition = origin.map_or(0, |origin| origin.partition).rem_euclid(topic.partitions.max(1));
-        let mut headers = OwnedHeaders::new_with_capacity(outcome.headers.len());
-        for (name, value) in &outcome.headers {
-            headers = headers.insert(Header { key: name, value: value.as_ref() });
-        }
-        let mut record = BaseRecord::to(&topic.name).partition(partition).key(&key).payload(&payload).headers(headers);
-        let until = Instant::now() + STEP;
-        loop {
-            record = match producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < until => {
-                    back
-                }
-                Err((error, _)) => return Err(Failure::of("cannot produce an outcome", error)),
-            };
-            producer.poll(Duration::from_millis(5));
         }
     }
 
     /// Does something with the producer, which is made if there is none; mends what a failure leaves behind.
-    fn with_producer(&self, work: impl FnOnce(&BaseProducer<Logged>) -> Result<(), Failure>) -> Result<()> {
-        let mut slot = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+    fn with_producer(
+        &self,
+        slot: &mut Option<BaseProducer<Logged>>,
+        work: impl FnOnce(&BaseProducer<Logged>) -> Result<(), Failure>,
+    ) -> Result<()> {
         let producer = match slot.take() {
             Some(producer) => producer,
             None => self.connect()?,
@@ -268,6 +431,33 @@ impl Inner {
 
 fn is_dead(outcome: &KafkaOutcome) -> bool {
     matches!(outcome.outcome.kind, Some(outcome::Kind::Dead(_)))
+}
+
+/// Hands one record to the producer, once that has room.
+fn send(
+    producer: &BaseProducer<Logged>,
+    topic: &Topic,
+    origin: Option<&Origin>,
+    key: &[u8],
+    payload: &[u8],
+    carried: &[(String, Option<Vec<u8>>)],
+) -> Result<(), Failure> {
+    // The partition of the event's: what is in order there stays in order.
+    let partition = origin.map_or(0, |origin| origin.partition).rem_euclid(topic.partitions.max(1));
+    let mut headers = OwnedHeaders::new_with_capacity(carried.len());
+    for (name, value) in carried {
+        headers = headers.insert(Header { key: name, value: value.as_ref() });
+    }
+    let mut record = BaseRecord::to(&topic.name).partition(partition).key(key).payload(payload).headers(headers);
+    let until = Instant::now() + STEP;
+    loop {
+        record = match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < until => back,
+            Err((error, _)) => return Err(Failure::of("cannot produce an outcome", error)),
+        };
+        producer.poll(Duration::from_millis(5));
+    }
 }
 
 /// Aborts the open transaction; answers whether it is.

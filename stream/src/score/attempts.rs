@@ -1,7 +1,8 @@
 //! How often scoring was begun at one place without getting past it: what finds a post that kills the process.
 //!
 //! The guarantee: only a post during whose scoring, alone, the process died three times is given up; every other post
-//! around it is scored. Starts are counted on disk before scoring begins; any end that is not a crash forgets them.
+//! around it is scored. Starts are counted durably before scoring begins; any end that is not a crash forgets them. What
+//! follows from a count is [`plan`]; here it is kept in a file, on Kafka beside the group's offsets.
 //!
 //! An end while the model is down counts as a crash: a post may take a GPU with it, and no process gets that back, so that
 //! somebody has to end it. Until then the stage waits. A process begins to score only once a known-good text has passed: a
@@ -19,11 +20,11 @@ use undertone_error::{Error, ErrorKind, Result};
 use crate::durable::{io_error, replace, sync_dir};
 
 /// After so many crashes at one place the next step is taken.
-pub(super) const CRASHES: u32 = 3;
+pub(crate) const CRASHES: u32 = 3;
 
-/// What is on disk while scoring goes on.
+/// What is durable while scoring goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// The first offset without an outcome.
     start: i64,
     /// How often scoring was begun there.
@@ -33,9 +34,27 @@ pub(super) struct Record {
     alone_until: Option<i64>,
 }
 
+impl Record {
+    /// The same once the model has answered for the post that was begun.
+    pub(crate) fn acquitted(self) -> Self {
+        Self { starts: 0, ..self }
+    }
+
+    /// What is left once everything below `next` has its outcome: the search for a killer, if it is not over.
+    pub(crate) fn behind(self, next: i64) -> Option<Self> {
+        let goes_on = self.alone_until.is_some_and(|until| next < until);
+        goes_on.then_some(Self { start: next, starts: 0, ..self })
+    }
+
+    /// Whether the post at `at` was begun alone, and not yet acquitted.
+    pub(crate) fn accuses(self, at: i64) -> bool {
+        self.start == at && self.starts > 0 && self.alone_until.is_some_and(|until| at < until)
+    }
+}
+
 /// How to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Plan {
+pub(crate) enum Plan {
     /// Many at once.
     Together,
     /// This post alone.
@@ -46,7 +65,7 @@ pub(super) enum Plan {
 
 /// What to do at `start`, and what to remember, given what was remembered. `in_flight` is how many posts may be under
 /// way at once: one of them is the killer.
-fn plan(before: Option<Record>, start: i64, in_flight: i64) -> (Plan, Record) {
+pub(crate) fn plan(before: Option<Record>, start: i64, in_flight: i64) -> (Plan, Record) {
     let fresh = Record { start, starts: 1, alone_until: None };
     let Some(before) = before else { return (Plan::Together, fresh) };
     let stuck = before.start == start && before.starts >= CRASHES;
@@ -78,7 +97,7 @@ impl Attempts {
     pub(super) fn decide(&self, start: i64, in_flight: i64) -> Result<(Plan, Record)> {
         let before = match read(&self.path)? {
             Some(record) => Some(record),
-            None => read(&self.acquitted())?.map(|record| Record { starts: 0, ..record }),
+            None => read(&self.acquitted())?.map(Record::acquitted),
         };
         Ok(plan(before, start, in_flight))
     }

@@ -25,14 +25,15 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use undertone_error::{Error, ErrorKind, Result};
+use undertone_error::{Error, ErrorKind, Result, failpoint};
 use undertone_proto::v1::{self, Outcome};
 use undertone_proto::{Event, EventTime, PostReader};
 
-use self::attempts::{Attempts, Plan};
+use self::attempts::Attempts;
+pub(crate) use self::attempts::{Plan, Record, plan};
 use self::judge::{Verdict, judge};
 use self::outcome::{Prepared, Reading};
-pub use self::record::{RecordLimit, ScoredFormat, fit};
+pub use self::record::{RecordLimit, fit};
 pub(crate) use self::scorer::Watched;
 pub use self::scorer::{Scorer, Scores};
 use crate::backoff::persist;
@@ -40,6 +41,9 @@ use crate::durable::blocking;
 use crate::input::InputLog;
 use crate::scored::ScoredLog;
 use crate::telemetry;
+
+/// Stands for a text that kills the process, where the fail point `score.deadly-text` is armed.
+const DEADLY: &str = "undertone-test-deadly";
 
 /// What the stage takes for posts, and how much it has under way.
 #[derive(Clone, Debug)]
@@ -70,6 +74,20 @@ impl Default for ScoreConfig {
             append_events: 4096,
             max_dead_payload_bytes: 1 << 20,
             record_limit: None,
+        }
+    }
+}
+
+impl ScoreConfig {
+    /// How many events may be under way at once.
+    pub(crate) fn in_flight(&self) -> i64 {
+        i64::try_from(self.chunk_events.saturating_mul(self.chunks_in_flight + 2)).unwrap_or(i64::MAX)
+    }
+
+    fn fit(&self, outcome: Outcome, event: &Event) -> Result<Outcome> {
+        match self.record_limit {
+            Some(limit) => fit(outcome, event, limit),
+            None => Ok(outcome),
         }
     }
 }
@@ -127,8 +145,7 @@ impl<S: Scorer> ScoreStage<S> {
     /// Scores single events for as long as the attempts say so.
     async fn one_by_one(&self, shutdown: &CancellationToken) -> Result<()> {
         let Some(attempts) = &self.attempts else { return Ok(()) };
-        let in_flight = self.config.chunk_events.saturating_mul(self.config.chunks_in_flight + 2);
-        let in_flight = i64::try_from(in_flight).unwrap_or(i64::MAX);
+        let in_flight = self.config.in_flight();
         let mut reader = self.input.reader(self.scored.end());
         loop {
             // The event first: a process that dies while there is nothing to score does not count.
@@ -151,10 +168,7 @@ impl<S: Scorer> ScoreStage<S> {
                 }
                 Plan::GiveUp => {
                     tracing::error!(offset, "gave up a post: process or device died each time it was scored alone");
-                    let message = "process or device died each time this post was scored alone";
-                    let error = Error::new(ErrorKind::Internal, message);
-                    let limit = self.config.max_dead_payload_bytes;
-                    Some(vec![outcome::dead(event, "score", &error, attempts::CRASHES, limit, now())])
+                    Some(vec![give_up(event, &self.config)?])
                 }
             };
             let Some(outcomes) = outcomes else { return Ok(()) };
@@ -259,6 +273,13 @@ async fn acquit(attempts: &Attempts, shutdown: &CancellationToken) -> Result<boo
     Ok(persist("clearing an attempt at scoring", shutdown, acquit).await?.is_some())
 }
 
+/// The outcome of a post that killed the process each time it was scored alone.
+pub(crate) fn give_up(event: &Event, config: &ScoreConfig) -> Result<Outcome> {
+    let error = Error::new(ErrorKind::Internal, "process or device died each time this post was scored alone");
+    let limit = config.max_dead_payload_bytes;
+    config.fit(outcome::dead(event, "score", &error, attempts::CRASHES, limit, now()), event)
+}
+
 /// Outcomes of some events, in order; `None` if the shutdown came first.
 pub(crate) async fn score_chunk(
     scorer: &impl Scorer,
@@ -270,7 +291,8 @@ pub(crate) async fn score_chunk(
     let posts = config.posts.clone();
     let prepare = move || Ok(events.into_iter().map(|(_, event)| Prepared::new(event, &posts)).collect::<Vec<_>>());
     let prepared = blocking(prepare).await?;
-    let texts = prepared.iter().filter_map(|prepared| prepared.text().map(str::to_owned)).collect();
+    let texts: Vec<_> = prepared.iter().filter_map(|prepared| prepared.text().map(str::to_owned)).collect();
+    failpoint::hit_if("score.deadly-text", || texts.iter().any(|text| text.contains(DEADLY)));
     let Some(verdicts) = judge(scorer, texts, shutdown).await? else { return Ok(None) };
 
     let now = now();
@@ -289,10 +311,7 @@ pub(crate) async fn score_chunk(
                 None => return Err(Error::new(ErrorKind::Internal, "a text has no verdict")),
             },
         };
-        outcomes.push(match config.record_limit {
-            Some(limit) => fit(outcome, &event, limit)?,
-            None => outcome,
-        });
+        outcomes.push(config.fit(outcome, &event)?);
     }
     Ok(Some(outcomes))
 }

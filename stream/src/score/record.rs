@@ -2,55 +2,39 @@
 //! names the same event.
 
 use prost::Message;
-use sha2::{Digest, Sha256};
 use undertone_error::{Error, ErrorKind, Result};
-use undertone_proto::v1::{DeadLetter, Outcome, ScoredPost, outcome};
+use undertone_proto::v1::{Outcome, ScoredPost, outcome};
 use undertone_proto::{Event, to_json};
 
-use super::outcome::reason;
-use crate::source::hex;
-
-/// How scored posts are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ScoredFormat {
-    /// `undertone.v1.ScoredPost`
-    #[default]
-    Protobuf,
-    /// [`to_json`]
-    Json,
-}
-
-impl ScoredFormat {
-    /// The value of a record.
-    ///
-    /// # Errors
-    /// As [`to_json`].
-    pub fn encode(self, post: &ScoredPost) -> Result<Vec<u8>> {
-        match self {
-            Self::Protobuf => Ok(post.encode_to_vec()),
-            Self::Json => to_json(post).map(String::into_bytes),
-        }
-    }
-}
+use super::outcome::dead;
 
 /// How large the value of a record may be.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordLimit {
     /// In bytes; at least [`RecordLimit::LEAST`].
     pub bytes: usize,
-    /// How scored posts are written. Dead letters are protocol buffers.
-    pub format: ScoredFormat,
+    /// Whether scored posts are written as JSON too, which is larger.
+    pub json: bool,
 }
+
+/// JSON is at most so many times as large as a protocol buffer: a control character takes six bytes for one, a number
+/// at most 24 for four.
+const JSON_FACTOR: usize = 6;
+/// What JSON has beside that: the names of its fields.
+const JSON_NAMES: usize = 2048;
 
 impl RecordLimit {
     /// A dead letter without a payload is smaller than this.
     pub const LEAST: usize = 4096;
 
     fn admits(self, post: &ScoredPost) -> Result<bool> {
-        Ok(match self.format {
-            ScoredFormat::Protobuf => post.encoded_len() <= self.bytes,
-            ScoredFormat::Json => self.format.encode(post)?.len() <= self.bytes,
-        })
+        let bytes = post.encoded_len();
+        if bytes > self.bytes || !self.json {
+            return Ok(bytes <= self.bytes);
+        }
+        // Nearly every post is far from the limit, and needs not be written to be measured.
+        let surely = bytes.saturating_mul(JSON_FACTOR).saturating_add(JSON_NAMES) <= self.bytes;
+        Ok(surely || to_json(post)?.len() <= self.bytes)
     }
 }
 
@@ -60,37 +44,28 @@ impl RecordLimit {
 /// # Errors
 /// As [`to_json`].
 pub fn fit(outcome: Outcome, event: &Event, limit: RecordLimit) -> Result<Outcome> {
-    let kind = match outcome.kind {
+    match outcome.kind {
         Some(outcome::Kind::Scored(post)) if !limit.admits(&post)? => {
             let error = Error::new(ErrorKind::TooLarge, "scored post is larger than a record may be");
-            let error = error.with("limit", limit.bytes).help("raise max.message.bytes of the topics, or send less");
-            outcome::Kind::Dead(DeadLetter {
-                origin: Some(event.origin.clone()),
-                stage: "score".to_owned(),
-                reason: reason(&error),
-                payload: Vec::new(),
-                payload_sha256: hex(&Sha256::digest(&event.payload)),
-                payload_bytes: event.payload.len() as u64,
-                attempts: 1,
-                ingested_at_us: event.ingested_at_us,
-                dead_at_us: post.scored_at_us,
-            })
+            let error = error.with("limit", limit.bytes).help("raise kafka.topics.max_event_bytes, or send less");
+            fit(dead(event, "score", &error, 1, limit.bytes, post.scored_at_us), event, limit)
         }
-        Some(outcome::Kind::Dead(letter)) if letter.encoded_len() > limit.bytes => {
-            outcome::Kind::Dead(DeadLetter { payload: Vec::new(), ..letter })
+        Some(outcome::Kind::Dead(mut letter)) if letter.encoded_len() > limit.bytes => {
+            letter.payload = Vec::new();
+            Ok(Outcome { kind: Some(outcome::Kind::Dead(letter)) })
         }
-        kind => return Ok(Outcome { kind }),
-    };
-    Ok(Outcome { kind: Some(kind) })
+        kind => Ok(Outcome { kind }),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use undertone_proto::v1::Origin;
+    use sha2::{Digest, Sha256};
+    use undertone_proto::v1::{DeadLetter, Origin};
 
-    use super::super::outcome::dead;
     use super::*;
+    use crate::source::hex;
 
     fn event(payload: Vec<u8>) -> Event {
         let origin = Origin { cluster: "c".repeat(22), topic: "t".repeat(22), partition: i32::MAX, offset: i64::MAX };
@@ -108,10 +83,12 @@ mod tests {
         Outcome { kind: Some(outcome::Kind::Scored(post)) }
     }
 
-    fn value(outcome: &Outcome, format: ScoredFormat) -> Vec<u8> {
+    /// The size of the larger record that is written.
+    fn size(outcome: &Outcome, json: bool) -> usize {
         match outcome.kind.as_ref().unwrap() {
-            outcome::Kind::Scored(post) => format.encode(post).unwrap(),
-            outcome::Kind::Dead(letter) => letter.encode_to_vec(),
+            outcome::Kind::Scored(post) if json => post.encoded_len().max(to_json(post).unwrap().len()),
+            outcome::Kind::Scored(post) => post.encoded_len(),
+            outcome::Kind::Dead(letter) => letter.encoded_len(),
         }
     }
 
@@ -131,18 +108,20 @@ mod tests {
             } else {
                 scored(&event, text)
             };
-            let format = if json { ScoredFormat::Json } else { ScoredFormat::Protobuf };
-            let limit = RecordLimit { bytes: RecordLimit::LEAST + over, format };
+            let limit = RecordLimit { bytes: RecordLimit::LEAST + over, json };
             let fitted = fit(outcome.clone(), &event, limit).unwrap();
-            prop_assert!(value(&fitted, format).len() <= limit.bytes);
+            prop_assert!(size(&fitted, json) <= limit.bytes);
             prop_assert_eq!(origin(&fitted), &event.origin);
-            if value(&outcome, format).len() <= limit.bytes {
+            if size(&outcome, json) <= limit.bytes {
                 prop_assert_eq!(fitted, outcome);
             } else {
                 let Some(outcome::Kind::Dead(letter)) = fitted.kind else { panic!("a dead letter") };
-                prop_assert_eq!(letter.payload_sha256, hex(&Sha256::digest(&event.payload)));
+                prop_assert_eq!(letter.payload_sha256.clone(), hex(&Sha256::digest(&event.payload)));
                 prop_assert_eq!(letter.payload_bytes, event.payload.len() as u64);
-                prop_assert!(letter.payload.is_empty());
+                // The bytes stay where there is room for them.
+                let whole = DeadLetter { payload: event.payload.clone(), ..letter.clone() };
+                let kept = if whole.encoded_len() <= limit.bytes { event.payload.as_slice() } else { &[] };
+                prop_assert_eq!(letter.payload.as_slice(), kept);
                 prop_assert_eq!((letter.stage.as_str(), letter.attempts), if is_dead { ("parse", 3) } else { ("score", 1) });
                 prop_assert_eq!((letter.ingested_at_us, letter.dead_at_us), (event.ingested_at_us, event.ingested_at_us + 1));
             }
@@ -153,16 +132,12 @@ mod tests {
     fn a_post_that_fits_to_the_byte_is_kept() {
         let event = event(vec![b'a'; 5000]);
         let post = scored(&event, "a".repeat(5000));
-        for format in [ScoredFormat::Protobuf, ScoredFormat::Json] {
-            let bytes = value(&post, format).len();
-            let fitted = |bytes| fit(post.clone(), &event, RecordLimit { bytes, format }).unwrap();
+        for json in [false, true] {
+            let bytes = size(&post, json);
+            let fitted = |bytes| fit(post.clone(), &event, RecordLimit { bytes, json }).unwrap();
             assert_eq!(fitted(bytes), post);
             let Some(outcome::Kind::Dead(letter)) = fitted(bytes - 1).kind else { panic!("a dead letter") };
-            assert!(
-                letter.reason.contains("larger") && letter.reason.contains("max.message.bytes"),
-                "{}",
-                letter.reason
-            );
+            assert!(letter.reason.contains("larger") && letter.reason.contains("max_event_bytes"), "{}", letter.reason);
         }
     }
 }

@@ -55,7 +55,7 @@ impl<S> Watched<S> {
     }
 
     /// Whether the last answer was that of a model that is down.
-    pub(super) fn is_down(&self) -> bool {
+    pub(crate) fn is_down(&self) -> bool {
         self.down.load(Ordering::Relaxed)
     }
 }

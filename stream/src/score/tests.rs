@@ -3,11 +3,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use prost::Message;
 use undertone_proto::v1::outcome::Kind;
 
 use super::fake::Fake;
 use super::*;
 use crate::input::SourceBatch;
+use crate::kafka::TopicSettings;
 use crate::log::LogOptions;
 
 struct Rig {
@@ -229,6 +231,73 @@ async fn a_post_alone_is_acquitted_when_it_is_scored() {
     }
     let acquitted = std::fs::read_to_string(rig.dir.path().join("attempts.acquitted.json")).unwrap();
     assert!(acquitted.contains(r#""start":0,"starts":3"#), "{acquitted}");
+}
+
+/// JSON of exactly `bytes` bytes: what comes between is repeated until there is no room for more of it.
+fn largest(before: &str, repeated: &str, after: &str, bytes: usize) -> Vec<u8> {
+    let times = (bytes - before.len() - after.len()) / repeated.len();
+    let mut json = [before, &repeated.repeat(times), after].concat().into_bytes();
+    json.resize(bytes, b' ');
+    json
+}
+
+#[tokio::test]
+async fn whatever_the_largest_event_holds_its_outcome_fits_into_a_record() {
+    let settings = TopicSettings::default();
+    let bytes = usize::try_from(settings.max_event_bytes).unwrap();
+    let text =
+        |repeated: &str| largest(r#"{"id":"7","created_at":"2026-05-01T12:00:00Z","text":""#, repeated, r#""}"#, bytes);
+    let post = |before: &str, repeated: &str, after: &str| {
+        largest(&format!(r#"{{"id":"7","text":"hi",{before}"#), repeated, after, bytes)
+    };
+    let payloads = [
+        text("word "),
+        text("#tag "),
+        text("#ab\\u0001 @bc "),
+        text("☕"),
+        text("\\u0001"),
+        text("ß"),
+        post(r#""tags":["#, r#""a","#, r#""b"]}"#),
+        post(r#""metrics":{"#, r#""a":1e15,"#, r#""b":0.1}}"#),
+        post(r#""more":["#, "1e15,", "0]}"),
+        post(r#""more":""#, "\\u0001", r#""}"#),
+        post(r#""author":""#, "\\u0001", r#""}"#),
+        vec![b'x'; bytes],
+        vec![0xff; bytes],
+        text("word ")[..bytes - 9].to_vec(),
+    ];
+    for json in [false, true] {
+        let limit = settings.record_limit(json);
+        let config = ScoreConfig {
+            record_limit: Some(limit),
+            max_dead_payload_bytes: settings.dead_payload_bytes(),
+            ..ScoreConfig::default()
+        };
+        for (number, payload) in payloads.iter().enumerate() {
+            let origin = v1::Origin { cluster: "c".repeat(22), topic: "t".repeat(22), partition: 3, offset: i64::MAX };
+            let event = Event { origin: origin.clone(), payload: payload.clone(), ingested_at_us: now() };
+            let events = vec![(origin.offset, event)];
+            let outcomes = score_chunk(&Fake::default(), &config, events, &CancellationToken::new()).await.unwrap();
+            let kind = outcomes.unwrap().remove(0).kind.unwrap();
+            match kind {
+                Kind::Scored(post) => {
+                    let size = if json { undertone_proto::to_json(&post).unwrap().len() } else { 0 };
+                    assert!(post.encoded_len().max(size) <= limit.bytes, "{number}");
+                    assert!(number < 11, "{number} is malformed");
+                }
+                Kind::Dead(letter) => {
+                    assert!(letter.encoded_len() <= limit.bytes, "{number}");
+                    assert_eq!(letter.origin, Some(origin), "{number}");
+                    assert_eq!(letter.payload, *payload, "{number}: there is room for the bytes as they came");
+                    assert!(
+                        number >= 11 || letter.reason.contains("larger than a record"),
+                        "{number}: {}",
+                        letter.reason
+                    );
+                }
+            }
+        }
+    }
 }
 
 proptest! {
