@@ -1,11 +1,12 @@
 //! The command line: names and meanings of commands and flags. Scripts rely on them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use undertone_error::{Error, ErrorKind, Result};
 
-use crate::config::{Config, Layers, ModelConfig};
+use crate::config::{Config, Layers, ModelConfig, TablesConfig};
 
 /// Scores the sentiment of social posts: as a stream into Iceberg tables, over REST and gRPC, or from files.
 #[derive(Debug, Parser)]
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Init(RunArgs),
     /// Measure throughput and latency of the model on this machine
     Bench(BenchArgs),
+    /// Expire snapshots and remove files that no table needs; says what it would do, and does it with --apply
+    Maintain(MaintainArgs),
     /// Look at events that could not be scored
     Dead(DeadArgs),
     /// Look at a model folder
@@ -312,6 +315,52 @@ pub(crate) enum ModelCommand {
         #[command(flatten)]
         compute: ComputeArgs,
     },
+}
+
+/// Where the tables are.
+#[derive(Args, Debug)]
+pub(crate) struct TableArgs {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE", env = "UNDERTONE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Folder that holds catalog and tables [default: data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+}
+
+impl TableArgs {
+    /// # Errors
+    /// As [`TablesConfig::load`].
+    pub(crate) fn config(self) -> Result<TablesConfig> {
+        let compute = ComputeArgs { config: self.config, ..ComputeArgs::default() };
+        TablesConfig::load(compute.layers(environment()?)?.flag("--data", "data.dir", self.data))
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct MaintainArgs {
+    #[command(flatten)]
+    pub(crate) place: TableArgs,
+    /// Snapshots younger than this are kept
+    #[arg(long, value_name = "AGE", default_value = "7d", value_parser = age)]
+    pub(crate) older_than: Duration,
+    /// So many of the newest snapshots of a table are kept, however old
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) retain_last: usize,
+    /// Files that were never part of a table are kept until they are this old; 72h at least
+    #[arg(long, value_name = "AGE", default_value = "72h", value_parser = age)]
+    pub(crate) orphans_older_than: Duration,
+    /// Do it
+    #[arg(long, alias = "yes")]
+    pub(crate) apply: bool,
+}
+
+/// A length of time as people write it: 30s, 12h, 7d, 2w.
+fn age(text: &str) -> std::result::Result<Duration, String> {
+    let wrong = || "write a length of time like 12h or 7d".to_owned();
+    let span: jiff::Span = text.parse().map_err(|_| wrong())?;
+    let length = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+    Duration::try_from(length).map_err(|_| wrong())
 }
 
 /// Our own variables. Others may hold what they like, even what is not UTF-8.

@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod dead;
 pub(crate) mod generate;
 pub(crate) mod init;
+pub(crate) mod maintain;
 pub(crate) mod model;
 pub(crate) mod normalize;
 mod output;

@@ -229,7 +229,7 @@ fn caused(error: Error, cause: Option<iceberg::Error>) -> Error {
 /// Removes the metadata files that have left the table's metadata log, which `iceberg` 0.10 and its SQL catalog leave to
 /// the writer. What
 /// cannot be removed now is an orphan that costs only its space.
-async fn drop_old_metadata(before: &Table, now: &Table) {
+pub(super) async fn drop_old_metadata(before: &Table, now: &Table) {
     if now.metadata().properties().get(DELETE_OLD_METADATA).is_none_or(|enabled| enabled != "true") {
         return;
     }

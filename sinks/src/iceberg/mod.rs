@@ -19,6 +19,7 @@ mod failure;
 mod fence;
 mod http;
 mod intercept;
+mod maintain;
 mod position;
 mod read;
 mod schema;
@@ -32,6 +33,7 @@ mod tests;
 mod writer;
 
 pub use catalog::{CATALOG_NAME, CatalogConfig, Login, OAuth2, RestConfig, SqliteConfig};
+pub use maintain::{MIN_ORPHAN_AGE, Maintained, Tally, Upkeep};
 pub use position::{COMMIT_ID, POSITION_PREFIX, StoredPosition, StoredPositions, property, stored_positions};
 pub use read::{Reader, TagMood};
 pub use secret::Secret;

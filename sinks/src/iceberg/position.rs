@@ -142,6 +142,16 @@ impl Ancestry {
     }
 }
 
+/// Whether the table's branch was set back beneath one of its positions.
+///
+/// # Errors
+/// As [`stored_positions`].
+pub(super) fn is_rolled_back(metadata: &TableMetadata) -> Result<bool> {
+    let ancestry = Ancestry::of(metadata);
+    let positions = stored_positions(metadata.properties())?;
+    Ok(positions.values().any(|position| ancestry.standing(&position.commit_id) == Standing::Missing))
+}
+
 /// The time in a UUIDv7; the beginning of time for any other.
 fn made_at_ms(id: &Uuid) -> i64 {
     let Some(time) = id.get_timestamp() else { return 0 };

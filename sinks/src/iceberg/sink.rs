@@ -23,7 +23,7 @@ use super::columns::ToBatch;
 use super::commit::{Committer, rolled_back};
 use super::failure::Doing;
 use super::fence::{Advance, Begun};
-use super::position::{Ancestry, Standing, StoredPosition, StoredPositions, property, stored_positions};
+use super::position::{StoredPosition, StoredPositions, is_rolled_back, property, stored_positions};
 use super::writer::write_files;
 use crate::{Epoch, Positions, Sink, Written};
 
@@ -59,16 +59,14 @@ impl Prepared {
 
 impl<R> IcebergSink<R> {
     pub(super) fn new(ident: TableIdent, rows: impl ToBatch<R> + 'static, committer: Committer) -> Self {
-        let name = format!("{}.{}", ident.namespace().to_url_string(), ident.name());
-        Self { name, ident, rows: Box::new(rows), committer, stands: None, prepared: None }
+        Self { name: name(&ident), ident, rows: Box::new(rows), committer, stands: None, prepared: None }
     }
 
     async fn load(&self) -> Result<(Table, StoredPositions)> {
         let named = |error: Error| error.with("table", &self.name);
         let table = self.committer.catalog.load_table(&self.ident).await.doing("cannot load table").map_err(named)?;
         let positions = stored_positions(table.metadata().properties()).map_err(named)?;
-        let ancestry = Ancestry::of(table.metadata());
-        if positions.values().any(|position| ancestry.standing(&position.commit_id) == Standing::Missing) {
+        if is_rolled_back(table.metadata()).map_err(named)? {
             return Err(rolled_back(&table));
         }
         Ok((table, positions))
@@ -117,6 +115,11 @@ impl<R: Send + Sync + 'static> Sink for IcebergSink<R> {
         }
         Ok(Written { rows, positions: to })
     }
+}
+
+/// What people call a table: "silver.posts".
+pub(super) fn name(ident: &TableIdent) -> String {
+    format!("{}.{}", ident.namespace().to_url_string(), ident.name())
 }
 
 /// Writes the epoch's rows to files.

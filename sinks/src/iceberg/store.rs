@@ -148,6 +148,16 @@ impl IcebergStore {
         Ok(states)
     }
 
+    /// The names of all tables, in the order of the data flow.
+    pub fn tables() -> Vec<TableIdent> {
+        let mut tables = vec![bronze::posts().ident(), silver::posts().ident()];
+        for grain in [Grain::Minute, Grain::Hour] {
+            tables.push(gold::sentiment(grain).definition.ident());
+            tables.push(gold::tags(grain).definition.ident());
+        }
+        tables
+    }
+
     /// Writes a small file where Bronze lies and reads it back, if the files are in an object store. What is wrong with
     /// its keys is told here, and not by the first commit.
     ///
@@ -196,7 +206,7 @@ impl IcebergStore {
 
     /// Reads the tables.
     pub fn reader(&self) -> Reader {
-        Reader::new(Arc::clone(&self.committer.catalog))
+        Reader::new(self.catalog())
     }
 
     /// The store with its safeguards and patience chosen, for tests that show what each is for.
@@ -258,7 +268,7 @@ impl IcebergStore {
     }
 
     /// The table, if it lies where it may.
-    async fn load(&self, ident: &TableIdent) -> Result<Table> {
+    pub(super) async fn load(&self, ident: &TableIdent) -> Result<Table> {
         let table = self.committer.catalog.load_table(ident).await.doing("cannot load table");
         let table = match &self.warehouse {
             Some(warehouse) => own(table.map_err(|error| error.help(MOVED))?, warehouse)?,
@@ -268,6 +278,22 @@ impl IcebergStore {
             storage.admits(table.metadata().location())?;
         }
         Ok(table)
+    }
+
+    pub(super) fn catalog(&self) -> Arc<dyn Catalog> {
+        Arc::clone(&self.committer.catalog)
+    }
+
+    pub(super) fn storage(&self) -> Option<&TableStorage> {
+        self.storage.as_ref()
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        self.committer.patience
+    }
+
+    pub(super) fn drops_old_metadata(&self) -> bool {
+        self.committer.drops_old_metadata
     }
 
     async fn has_namespace(&self, namespace: &NamespaceIdent) -> Result<bool> {
