@@ -43,6 +43,10 @@ pub(crate) enum Command {
     Init(RunArgs),
     /// Measure throughput and latency of the model on this machine
     Bench(BenchArgs),
+    /// Score what bronze.posts holds again, as a run of its own beside the stream's; the same call goes on with it
+    Rescore(RescoreArgs),
+    /// Send a tombstone for a post, so that every store forgets it, and say how to erase it from the tables
+    Forget(ForgetArgs),
     /// Expire snapshots and remove files that no table needs; says what it would do, and does it with --apply
     Maintain(MaintainArgs),
     /// Look at events that could not be scored
@@ -353,6 +357,56 @@ pub(crate) struct MaintainArgs {
     /// Do it
     #[arg(long, alias = "yes")]
     pub(crate) apply: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RescoreArgs {
+    /// Name of the run, which its rows carry; the same name again goes on with it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) run: String,
+    /// Only events that were ingested on this day or at this moment, or later
+    #[arg(long, value_name = "DATE")]
+    pub(crate) from: Option<String>,
+    /// Only events that were ingested before this day or this moment
+    #[arg(long, value_name = "DATE")]
+    pub(crate) to: Option<String>,
+    /// Folder that holds catalog and tables [default: data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Model folder [default: models/sentiment]
+    #[arg(long, value_name = "DIR")]
+    model: Option<String>,
+    #[command(flatten)]
+    compute: ComputeArgs,
+}
+
+impl RescoreArgs {
+    /// # Errors
+    /// As [`TablesConfig::load`].
+    pub(crate) fn config(&self) -> Result<TablesConfig> {
+        TableArgs { config: self.compute.config.clone(), data: self.data.clone() }.config()
+    }
+
+    /// # Errors
+    /// As [`ModelConfig::load`].
+    pub(crate) fn model(&self) -> Result<ModelConfig> {
+        self.compute.clone().model(self.model.clone())
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ForgetArgs {
+    /// Where the post was posted
+    #[arg(long, value_name = "S")]
+    pub(crate) source: String,
+    /// Its id there
+    #[arg(long, value_name = "I")]
+    pub(crate) id: String,
+    /// When it was posted, if silver.posts does not know it (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) created_at: Option<String>,
+    #[command(flatten)]
+    pub(crate) place: TableArgs,
 }
 
 /// A length of time as people write it: 30s, 12h, 7d, 2w.

@@ -52,6 +52,8 @@ fn execute(command: Command) -> Result<Outcome> {
             Command::Schema => commands::schema::schema(),
             Command::Check(args) => commands::check::check(args).await,
             Command::Init(args) => commands::init::init(args).await,
+            Command::Rescore(args) => commands::rescore::rescore(args).await,
+            Command::Forget(args) => commands::forget::forget(args).await,
             Command::Maintain(args) => commands::maintain::maintain(args).await,
             Command::Bench(args) => commands::bench::bench(args).await,
             Command::Dead(args) => commands::dead::dead(&args),

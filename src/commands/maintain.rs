@@ -38,7 +38,11 @@ fn describe(done: &Maintained, applied: bool) -> String {
     let Maintained { table, expired, kept, superseded, orphans, young } = done;
     let (expires, removes) = if applied { ("expired", "removed") } else { ("would expire", "would remove") };
     let files = |tally: &Tally| format!("{} files ({})", tally.files, size(tally.bytes));
-    let mut line = format!("{table:<19} {expires} {expired} snapshots of {}, {removes} {} of theirs", expired + kept, files(superseded));
+    let mut line = format!(
+        "{table:<19} {expires} {expired} snapshots of {}, {removes} {} of theirs",
+        expired + kept,
+        files(superseded)
+    );
     line.push_str(&format!(" and {} of no snapshot", files(orphans)));
     if young.files > 0 {
         line.push_str(&format!("; {} of no snapshot are too young", files(young)));

@@ -177,7 +177,7 @@ impl Committer {
                 Err(_) => tokio::time::sleep(self.patience.pause).await,
             }
         };
-        let found = stored_positions(now.metadata().properties())?;
+        let found = stored_positions(&advance.track, now.metadata().properties())?;
         let ancestry = Ancestry::of(now.metadata());
         let named = || advance.from.keys().filter_map(|partition| found.get(partition));
         let seen = Seen {
@@ -205,7 +205,7 @@ fn transaction(table: &Table, files: &[DataFile], advance: &Advance) -> Result<T
     for (partition, &next) in &advance.to {
         let position = StoredPosition { next, commit_id: advance.commit_id };
         let json = serde_json::to_string(&position).context(ErrorKind::Internal, "cannot write a position as JSON")?;
-        properties = properties.set(property(partition)?, json);
+        properties = properties.set(property(&advance.track, partition)?, json);
     }
     properties.apply(transaction).doing("cannot prepare the positions of a commit")
 }

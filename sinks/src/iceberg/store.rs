@@ -1,6 +1,7 @@
 //! The tables of one catalog, and who writes them.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,13 +9,15 @@ use iceberg::table::Table;
 use iceberg::transaction::{AddColumn, ApplyTransactionAction, Transaction};
 use iceberg::{Catalog, NamespaceIdent, TableIdent};
 use undertone_error::{Context, Error, ErrorKind, Result};
-use undertone_proto::Event;
 use undertone_proto::v1::ScoredPost;
+use undertone_proto::{Event, EventTime};
 
 use super::catalog::{CatalogConfig, SqliteConfig};
 use super::commit::{Committer, Patience};
 use super::failure::Doing;
 use super::fence::Safeguards;
+use super::history::{BronzeHistory, SilverHistory};
+use super::position::{RUN_PREFIX, RunName};
 use super::read::Reader;
 use super::schema::TableDefinition;
 use super::sink::IcebergSink;
@@ -202,6 +205,54 @@ impl IcebergStore {
     pub fn gold_tags(&self, grain: Grain) -> IcebergSink<ScoredPost> {
         let table = gold::tags(grain);
         IcebergSink::new(table.definition.ident(), table, self.committer.clone())
+    }
+
+    /// Bronze as it is now, of events that were ingested in `ingested`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the table cannot be read.
+    pub async fn bronze_history(&self, ingested: Range<EventTime>) -> Result<BronzeHistory> {
+        BronzeHistory::of(self.load(&bronze::posts().ident()).await?, ingested).await
+    }
+
+    /// The rows of a run in Silver, as they are now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the table cannot be read.
+    pub async fn silver_history(&self, run: &RunName) -> Result<SilverHistory> {
+        SilverHistory::of(self.load(&silver::posts().ident()).await?, run.clone())
+    }
+
+    /// Writes down in Silver what a run is, or sees that it is the same: a run that is gone on with must not end as
+    /// another than it began.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if it was begun as another; [`ErrorKind::Unavailable`] if the table does not answer.
+    pub async fn define_run(&self, run: &RunName, definition: &str) -> Result<()> {
+        let (ident, key) = (silver::posts().ident(), format!("{RUN_PREFIX}{}.definition", run.as_str()));
+        let table = self.load(&ident).await?;
+        let mut found = table.metadata().properties().get(&key).cloned();
+        if found.is_none() {
+            let transaction = Transaction::new(&table);
+            let set = transaction.update_table_properties().set(key.clone(), definition.to_owned());
+            let transaction = set.apply(transaction).doing("cannot write down a run")?;
+            // Whatever is answered, what counts is what the table says.
+            let answer = transaction.commit(self.committer.catalog.as_ref()).await.doing("cannot write down a run");
+            found = self.load(&ident).await?.metadata().properties().get(&key).cloned();
+            if found.is_none() {
+                return Err(answer
+                    .err()
+                    .unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "run was not written down")));
+            }
+        }
+        match found {
+            Some(found) if found != definition => {
+                let error = Error::new(ErrorKind::InvalidInput, "run was begun as another").with("run", run.as_str());
+                let error = error.with("begun", found).with("asked", definition);
+                Err(error.help("ask for the same again, or give the run another name"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Reads the tables.

@@ -260,7 +260,7 @@ async fn acquit(attempts: &Attempts, shutdown: &CancellationToken) -> Result<boo
 }
 
 /// Outcomes of some events, in order; `None` if the shutdown came first.
-pub(crate) async fn score_chunk(
+pub async fn score_chunk(
     scorer: &impl Scorer,
     config: &ScoreConfig,
     events: Vec<(i64, Event)>,

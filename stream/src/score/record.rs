@@ -87,6 +87,7 @@ pub fn fit(outcome: Outcome, event: &Event, limit: RecordLimit) -> Result<Outcom
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use undertone_proto::Envelope;
     use undertone_proto::v1::Origin;
 
     use super::super::outcome::dead;
@@ -94,7 +95,7 @@ mod tests {
 
     fn event(payload: Vec<u8>) -> Event {
         let origin = Origin { cluster: "c".repeat(22), topic: "t".repeat(22), partition: i32::MAX, offset: i64::MAX };
-        Event { origin, payload, ingested_at_us: 1_800_000_000_000_000 }
+        Event { origin, payload, ingested_at_us: 1_800_000_000_000_000, envelope: Envelope::default() }
     }
 
     fn scored(event: &Event, text: String) -> Outcome {

@@ -31,7 +31,7 @@ use self::reach::{Files, Place};
 use super::commit::{drop_old_metadata, rolled_back};
 use super::failure::{Doing, needs_a_person, text, wrap};
 use super::intercept::{Intercept, Intercepted};
-use super::position::is_rolled_back;
+use super::position::{Track, is_rolled_back};
 use super::storage::{Listed, TableStorage};
 use super::store::IcebergStore;
 
@@ -122,7 +122,7 @@ struct Expiry {
 impl Intercept for Expiry {
     async fn load_table(&self, catalog: &dyn Catalog, table: &TableIdent) -> iceberg::Result<Table> {
         let table = catalog.load_table(table).await?;
-        match is_rolled_back(table.metadata()).map_err(wrap)? {
+        match is_rolled_back(&Track::Live, table.metadata()).map_err(wrap)? {
             true => Err(wrap(rolled_back(&table))),
             false => Ok(table),
         }
@@ -161,7 +161,7 @@ impl IcebergStore {
         let expiring = gone(before.metadata(), rehearsed.metadata());
         // The id of a commit carries its writer's time. If clocks differ too much, a position would look as if the table
         // had been rolled back beneath it.
-        if is_rolled_back(rehearsed.metadata())? {
+        if is_rolled_back(&Track::Live, rehearsed.metadata())? {
             let error = Error::new(ErrorKind::Conflict, "a position's commit would expire before an older one");
             return Err(error.help("clocks of writers differ by minutes: set them, and keep more with --older-than"));
         }
@@ -217,13 +217,7 @@ impl IcebergStore {
     }
 
     /// Makes the commit, and reads back whether it happened: as for [rows](super::commit), no answer is believed.
-    async fn expire(
-        &self,
-        before: &Table,
-        expiring: &HashSet<i64>,
-        cutoff_ms: i64,
-        retain_last: usize,
-    ) -> Result<()> {
+    async fn expire(&self, before: &Table, expiring: &HashSet<i64>, cutoff_ms: i64, retain_last: usize) -> Result<()> {
         let patience = self.patience();
         let mut cause = None;
         for attempt in 0..patience.tries {
@@ -232,7 +226,9 @@ impl IcebergStore {
             let catalog = Intercepted { catalog: self.catalog(), by: Expiry { rehearsal: false } };
             match tokio::time::timeout(patience.attempt, transaction.commit(&catalog)).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) if needs_a_person(&error).is_some() => return Err(error).doing("cannot expire snapshots"),
+                Ok(Err(error)) if needs_a_person(&error).is_some() => {
+                    return Err(error).doing("cannot expire snapshots");
+                }
                 Ok(Err(error)) => cause = Some(text(&error)),
                 Err(_) => cause = Some("the catalog did not answer in time".to_owned()),
             }

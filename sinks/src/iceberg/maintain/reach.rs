@@ -151,7 +151,8 @@ mod tests {
     fn snapshot(id: i64, parent: Option<i64>, ours: bool) -> SnapshotRef {
         let properties = ours.then(|| (COMMIT_ID.to_owned(), "an id".to_owned()));
         let summary = Summary { operation: Operation::Append, additional_properties: properties.into_iter().collect() };
-        let snapshot = Snapshot::builder().with_snapshot_id(id).with_parent_snapshot_id(parent).with_sequence_number(id);
+        let snapshot =
+            Snapshot::builder().with_snapshot_id(id).with_parent_snapshot_id(parent).with_sequence_number(id);
         Arc::new(snapshot.with_timestamp_ms(id).with_manifest_list(format!("list-{id}")).with_summary(summary).build())
     }
 

@@ -15,7 +15,7 @@ use futures::TryStreamExt;
 use iceberg::table::Table;
 use iceberg::{Catalog, TableCommit, TableIdent};
 use tempfile::TempDir;
-use undertone_proto::{Event, Partition};
+use undertone_proto::{Envelope, Event, Partition};
 
 use super::catalog::open_embedded;
 use super::commit::Patience;
@@ -161,6 +161,7 @@ fn event(number: i32, offset: i64) -> Event {
         origin: partition(number).origin(offset),
         payload: format!("{{\"n\":{offset}}}").into_bytes(),
         ingested_at_us: 1_790_000_000_000_000 + offset * 3_600_000_000,
+        envelope: Envelope::default(),
     }
 }
 

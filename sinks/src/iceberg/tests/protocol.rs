@@ -10,7 +10,7 @@ use undertone_error::ErrorKind;
 
 use super::*;
 use crate::Positions;
-use crate::iceberg::position::stored_positions;
+use crate::iceberg::position::{Track, stored_positions};
 use crate::pump::{Batch, EpochSource, Policy, Pump, ReadLimit, Shutdown};
 
 fn at(number: i32, offset: i64) -> Positions {
@@ -233,7 +233,7 @@ async fn roll_back(home: &Home, snapshot: i64) {
 #[tokio::test]
 async fn a_position_that_somebody_broke_stops_the_sink() {
     let properties = HashMap::from([("undertone.position.c.t.0".to_owned(), "{\"next\":\"ten\"}".to_owned())]);
-    assert_eq!(stored_positions(&properties).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(stored_positions(&Track::Live, &properties).unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 #[tokio::test]
