@@ -78,6 +78,9 @@ impl BronzeHistory {
     /// # Errors
     /// [`ErrorKind::Unavailable`] if the table cannot be read, [`ErrorKind::Corrupt`] if it is not what it should be.
     pub async fn events(&self, partition: &Partition, range: Range<i64>) -> Result<Vec<Event>> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
         let ingested = || Reference::new("ingested_at");
         let time = Datum::timestamptz_micros;
         let mut filter = of_range(partition, &range);
@@ -140,6 +143,9 @@ impl SilverHistory {
     /// # Errors
     /// As [`BronzeHistory::events`].
     pub async fn posts(&self, partition: &Partition, range: Range<i64>) -> Result<Vec<ScoredPost>> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
         let run = Reference::new("run").equal_to(Datum::string(self.run.as_str()));
         let filter = of_range(partition, &range).and(run);
         let names = [

@@ -1,6 +1,7 @@
 //! Rows and positions land together, whatever the catalog says and whoever else writes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use iceberg::MetadataLocation;
 use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention};
@@ -204,7 +205,7 @@ async fn a_table_that_was_rolled_back_beneath_its_positions_stops_its_writers() 
     sink.write(&epoch(0, 0, 10)).await.unwrap();
     let old = home.table("bronze", "posts").await.metadata().current_snapshot_id().unwrap();
     sink.write(&epoch(0, 10, 20)).await.unwrap();
-    roll_back(&home, old).await;
+    roll_back(home.folder.path(), &home.table("bronze", "posts").await, old).await;
 
     for error in [sink.write(&epoch(0, 20, 30)).await.unwrap_err(), home.bronze().positions().await.unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
@@ -214,8 +215,7 @@ async fn a_table_that_was_rolled_back_beneath_its_positions_stops_its_writers() 
 }
 
 /// What another engine's `rollback_to_snapshot` does: sets the branch back and leaves the properties.
-async fn roll_back(home: &Home, snapshot: i64) {
-    let table = home.table("bronze", "posts").await;
+pub(super) async fn roll_back(data: &Path, table: &Table, snapshot: i64) {
     let location = table.metadata_location().unwrap().to_owned();
     let head = SnapshotReference::new(snapshot, SnapshotRetention::branch(None, None, None));
     let builder = table.metadata().clone().into_builder(Some(location.clone())).set_ref(MAIN_BRANCH, head).unwrap();
@@ -224,7 +224,7 @@ async fn roll_back(home: &Home, snapshot: i64) {
     let next = next.with_next_version();
     metadata.write_to(table.file_io(), &next).await.unwrap();
 
-    let file = home.folder.path().join("catalog.db");
+    let file = data.join("catalog.db");
     let mut sqlite = sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await.unwrap();
     let update = "UPDATE iceberg_tables SET metadata_location = ? WHERE table_namespace = 'bronze'";
     sqlx::query(update).bind(next.to_string()).execute(&mut sqlite).await.unwrap();
