@@ -98,7 +98,8 @@ def test_interrupted_after_any_step_it_finishes_when_it_is_run_again(tmp_path: P
 def test_it_may_run_beside_a_stream(tmp_path: Path) -> None:
     lines = generate(60, seed=66, cwd=tmp_path) + STORY + [event(9, **DELETED)]
     data = stream(tmp_path, lines)
-    live = OFTEN | {"UNDERTONE_GENERATOR__BACKFILL": "0s", "UNDERTONE_GENERATOR__RATE": "20.0"}
+    # Whoever commits all the time is never met in between.
+    live = {"UNDERTONE_SINKS__COMMIT_INTERVAL": "8s", "UNDERTONE_GENERATOR__BACKFILL": "0s", "UNDERTONE_GENERATOR__RATE": "20.0"}
     with Running("--data", data, cwd=tmp_path, env=live) as running:
         running.await_ready()
         done = erase(data, "--apply")
