@@ -74,7 +74,8 @@ def spark(server: IcebergRest, cwd: Path, *files: str) -> list[str]:
     command = [SPARK / "bin" / "python", "-c", SESSION, jars, server.uri, *(SQL / file for file in files)]
     env = environment() | {"SPARK_LOCAL_IP": "127.0.0.1"}
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    said = "\n".join(line for line in done.stderr.splitlines() if not line.strip().startswith("at "))
+    assert done.returncode == 0, done.stdout[-2000:] + said[-4000:]
     return done.stdout.splitlines()
 
 
