@@ -92,7 +92,8 @@ def test_spark_compacts_beside_a_stream_and_has_the_latest_and_the_totals(server
     add_run(tables, "better")
     before = {name: tables.rows(name).num_rows for name in TABLES}
 
-    live = OFTEN | {"UNDERTONE_GENERATOR__BACKFILL": "0s", "UNDERTONE_GENERATOR__RATE": "20.0"}
+    # A tenth of the usual time between commits; Spark tries again what met one of them.
+    live = {"UNDERTONE_SINKS__COMMIT_INTERVAL": "3s", "UNDERTONE_GENERATOR__BACKFILL": "0s", "UNDERTONE_GENERATOR__RATE": "20.0"}
     with Running("--config", config, "--data", "data", cwd=tmp_path, env=live) as running:
         running.await_ready()
         said = spark(server, tmp_path, "compact.spark.sql", "spark.sql")
