@@ -254,6 +254,8 @@ def duck_type(of: pa.DataType) -> str:
         return f"{duck_type(of.value_type)}[]"
     if pa.types.is_map(of):
         return f"MAP({duck_type(of.key_type)}, {duck_type(of.item_type)})"
+    if pa.types.is_struct(of):
+        return f"STRUCT({', '.join(f'"{field.name}" {duck_type(field.type)}' for field in of)})"
     names = {
         "string": "VARCHAR",
         "large_string": "VARCHAR",

@@ -40,4 +40,15 @@ pub struct Event {
     pub payload: Vec<u8>,
     /// When it was made durable here (Kafka's timestamp), in microseconds.
     pub ingested_at_us: EventTime,
+    /// What its record carried beside them.
+    pub envelope: Envelope,
+}
+
+/// What a record of Kafka carries beside its bytes; events from elsewhere carry nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Envelope {
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The headers, in order; names may repeat.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
 }

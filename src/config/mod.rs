@@ -8,6 +8,7 @@ mod kafka;
 mod layers;
 mod mapping;
 mod raw;
+mod tables;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub(crate) use kafka::KafkaSettings;
 pub(crate) use layers::Layers;
 use layers::Origins;
+pub(crate) use tables::TablesConfig;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::Limits;
 use undertone_inference::{Device, EngineConfig, LabelMap, Precision, use_libtorch_cuda};

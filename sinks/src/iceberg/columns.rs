@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow_array::builder::{Float32Builder, Float64Builder, ListBuilder, MapBuilder, MapFieldNames, StringBuilder};
+use arrow_array::builder::{
+    ArrayBuilder, Float32Builder, Float64Builder, LargeBinaryBuilder, ListBuilder, MapBuilder, MapFieldNames,
+    StringBuilder, StructBuilder,
+};
 use arrow_array::{
     ArrayRef, BooleanArray, Date32Array, Float32Array, Float64Array, Int32Array, Int64Array, LargeBinaryArray,
     RecordBatch, StringArray, TimestampMicrosecondArray,
@@ -16,11 +19,15 @@ use undertone_proto::v1::HeadScores;
 
 use super::schema::{Kind, TableDefinition};
 
+/// A name, and a value that may be null.
+type Header = (String, Option<Vec<u8>>);
+
 /// What fills a column, which also says its type.
 #[derive(Debug)]
 pub(super) enum Fill<R> {
     Text(fn(&R) -> Option<&str>),
     Bytes(fn(&R) -> &[u8]),
+    MaybeBytes(fn(&R) -> Option<&[u8]>),
     Flag(fn(&R) -> Option<bool>),
     Int(fn(&R) -> i32),
     Long(fn(&R) -> i64),
@@ -35,6 +42,8 @@ pub(super) enum Fill<R> {
     Floats(fn(&R) -> &[f32]),
     /// By name.
     Doubles(fn(&R) -> Vec<(&str, f64)>),
+    /// Names and values in order; null if there are none.
+    Headers(fn(&R) -> &[Header]),
     /// Head to label to probability.
     Scores(fn(&R) -> &[HeadScores]),
 }
@@ -65,7 +74,7 @@ impl<R> Fill<R> {
     pub(super) fn kind(&self) -> Kind {
         Kind::One(match self {
             Self::Text(_) => P::String,
-            Self::Bytes(_) => P::Binary,
+            Self::Bytes(_) | Self::MaybeBytes(_) => P::Binary,
             Self::Flag(_) => P::Boolean,
             Self::Int(_) => P::Int,
             Self::Long(_) => P::Long,
@@ -75,6 +84,7 @@ impl<R> Fill<R> {
             Self::Day(_) => P::Date,
             Self::Texts(_) => return Kind::List(P::String),
             Self::Floats(_) => return Kind::List(P::Float),
+            Self::Headers(_) => return Kind::Records(vec![("name", P::String, true), ("value", P::Binary, false)]),
             Self::Doubles(_) => return Kind::Map(Box::new(Kind::One(P::Double))),
             Self::Scores(_) => return Kind::Map(Box::new(Kind::Map(Box::new(Kind::One(P::Float))))),
         })
@@ -85,6 +95,8 @@ impl<R> Fill<R> {
         Ok(match self {
             Self::Text(get) => Arc::new(rows.map(get).collect::<StringArray>()),
             Self::Bytes(get) => Arc::new(LargeBinaryArray::from_iter_values(rows.map(get))),
+            Self::MaybeBytes(get) => Arc::new(rows.map(get).collect::<LargeBinaryArray>()),
+            Self::Headers(get) => headers(rows.map(get), element(field)?)?,
             Self::Flag(get) => Arc::new(rows.map(get).collect::<BooleanArray>()),
             Self::Int(get) => Arc::new(Int32Array::from_iter_values(rows.map(get))),
             Self::Long(get) => Arc::new(Int64Array::from_iter_values(rows.map(get))),
@@ -148,6 +160,23 @@ fn scores<'a>(rows: impl Iterator<Item = &'a [HeadScores]>, entry: &Entry) -> Re
     Ok(Arc::new(heads.finish()))
 }
 
+fn headers<'a>(rows: impl Iterator<Item = &'a [Header]>, element: FieldRef) -> Result<ArrayRef> {
+    let DataType::Struct(fields) = element.data_type() else { return Err(mismatch(element.data_type())) };
+    let pair: Vec<Box<dyn ArrayBuilder>> = vec![Box::new(StringBuilder::new()), Box::new(LargeBinaryBuilder::new())];
+    let mut lists = ListBuilder::new(StructBuilder::new(fields.clone(), pair)).with_field(Arc::clone(&element));
+    for row in rows {
+        for (name, value) in row {
+            let pair = lists.values();
+            pair.field_builder::<StringBuilder>(0).ok_or_else(|| mismatch(element.data_type()))?.append_value(name);
+            let values = pair.field_builder::<LargeBinaryBuilder>(1);
+            values.ok_or_else(|| mismatch(element.data_type()))?.append_option(value.as_deref());
+            pair.append(true);
+        }
+        lists.append(!row.is_empty());
+    }
+    Ok(Arc::new(lists.finish()))
+}
+
 fn mismatch(found: &DataType) -> Error {
     Error::new(ErrorKind::Internal, "table's column has another type than was defined").with("type", found)
 }
@@ -178,7 +207,7 @@ fn entry(of: &DataType) -> Result<Entry> {
 }
 
 impl Entry {
-    fn builder<V: arrow_array::builder::ArrayBuilder>(&self, values: V) -> MapBuilder<StringBuilder, V> {
+    fn builder<V: ArrayBuilder>(&self, values: V) -> MapBuilder<StringBuilder, V> {
         let names =
             MapFieldNames { entry: self.name.clone(), key: self.key.name().clone(), value: self.value.name().clone() };
         MapBuilder::new(Some(names), StringBuilder::new(), values)

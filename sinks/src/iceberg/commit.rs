@@ -190,7 +190,7 @@ impl Committer {
                 Err(_) => tokio::time::sleep(self.patience.pause).await,
             }
         };
-        let found = stored_positions(now.metadata().properties())?;
+        let found = stored_positions(&advance.track, now.metadata().properties())?;
         Ok((Seen::of(advance, &found, &Ancestry::of(now.metadata())), now))
     }
 }
@@ -210,7 +210,7 @@ fn transaction(table: &Table, files: &[DataFile], advance: &Advance) -> Result<T
     for (partition, &next) in &advance.to {
         let position = StoredPosition { next, commit_id: advance.commit_id };
         let json = serde_json::to_string(&position).context(ErrorKind::Internal, "cannot write a position as JSON")?;
-        properties = properties.set(property(partition)?, json);
+        properties = properties.set(property(&advance.track, partition)?, json);
     }
     properties.apply(transaction).doing("cannot prepare the positions of a commit")
 }
@@ -234,7 +234,7 @@ fn caused(error: Error, cause: Option<iceberg::Error>) -> Error {
 /// Removes the metadata files that have left the table's metadata log, which `iceberg` 0.10 and its SQL catalog leave to
 /// the writer. What
 /// cannot be removed now is an orphan that costs only its space.
-async fn drop_old_metadata(before: &Table, now: &Table) {
+pub(super) async fn drop_old_metadata(before: &Table, now: &Table) {
     if now.metadata().properties().get(DELETE_OLD_METADATA).is_none_or(|enabled| enabled != "true") {
         return;
     }

@@ -18,7 +18,7 @@ use undertone_proto::Partition;
 use uuid::Uuid;
 
 use super::intercept::Intercept;
-use super::position::{Ancestry, Standing, StoredPosition, StoredPositions, stored_positions};
+use super::position::{Ancestry, Standing, StoredPosition, StoredPositions, Track, stored_positions};
 
 /// An epoch older than this is abandoned: orphan files are removed after days, and a writer that slept through them
 /// must not point the table at files that are gone.
@@ -45,6 +45,8 @@ impl Safeguards {
 /// What one commit does to the positions of its partitions.
 #[derive(Clone, Debug)]
 pub(super) struct Advance {
+    /// Whose positions they are.
+    pub(super) track: Track,
     /// The commit's id, the same for every attempt at it.
     pub(super) commit_id: Uuid,
     /// Where this writer read each partition.
@@ -135,7 +137,7 @@ impl Fence {
     fn check(&self, table: &Table) -> Result<()> {
         let metadata = table.metadata();
         let refused = |why: String| Error::new(ErrorKind::PreconditionFailed, why);
-        let found = stored_positions(metadata.properties()).map_err(|e| refused(e.to_string()))?;
+        let found = stored_positions(&self.advance.track, metadata.properties()).map_err(|e| refused(e.to_string()))?;
         let (ancestry, age) = (Ancestry::of(metadata), self.advance.begun.age());
         match check(&self.advance, &found, &ancestry, age, self.safeguards) {
             Ok(permit) => {
@@ -198,6 +200,7 @@ mod tests {
 
     fn advance(from: Option<StoredPosition>) -> Advance {
         Advance {
+            track: Track::Live,
             commit_id: Uuid::now_v7(),
             from: BTreeMap::from([(partition(0), from)]),
             to: BTreeMap::from([(partition(0), 100)]),

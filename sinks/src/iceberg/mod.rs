@@ -17,8 +17,10 @@ mod columns;
 mod commit;
 mod failure;
 mod fence;
+mod history;
 mod http;
 mod intercept;
+mod maintain;
 mod position;
 mod read;
 mod schema;
@@ -32,8 +34,12 @@ mod tests;
 mod writer;
 
 pub use catalog::{CATALOG_NAME, CatalogConfig, Login, OAuth2, RestConfig, SqliteConfig};
-pub use position::{COMMIT_ID, POSITION_PREFIX, StoredPosition, StoredPositions, property, stored_positions};
-pub use read::{Reader, TagMood};
+pub use history::{BronzeHistory, SilverHistory};
+pub use maintain::{MIN_ORPHAN_AGE, Maintained, Tally, Upkeep};
+pub use position::{
+    COMMIT_ID, POSITION_PREFIX, RunName, StoredPosition, StoredPositions, Track, property, stored_positions,
+};
+pub use read::{PostEvent, Reader, TagMood};
 pub use secret::Secret;
 pub use sink::IcebergSink;
 pub use storage::{S3Config, StorageConfig};

@@ -2,7 +2,8 @@
 //!
 //! `undertone.position.<cluster>.<topic>.<partition>` holds `{"next": 42, "commit_id": "…"}`. The commit id also stands
 //! in the summary of the snapshot that moved it, so that a writer can find its own commit beneath later ones, and so
-//! that a table whose branch was rolled back beneath its positions is recognised.
+//! that a table whose branch was rolled back beneath its positions is recognised. A re-scoring run has positions of its
+//! own beside the stream's: `undertone.run.<run>.position.<cluster>.<topic>.<partition>`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -10,11 +11,13 @@ use std::time::Duration;
 use iceberg::spec::TableMetadata;
 use serde::{Deserialize, Serialize};
 use undertone_error::{Error, ErrorKind, Result};
-use undertone_proto::Partition;
+use undertone_proto::{LIVE_RUN, Partition};
 use uuid::Uuid;
 
 /// What every position property begins with.
 pub const POSITION_PREFIX: &str = "undertone.position.";
+/// What every property of a re-scoring run begins with.
+pub(super) const RUN_PREFIX: &str = "undertone.run.";
 /// The snapshot summary's property that names the commit.
 pub const COMMIT_ID: &str = "undertone.commit-id";
 
@@ -30,14 +33,55 @@ pub struct StoredPosition {
     pub commit_id: Uuid,
 }
 
+/// Whose positions: the stream's, or those of one re-scoring run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Track {
+    /// The stream's.
+    #[default]
+    Live,
+    /// A run's.
+    Run(RunName),
+}
+
+/// The name of a re-scoring run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunName(String);
+
+impl RunName {
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if it is "live", empty, long, or has other characters than letters, digits, '-' and '_'.
+    pub fn new(name: &str) -> Result<Self> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+        if name != LIVE_RUN && (1..=64).contains(&name.len()) && name.chars().all(plain) {
+            return Ok(Self(name.to_owned()));
+        }
+        let error = Error::new(ErrorKind::InvalidInput, "run cannot have this name").with("run", name);
+        Err(error.help("letters, digits, '-' and '_', at most 64; 'live' is the stream's own"))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Track {
+    fn prefix(&self) -> String {
+        match self {
+            Self::Live => POSITION_PREFIX.to_owned(),
+            Self::Run(RunName(run)) => format!("{RUN_PREFIX}{run}.position."),
+        }
+    }
+}
+
 /// The positions that a table holds.
 pub type StoredPositions = BTreeMap<Partition, StoredPosition>;
 
-/// The property of a partition.
+/// The property of a partition on a track.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`] if the ids of cluster and topic are empty or hold a dot.
-pub fn property(partition: &Partition) -> Result<String> {
+pub fn property(track: &Track, partition: &Partition) -> Result<String> {
     let Partition { cluster, topic, partition } = partition;
     for id in [cluster, topic] {
         if id.is_empty() || id.contains('.') {
@@ -45,17 +89,18 @@ pub fn property(partition: &Partition) -> Result<String> {
             return Err(error.help("ids of clusters and topics have no dot and are not empty"));
         }
     }
-    Ok(format!("{POSITION_PREFIX}{cluster}.{topic}.{partition}"))
+    Ok(format!("{}{cluster}.{topic}.{partition}", track.prefix()))
 }
 
-/// Reads the positions out of a table's properties.
+/// Reads the positions of a track out of a table's properties.
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`] if a property with our prefix is not one of ours: somebody edited it.
-pub fn stored_positions(properties: &HashMap<String, String>) -> Result<StoredPositions> {
+pub fn stored_positions(track: &Track, properties: &HashMap<String, String>) -> Result<StoredPositions> {
+    let prefix = track.prefix();
     properties
         .iter()
-        .filter_map(|(key, value)| Some((key, key.strip_prefix(POSITION_PREFIX)?, value)))
+        .filter_map(|(key, value)| Some((key, key.strip_prefix(&prefix)?, value)))
         .map(|(key, name, value)| {
             let parsed = parse_partition(name).zip(serde_json::from_str(value).ok());
             parsed.ok_or_else(|| {
@@ -144,6 +189,16 @@ impl Ancestry {
     }
 }
 
+/// Whether the table's branch was set back beneath one of the track's positions.
+///
+/// # Errors
+/// As [`stored_positions`].
+pub(super) fn is_rolled_back(track: &Track, metadata: &TableMetadata) -> Result<bool> {
+    let ancestry = Ancestry::of(metadata);
+    let positions = stored_positions(track, metadata.properties())?;
+    Ok(positions.values().any(|position| ancestry.standing(&position.commit_id) == Standing::Missing))
+}
+
 /// The time in a UUIDv7; the beginning of time for any other.
 fn made_at_ms(id: &Uuid) -> i64 {
     let Some(time) = id.get_timestamp() else { return 0 };
@@ -169,15 +224,19 @@ mod tests {
             topic in "[A-Za-z0-9_-]{1,36}",
             partition in 0..9999i32,
             next in 0..i64::MAX,
+            run in prop::option::of("[A-Za-z0-9_-]{1,22}"),
         ) {
+            let track = run.map_or(Track::Live, |run| Track::Run(RunName(run)));
+            let other = Track::Run(RunName::new("another").expect("a name"));
             let partition = Partition { cluster, topic, partition };
             let stored = StoredPosition { next, commit_id: Uuid::now_v7() };
             let properties = HashMap::from([
-                (property(&partition).expect("ids without dots"), serde_json::to_string(&stored).expect("json")),
+                (property(&track, &partition).expect("ids without dots"), serde_json::to_string(&stored).expect("json")),
                 ("write.format.default".to_owned(), "parquet".to_owned()),
             ]);
-            let read = stored_positions(&properties).expect("well formed");
+            let read = stored_positions(&track, &properties).expect("well formed");
             prop_assert_eq!(read, StoredPositions::from([(partition, stored)]));
+            prop_assert!(stored_positions(&other, &properties).expect("none").is_empty());
         }
     }
 
@@ -185,7 +244,21 @@ mod tests {
     fn what_somebody_edited_is_refused_rather_than_ignored() {
         for (key, value) in [("c.t.0", "42"), ("c.t", "{}"), ("c.t.x.0", "{}"), ("c.t.0", r#"{"next":1}"#)] {
             let properties = HashMap::from([(format!("{POSITION_PREFIX}{key}"), value.to_owned())]);
-            assert_eq!(stored_positions(&properties).expect_err(key).kind(), ErrorKind::Corrupt, "{key} {value}");
+            assert_eq!(
+                stored_positions(&Track::Live, &properties).expect_err(key).kind(),
+                ErrorKind::Corrupt,
+                "{key} {value}"
+            );
+        }
+    }
+
+    #[test]
+    fn runs_have_plain_names() {
+        for name in ["better", "2026-11_v2", "L"] {
+            assert_eq!(RunName::new(name).expect(name).as_str(), name);
+        }
+        for name in ["", "live", "a.b", "a b", "ü", &"a".repeat(65)] {
+            assert_eq!(RunName::new(name).expect_err(name).kind(), ErrorKind::InvalidInput);
         }
     }
 
@@ -193,7 +266,7 @@ mod tests {
     fn ids_that_would_be_read_as_others_are_refused() {
         for (cluster, topic) in [("a.b", "t"), ("c", ""), ("", "t")] {
             let partition = Partition { cluster: cluster.to_owned(), topic: topic.to_owned(), partition: 0 };
-            assert_eq!(property(&partition).expect_err("no property").kind(), ErrorKind::InvalidInput);
+            assert_eq!(property(&Track::Live, &partition).expect_err("no property").kind(), ErrorKind::InvalidInput);
         }
     }
 

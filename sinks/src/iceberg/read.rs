@@ -5,14 +5,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{ArrayRef, RecordBatch};
+use arrow_cast::cast;
+use arrow_schema::Schema;
 use futures::TryStreamExt;
+use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::expr::{Predicate, Reference};
 use iceberg::spec::Datum;
+use iceberg::table::Table;
 use iceberg::{Catalog, TableIdent};
 use undertone_error::{Error, ErrorKind, Result};
-use undertone_proto::{EventTime, LIVE_RUN};
+use undertone_proto::v1::Origin;
+use undertone_proto::{EventTime, LIVE_RUN, Partition};
 
 use super::failure::Doing;
 
@@ -35,6 +40,17 @@ pub struct TagMood {
     pub polarity_posts: i64,
     /// Sum of their polarities.
     pub polarity_sum: f64,
+}
+
+/// An event of a post, as Silver has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PostEvent {
+    /// Where it stood.
+    pub origin: Origin,
+    /// When the post was posted.
+    pub created_at_us: EventTime,
+    /// Whether it deletes the post.
+    pub deleted: bool,
 }
 
 impl Reader {
@@ -115,6 +131,43 @@ impl Reader {
         Ok(counts)
     }
 
+    /// Every event of a post that the stream scored, in no order.
+    ///
+    /// # Errors
+    /// As [`Reader::tag_mood`].
+    pub async fn events_of(&self, source: &str, id: &str) -> Result<Vec<PostEvent>> {
+        let column = |name: &str, value: &str| Reference::new(name).equal_to(Datum::string(value));
+        let filter = column("source", source).and(column("id", id)).and(live());
+        let names = ["cluster", "topic", "partition", "offset", "created_at", "deleted"];
+        let mut events = Vec::new();
+        for batch in self.scan("silver", "posts", filter, &names).await? {
+            let [clusters, topics, partitions, offsets, times, deleted] = columns_of(&batch)?;
+            let (Some(clusters), Some(topics), Some(partitions), Some(offsets), Some(times), Some(deleted)) = (
+                clusters.as_string_opt::<i32>(),
+                topics.as_string_opt::<i32>(),
+                partitions.as_primitive_opt::<Int32Type>(),
+                offsets.as_primitive_opt::<Int64Type>(),
+                times.as_primitive_opt::<TimestampMicrosecondType>(),
+                deleted.as_boolean_opt(),
+            ) else {
+                return Err(unexpected("silver.posts"));
+            };
+            for row in 0..batch.num_rows() {
+                let partition = Partition {
+                    cluster: clusters.value(row).to_owned(),
+                    topic: topics.value(row).to_owned(),
+                    partition: partitions.value(row),
+                };
+                events.push(PostEvent {
+                    origin: partition.origin(offsets.value(row)),
+                    created_at_us: times.value(row),
+                    deleted: deleted.value(row),
+                });
+            }
+        }
+        Ok(events)
+    }
+
     /// The rows of a table, from its snapshot's summary: `row_count("bronze", "posts")`.
     ///
     /// # Errors
@@ -128,7 +181,7 @@ impl Reader {
         })
     }
 
-    async fn load(&self, namespace: &str, table: &str) -> Result<iceberg::table::Table> {
+    async fn load(&self, namespace: &str, table: &str) -> Result<Table> {
         let ident = TableIdent::from_strs([namespace, table]).doing("cannot name table")?;
         self.catalog.load_table(&ident).await.doing("cannot load table").map_err(|error| error.with("table", ident))
     }
@@ -140,11 +193,30 @@ impl Reader {
         filter: Predicate,
         columns: &[&str],
     ) -> Result<Vec<RecordBatch>> {
-        let table = self.load(namespace, table).await?;
-        let scan = table.scan().with_filter(filter).select(columns).build().doing("cannot plan a scan")?;
-        let batches = scan.to_arrow().await.doing("cannot begin a scan")?;
-        batches.try_collect().await.doing("cannot scan a table")
+        scan(&self.load(namespace, table).await?, filter, columns).await
     }
+}
+
+/// The rows that a filter lets through, in columns of the types that the table says. Other engines' files may have
+/// wider ones: strings of PyIceberg are large.
+pub(super) async fn scan(table: &Table, filter: Predicate, names: &[&str]) -> Result<Vec<RecordBatch>> {
+    let schema = schema_to_arrow_schema(table.metadata().current_schema()).doing("cannot read table schema")?;
+    let scan = table.scan().with_filter(filter).select(names).build().doing("cannot plan a scan")?;
+    let batches: Vec<RecordBatch> =
+        scan.to_arrow().await.doing("cannot begin a scan")?.try_collect().await.doing("cannot scan a table")?;
+    batches.into_iter().map(|batch| conform(batch, &schema)).collect()
+}
+
+fn conform(batch: RecordBatch, schema: &Schema) -> Result<RecordBatch> {
+    let wrong =
+        |what: &str| Error::new(ErrorKind::Corrupt, "table's columns are not what was asked for").with("column", what);
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        let wanted = schema.field_with_name(field.name()).map_err(|_| wrong(field.name()))?;
+        columns.push(cast(column, wanted.data_type()).map_err(|e| wrong(field.name()).source(e))?);
+        fields.push(wanted.clone());
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| wrong("a null").source(e))
 }
 
 /// Windows that start at `since` or later. The day lets a scan skip whole partitions; it is null for late posts.

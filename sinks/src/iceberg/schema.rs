@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use iceberg::spec::{
-    ListType, MapType, NestedField, NullOrder, PrimitiveType, Schema, SortDirection, SortField, SortOrder,
+    ListType, MapType, NestedField, NullOrder, PrimitiveType, Schema, SortDirection, SortField, SortOrder, StructType,
     TableMetadata, Transform, Type, UnboundPartitionSpec,
 };
 use iceberg::transaction::AddColumn;
@@ -68,6 +68,8 @@ pub(super) struct Column<R> {
 pub(super) enum Kind {
     One(PrimitiveType),
     List(PrimitiveType),
+    /// A list of structs: name, type, and whether it is never null.
+    Records(Vec<(&'static str, PrimitiveType, bool)>),
     /// From strings.
     Map(Box<Kind>),
 }
@@ -197,6 +199,15 @@ impl Kind {
             Self::One(primitive) => Type::Primitive(primitive.clone()),
             Self::List(element) => {
                 let element = NestedField::list_element(next(), Type::Primitive(element.clone()), true);
+                Type::List(ListType::new(element.into()))
+            }
+            Self::Records(fields) => {
+                let id = next();
+                let field = |(name, of, required): &(&str, PrimitiveType, bool)| {
+                    NestedField::new(next(), *name, Type::Primitive(of.clone()), *required).into()
+                };
+                let fields = StructType::new(fields.iter().map(field).collect());
+                let element = NestedField::list_element(id, Type::Struct(fields), true);
                 Type::List(ListType::new(element.into()))
             }
             Self::Map(value) => {

@@ -23,7 +23,7 @@ use super::columns::ToBatch;
 use super::commit::{Committer, rolled_back};
 use super::failure::Doing;
 use super::fence::{Advance, Begun};
-use super::position::{Ancestry, Standing, StoredPosition, StoredPositions, property, stored_positions};
+use super::position::{StoredPosition, StoredPositions, Track, is_rolled_back, property, stored_positions};
 use super::writer::write_files;
 use crate::{Epoch, Positions, Sink, Written};
 
@@ -32,6 +32,7 @@ pub struct IcebergSink<R> {
     name: String,
     ident: TableIdent,
     rows: Box<dyn ToBatch<R>>,
+    track: Track,
     committer: Committer,
     /// The table and its positions as this writer last read or wrote them.
     stands: Option<(Table, StoredPositions)>,
@@ -59,16 +60,21 @@ impl Prepared {
 
 impl<R> IcebergSink<R> {
     pub(super) fn new(ident: TableIdent, rows: impl ToBatch<R> + 'static, committer: Committer) -> Self {
-        let name = format!("{}.{}", ident.namespace().to_url_string(), ident.name());
-        Self { name, ident, rows: Box::new(rows), committer, stands: None, prepared: None }
+        let (name, rows) = (name(&ident), Box::new(rows));
+        Self { name, ident, rows, track: Track::Live, committer, stands: None, prepared: None }
+    }
+
+    /// The sink with positions of its own, for the rows of a re-scoring run.
+    #[must_use]
+    pub fn on(self, track: Track) -> Self {
+        Self { track, ..self }
     }
 
     async fn load(&self) -> Result<(Table, StoredPositions)> {
         let named = |error: Error| error.with("table", &self.name);
         let table = self.committer.catalog.load_table(&self.ident).await.doing("cannot load table").map_err(named)?;
-        let positions = stored_positions(table.metadata().properties()).map_err(named)?;
-        let ancestry = Ancestry::of(table.metadata());
-        if positions.values().any(|position| ancestry.standing(&position.commit_id) == Standing::Missing) {
+        let positions = stored_positions(&self.track, table.metadata().properties()).map_err(named)?;
+        if is_rolled_back(&self.track, table.metadata()).map_err(named)? {
             return Err(rolled_back(&table));
         }
         Ok((table, positions))
@@ -100,7 +106,7 @@ impl<R: Send + Sync + 'static> Sink for IcebergSink<R> {
         let (table, positions) = self.stands.insert((table, positions));
         let prepared = match self.prepared.take().filter(|prepared| prepared.is(epoch)) {
             Some(prepared) => prepared,
-            None => prepare(epoch, self.rows.as_ref(), table, positions).await?,
+            None => prepare(epoch, &self.track, self.rows.as_ref(), table, positions).await?,
         };
         // Kept before the commit begins, since its outcome is unknown to a caller that does not wait for it.
         let prepared = self.prepared.insert(prepared);
@@ -119,14 +125,20 @@ impl<R: Send + Sync + 'static> Sink for IcebergSink<R> {
     }
 }
 
+/// What people call a table: "silver.posts".
+pub(super) fn name(ident: &TableIdent) -> String {
+    format!("{}.{}", ident.namespace().to_url_string(), ident.name())
+}
+
 /// Writes the epoch's rows to files.
 async fn prepare<R>(
     epoch: &Epoch<R>,
+    track: &Track,
     columns: &dyn ToBatch<R>,
     table: &Table,
     positions: &StoredPositions,
 ) -> Result<Prepared> {
-    let advance = advance(epoch, positions, Uuid::now_v7())?;
+    let advance = advance(epoch, track, positions, Uuid::now_v7())?;
     let schema = Arc::new(schema_to_arrow_schema(table.metadata().current_schema()).doing("cannot read table schema")?);
     let rows = columns.batch(&schema, &epoch.records)?;
     let files = if rows.num_rows() == 0 { Vec::new() } else { write_files(table, &rows).await? };
@@ -141,10 +153,15 @@ async fn prepare<R>(
 }
 
 /// What the epoch does to the positions, if it begins where this writer stands.
-pub(super) fn advance<R>(epoch: &Epoch<R>, positions: &StoredPositions, commit_id: Uuid) -> Result<Advance> {
+pub(super) fn advance<R>(
+    epoch: &Epoch<R>,
+    track: &Track,
+    positions: &StoredPositions,
+    commit_id: Uuid,
+) -> Result<Advance> {
     for (partition, range) in &epoch.ranges {
         // A position that could not be stored must be refused before files are written.
-        property(partition)?;
+        property(track, partition)?;
         if let Some(position) = positions.get(partition).filter(|position| position.next != range.start) {
             return Err(Error::new(ErrorKind::Conflict, "epoch does not begin where the table stands")
                 .with("partition", partition.partition)
@@ -153,6 +170,7 @@ pub(super) fn advance<R>(epoch: &Epoch<R>, positions: &StoredPositions, commit_i
         }
     }
     Ok(Advance {
+        track: track.clone(),
         commit_id,
         from: epoch.ranges.keys().map(|partition| (partition.clone(), positions.get(partition).copied())).collect(),
         to: epoch.ends(),

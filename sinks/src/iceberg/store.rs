@@ -1,6 +1,7 @@
 //! The tables of one catalog, and who writes them.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,13 +9,15 @@ use iceberg::table::Table;
 use iceberg::transaction::{AddColumn, ApplyTransactionAction, Transaction};
 use iceberg::{Catalog, NamespaceIdent, TableIdent};
 use undertone_error::{Context, Error, ErrorKind, Result};
-use undertone_proto::Event;
 use undertone_proto::v1::ScoredPost;
+use undertone_proto::{Event, EventTime};
 
 use super::catalog::{CatalogConfig, SqliteConfig};
 use super::commit::{Committer, Patience};
 use super::failure::Doing;
 use super::fence::Safeguards;
+use super::history::{BronzeHistory, SilverHistory};
+use super::position::{RUN_PREFIX, RunName};
 use super::read::Reader;
 use super::schema::TableDefinition;
 use super::sink::IcebergSink;
@@ -148,6 +151,16 @@ impl IcebergStore {
         Ok(states)
     }
 
+    /// The names of all tables, in the order of the data flow.
+    pub fn tables() -> Vec<TableIdent> {
+        let mut tables = vec![bronze::posts().ident(), silver::posts().ident()];
+        for grain in [Grain::Minute, Grain::Hour] {
+            tables.push(gold::sentiment(grain).definition.ident());
+            tables.push(gold::tags(grain).definition.ident());
+        }
+        tables
+    }
+
     /// Writes a small file where Bronze lies and reads it back, if the files are in an object store. What is wrong with
     /// its keys is told here, and not by the first commit.
     ///
@@ -194,9 +207,57 @@ impl IcebergStore {
         IcebergSink::new(table.definition.ident(), table, self.committer.clone())
     }
 
+    /// Bronze as it is now, of events that were ingested in `ingested`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the table cannot be read.
+    pub async fn bronze_history(&self, ingested: Range<EventTime>) -> Result<BronzeHistory> {
+        BronzeHistory::of(self.load(&bronze::posts().ident()).await?, ingested).await
+    }
+
+    /// The rows of a run in Silver, as they are now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the table cannot be read.
+    pub async fn silver_history(&self, run: &RunName) -> Result<SilverHistory> {
+        SilverHistory::of(self.load(&silver::posts().ident()).await?, run.clone())
+    }
+
+    /// Writes down in Silver what a run is, or sees that it is the same: a run that is gone on with must not end as
+    /// another than it began.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if it was begun as another; [`ErrorKind::Unavailable`] if the table does not answer.
+    pub async fn define_run(&self, run: &RunName, definition: &str) -> Result<()> {
+        let (ident, key) = (silver::posts().ident(), format!("{RUN_PREFIX}{}.definition", run.as_str()));
+        let table = self.load(&ident).await?;
+        let mut found = table.metadata().properties().get(&key).cloned();
+        if found.is_none() {
+            let transaction = Transaction::new(&table);
+            let set = transaction.update_table_properties().set(key.clone(), definition.to_owned());
+            let transaction = set.apply(transaction).doing("cannot write down a run")?;
+            // Whatever is answered, what counts is what the table says.
+            let answer = transaction.commit(self.committer.catalog.as_ref()).await.doing("cannot write down a run");
+            found = self.load(&ident).await?.metadata().properties().get(&key).cloned();
+            if found.is_none() {
+                return Err(answer
+                    .err()
+                    .unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "run was not written down")));
+            }
+        }
+        match found {
+            Some(found) if found != definition => {
+                let error = Error::new(ErrorKind::InvalidInput, "run was begun as another").with("run", run.as_str());
+                let error = error.with("begun", found).with("asked", definition);
+                Err(error.help("ask for the same again, or give the run another name"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Reads the tables.
     pub fn reader(&self) -> Reader {
-        Reader::new(Arc::clone(&self.committer.catalog))
+        Reader::new(self.catalog())
     }
 
     /// The store with its safeguards and patience chosen, for tests that show what each is for.
@@ -258,7 +319,7 @@ impl IcebergStore {
     }
 
     /// The table, if it lies where it may.
-    async fn load(&self, ident: &TableIdent) -> Result<Table> {
+    pub(super) async fn load(&self, ident: &TableIdent) -> Result<Table> {
         let table = self.committer.catalog.load_table(ident).await.doing("cannot load table");
         let table = match &self.warehouse {
             Some(warehouse) => own(table.map_err(|error| error.help(MOVED))?, warehouse)?,
@@ -268,6 +329,22 @@ impl IcebergStore {
             storage.admits(table.metadata().location())?;
         }
         Ok(table)
+    }
+
+    pub(super) fn catalog(&self) -> Arc<dyn Catalog> {
+        Arc::clone(&self.committer.catalog)
+    }
+
+    pub(super) fn storage(&self) -> Option<&TableStorage> {
+        self.storage.as_ref()
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        self.committer.patience
+    }
+
+    pub(super) fn drops_old_metadata(&self) -> bool {
+        self.committer.drops_old_metadata
     }
 
     async fn has_namespace(&self, namespace: &NamespaceIdent) -> Result<bool> {

@@ -16,7 +16,7 @@ use prost::Message;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use undertone_error::{Error, ErrorKind, Result};
-use undertone_proto::{Event, EventTime, Partition};
+use undertone_proto::{Envelope, Event, EventTime, Partition};
 
 use self::cursors::Cursors;
 use crate::backoff::persist;
@@ -237,7 +237,8 @@ impl EventReader {
     fn event(&self, offset: i64, bytes: Bytes) -> Result<Event> {
         let frame = decode(offset, bytes)?;
         let origin = self.partition.origin(offset);
-        Ok(Event { origin, payload: frame.payload.into(), ingested_at_us: frame.ingested_at_us })
+        let (payload, ingested_at_us) = (frame.payload.into(), frame.ingested_at_us);
+        Ok(Event { origin, payload, ingested_at_us, envelope: Envelope::default() })
     }
 }
 

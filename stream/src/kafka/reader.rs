@@ -11,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use undertone_error::{Error, ErrorKind, Result};
-use undertone_proto::{Event, EventTime, Partition};
+use undertone_proto::{Envelope, Event, EventTime, Partition};
 
 use super::client::{Kafka, Logged};
 use super::describe::Topic;
@@ -59,6 +59,7 @@ impl Record {
             origin: partition.origin(self.offset),
             ingested_at_us: self.ingested_at_us(),
             payload: self.payload.unwrap_or_default(),
+            envelope: Envelope { key: self.key, headers: self.headers },
         }
     }
 }

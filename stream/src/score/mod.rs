@@ -281,7 +281,7 @@ pub(crate) fn give_up(event: &Event, config: &ScoreConfig) -> Result<Outcome> {
 }
 
 /// Outcomes of some events, in order; `None` if the shutdown came first.
-pub(crate) async fn score_chunk(
+pub async fn score_chunk(
     scorer: &impl Scorer,
     config: &ScoreConfig,
     events: Vec<(i64, Event)>,

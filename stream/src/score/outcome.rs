@@ -141,6 +141,7 @@ pub(super) fn reason(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use undertone_error::ErrorKind;
+    use undertone_proto::Envelope;
     use undertone_proto::v1::{Model, Origin};
 
     use super::*;
@@ -149,7 +150,7 @@ mod tests {
 
     fn event(payload: &str) -> Event {
         let origin = Origin { cluster: "c".into(), topic: "t".into(), partition: 0, offset: 3 };
-        Event { origin, payload: payload.into(), ingested_at_us: NOW }
+        Event { origin, payload: payload.into(), ingested_at_us: NOW, envelope: Envelope::default() }
     }
 
     fn read(event: &Event) -> Reading {

@@ -62,6 +62,7 @@ pub fn fit(outcome: Outcome, event: &Event, limit: RecordLimit) -> Result<Outcom
 mod tests {
     use proptest::prelude::*;
     use sha2::{Digest, Sha256};
+    use undertone_proto::Envelope;
     use undertone_proto::v1::{DeadLetter, Origin};
 
     use super::*;
@@ -69,7 +70,7 @@ mod tests {
 
     fn event(payload: Vec<u8>) -> Event {
         let origin = Origin { cluster: "c".repeat(22), topic: "t".repeat(22), partition: i32::MAX, offset: i64::MAX };
-        Event { origin, payload, ingested_at_us: 1_800_000_000_000_000 }
+        Event { origin, payload, ingested_at_us: 1_800_000_000_000_000, envelope: Envelope::default() }
     }
 
     fn scored(event: &Event, text: String) -> Outcome {

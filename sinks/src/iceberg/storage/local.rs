@@ -29,6 +29,8 @@ use serde::{Deserialize, Serialize};
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
 
+use super::Listed;
+
 /// The storage, and its own factory: all that it makes share what they know about folders.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::iceberg) struct DurableFsStorage {
@@ -117,6 +119,43 @@ pub(in crate::iceberg) fn local(location: &str) -> PathBuf {
         Some(path) => Path::new("/").join(path.trim_start_matches('/')),
         None => PathBuf::from(location),
     }
+}
+
+/// Every file below a folder; none if there is no such folder. Links are not followed.
+pub(super) async fn list(location: &str) -> Result<Vec<Listed>> {
+    let root = local(location);
+    let panicked = |e| Err(Error::new(ErrorKind::Unexpected, "listing a folder panicked").with_source(e));
+    tokio::task::spawn_blocking(move || walk(&root)).await.unwrap_or_else(panicked)
+}
+
+fn walk(root: &Path) -> Result<Vec<Listed>> {
+    let (mut found, mut folders) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            // Removed since it was seen.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(failed("cannot list folder", &folder, e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|e| failed("cannot list folder", &folder, e))?;
+            let path = entry.path();
+            // Of the entry itself, not of what a link points at.
+            let about = match entry.metadata() {
+                Ok(about) => about,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(failed("cannot look at file", &path, e)),
+            };
+            if about.is_dir() {
+                folders.push(path);
+            } else if about.is_file() {
+                let modified = about.modified().map_err(|e| failed("cannot look at file", &path, e))?;
+                let key = path.display().to_string();
+                found.push(Listed { location: format!("file://{key}"), key, size: about.len(), modified });
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn failed(doing: &str, path: &Path, error: io::Error) -> Error {

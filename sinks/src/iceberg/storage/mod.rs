@@ -10,6 +10,7 @@ mod upload;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use iceberg::io::StorageFactory;
 use undertone_error::{Error, ErrorKind, Result};
@@ -29,6 +30,19 @@ pub enum StorageConfig {
     },
     /// Objects.
     S3(S3Config),
+}
+
+/// A file of a storage.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::iceberg) struct Listed {
+    /// Where it is.
+    pub(in crate::iceberg) location: String,
+    /// As [`TableStorage::key`] says.
+    pub(in crate::iceberg) key: String,
+    /// Bytes.
+    pub(in crate::iceberg) size: u64,
+    /// When it was last written.
+    pub(in crate::iceberg) modified: SystemTime,
 }
 
 /// An open storage.
@@ -99,6 +113,26 @@ impl TableStorage {
         match self {
             Self::Local(..) => Ok(()),
             Self::S3(storage) => storage.try_out(location).await,
+        }
+    }
+
+    /// Every file below `location`, as it is now or was in the course of this call.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    pub(super) async fn list(&self, location: &str) -> iceberg::Result<Vec<Listed>> {
+        match self {
+            Self::Local(..) => local::list(location).await,
+            Self::S3(storage) => storage.list(location).await,
+        }
+    }
+
+    /// What two locations of one file have in common, however it is written: by Hadoop `s3://` is `s3a://`, and
+    /// `file:///` may be `file:/`.
+    pub(super) fn key(&self, location: &str) -> String {
+        match self {
+            Self::Local(..) => local(location).display().to_string(),
+            Self::S3(_) => s3::without_scheme(location).to_owned(),
         }
     }
 

@@ -11,12 +11,12 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use iceberg::Result;
 use iceberg::io::{FileMetadata, FileRead, FileWrite, InputFile, OutputFile, Storage, StorageConfig, StorageFactory};
 use opendal::layers::{HttpClientLayer, RetryLayer};
@@ -26,6 +26,7 @@ use opendal::{Operator, Reader};
 use serde::{Deserialize, Serialize};
 use undertone_error::{Error, ErrorKind};
 
+use super::Listed;
 use super::refusal::{self, Doing};
 use super::upload::Upload;
 use crate::iceberg::failure::{Doing as _, wrap};
@@ -81,6 +82,11 @@ struct Place<'a> {
     key: &'a str,
 }
 
+/// Bucket and key of a location, or the location if it is none of an object.
+pub(super) fn without_scheme(location: &str) -> &str {
+    ["s3://", "s3a://", "s3n://"].iter().find_map(|scheme| location.strip_prefix(scheme)).unwrap_or(location)
+}
+
 /// Reads `s3://bucket/key`, or `s3a://` and `s3n://`, which Hadoop writes.
 ///
 /// # Errors
@@ -90,7 +96,7 @@ fn place(location: &str) -> std::result::Result<Place<'_>, Error> {
         let error = Error::new(ErrorKind::InvalidConfig, "location cannot be written to the object store");
         error.with("location", location).help(help)
     };
-    let rest = ["s3://", "s3a://", "s3n://"].iter().find_map(|scheme| location.strip_prefix(scheme));
+    let rest = Some(without_scheme(location)).filter(|rest| rest.len() < location.len());
     let Some((bucket, key)) = rest.and_then(|rest| rest.split_once('/')).filter(|(bucket, _)| !bucket.is_empty())
     else {
         return Err(wrong("with [storage.s3], tables lie at s3://bucket/…; leave the section out for local files"));
@@ -137,6 +143,26 @@ impl S3Storage {
             Some((None, region)) => format!("objects of AWS in {region}"),
             None => "objects".to_owned(),
         }
+    }
+
+    /// As [`super::TableStorage::list`].
+    pub(super) async fn list(&self, location: &str) -> Result<Vec<Listed>> {
+        let explain = |error| self.explain(&error, location, Doing::Other);
+        let location = location.trim_end_matches('/');
+        let (operator, key) = self.at(location)?;
+        let below = format!("{key}/");
+        let mut entries = operator.lister_with(&below).recursive(true).await.map_err(explain)?;
+        let mut listed = Vec::new();
+        while let Some(entry) = entries.try_next().await.map_err(explain)? {
+            let (about, path) = (entry.metadata(), entry.path());
+            let (Some(name), true) = (path.strip_prefix(&below), about.is_file()) else { continue };
+            // Without a time it counts as made now, and so stays.
+            let modified = about.last_modified().map_or_else(SystemTime::now, SystemTime::from);
+            let location = format!("{location}/{name}");
+            let key = without_scheme(&location).to_owned();
+            listed.push(Listed { location, key, size: about.content_length(), modified });
+        }
+        Ok(listed)
     }
 
     fn store(&self) -> Result<&Store> {

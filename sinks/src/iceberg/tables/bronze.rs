@@ -4,7 +4,7 @@ use iceberg::spec::Transform;
 use undertone_proto::Event;
 
 use crate::iceberg::columns::Fill;
-use crate::iceberg::schema::{TableDefinition, required};
+use crate::iceberg::schema::{TableDefinition, optional, required};
 
 /// `bronze.posts`
 pub(in crate::iceberg) fn posts() -> TableDefinition<Event> {
@@ -30,6 +30,12 @@ pub(in crate::iceberg) fn posts() -> TableDefinition<Event> {
                 "payload",
                 Fill::Bytes(|event| &event.payload),
                 "The event's bytes as they came: JSON if the sender did right",
+            ),
+            optional("key", Fill::MaybeBytes(|event| event.envelope.key.as_deref()), "Key of the Kafka record"),
+            optional(
+                "headers",
+                Fill::Headers(|event| &event.envelope.headers),
+                "Headers of the Kafka record, in order; names may repeat. Null if there are none",
             ),
         ],
         partitioned_by: vec![("ingested_at_day", "ingested_at", Transform::Day)],

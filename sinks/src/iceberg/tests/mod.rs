@@ -1,6 +1,8 @@
 //! The store against real tables in a temporary folder, with a catalog that fails on demand.
 
+mod history;
 mod interleavings;
+mod maintain;
 mod protocol;
 mod rows;
 mod schema;
@@ -16,7 +18,7 @@ use futures::TryStreamExt;
 use iceberg::table::Table;
 use iceberg::{Catalog, TableCommit, TableIdent};
 use tempfile::TempDir;
-use undertone_proto::{Event, Partition};
+use undertone_proto::{Envelope, Event, Partition};
 
 use super::catalog::open_embedded;
 use super::commit::Patience;
@@ -162,6 +164,7 @@ fn event(number: i32, offset: i64) -> Event {
         origin: partition(number).origin(offset),
         payload: format!("{{\"n\":{offset}}}").into_bytes(),
         ingested_at_us: 1_790_000_000_000_000 + offset * 3_600_000_000,
+        envelope: Envelope::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Rows and positions land together, whatever the catalog says and whoever else writes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use iceberg::MetadataLocation;
 use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention, TableMetadata};
@@ -11,7 +12,7 @@ use undertone_error::ErrorKind;
 
 use super::*;
 use crate::Positions;
-use crate::iceberg::position::stored_positions;
+use crate::iceberg::position::{Track, stored_positions};
 use crate::pump::{Batch, EpochSource, Policy, Pump, ReadLimit, Shutdown};
 
 fn at(number: i32, offset: i64) -> Positions {
@@ -222,7 +223,7 @@ async fn a_table_that_was_rolled_back_beneath_its_positions_stops_its_writers() 
     sink.write(&epoch(0, 0, 10)).await.unwrap();
     let old = home.table("bronze", "posts").await.metadata().current_snapshot_id().unwrap();
     sink.write(&epoch(0, 10, 20)).await.unwrap();
-    roll_back(&home, old).await;
+    roll_back(home.folder.path(), &home.table("bronze", "posts").await, old).await;
 
     for error in [sink.write(&epoch(0, 20, 30)).await.unwrap_err(), home.bronze().positions().await.unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
@@ -249,7 +250,8 @@ async fn a_table_whose_old_snapshots_expired_goes_on_also_if_the_head_forgot_its
         other["snapshots"] = serde_json::json!([head]);
         let entries = other["snapshot-log"].as_array().unwrap();
         other["snapshot-log"] = serde_json::json!([entries.last().unwrap()]);
-        replace_metadata(&home, &serde_json::from_value(other.clone()).unwrap()).await;
+        let table = home.table("bronze", "posts").await;
+        replace_metadata(home.folder.path(), &table, &serde_json::from_value(other.clone()).unwrap()).await;
         assert_eq!(home.bronze().positions().await.unwrap(), at(0, 30), "parent kept: {keep_parent}");
     }
     let mut sink = home.bronze();
@@ -281,21 +283,19 @@ async fn a_commit_that_is_not_answered_in_time_counts_once() {
 }
 
 /// What another engine's `rollback_to_snapshot` does: sets the branch back and leaves the properties.
-async fn roll_back(home: &Home, snapshot: i64) {
-    let table = home.table("bronze", "posts").await;
+pub(super) async fn roll_back(data: &Path, table: &Table, snapshot: i64) {
     let head = SnapshotReference::new(snapshot, SnapshotRetention::branch(None, None, None));
     let builder = table.metadata().clone().into_builder(table.metadata_location().map(str::to_owned));
-    replace_metadata(home, &builder.set_ref(MAIN_BRANCH, head).unwrap().build().unwrap().metadata).await;
+    replace_metadata(data, table, &builder.set_ref(MAIN_BRANCH, head).unwrap().build().unwrap().metadata).await;
 }
 
 /// Makes other metadata those of the table, as an engine does that writes its own.
-async fn replace_metadata(home: &Home, metadata: &TableMetadata) {
-    let table = home.table("bronze", "posts").await;
+async fn replace_metadata(data: &Path, table: &Table, metadata: &TableMetadata) {
     let next: MetadataLocation = table.metadata_location().unwrap().parse().unwrap();
     let next = next.with_next_version();
     metadata.write_to(table.file_io(), &next).await.unwrap();
 
-    let file = home.folder.path().join("catalog.db");
+    let file = data.join("catalog.db");
     let mut sqlite = sqlx::sqlite::SqliteConnectOptions::new().filename(file).connect().await.unwrap();
     let update = "UPDATE iceberg_tables SET metadata_location = ? WHERE table_namespace = 'bronze'";
     sqlx::query(update).bind(next.to_string()).execute(&mut sqlite).await.unwrap();
@@ -304,7 +304,7 @@ async fn replace_metadata(home: &Home, metadata: &TableMetadata) {
 #[tokio::test]
 async fn a_position_that_somebody_broke_stops_the_sink() {
     let properties = HashMap::from([("undertone.position.c.t.0".to_owned(), "{\"next\":\"ten\"}".to_owned())]);
-    assert_eq!(stored_positions(&properties).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(stored_positions(&Track::Live, &properties).unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 #[tokio::test]

@@ -255,3 +255,23 @@ async fn reading_tables_without_rows_gives_nothing() {
     assert!(reader.label_counts().await.unwrap().is_empty());
     assert_eq!(reader.row_count("silver", "posts").await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn bronze_keeps_what_a_record_carried_beside_its_bytes() {
+    let home = Home::new().await;
+    let header = |name: &str, value: Option<&[u8]>| (name.to_owned(), value.map(<[u8]>::to_vec));
+    let headers = vec![header("trace", Some(b"\xffa")), header("trace", None), header("", Some(b""))];
+    let carried = Envelope { key: Some(b"k".to_vec()), headers };
+    let events = vec![Event { envelope: carried, ..event(0, 0) }, event(0, 1)];
+    home.bronze().write(&Epoch::of(partition(0), 0..2, events)).await.unwrap();
+    let [batch] = home.scan("bronze", "posts").await.try_into().unwrap();
+    let keys = batch.column_by_name("key").unwrap().as_binary::<i64>();
+    assert_eq!(keys.iter().collect::<Vec<_>>(), [Some(b"k".as_slice()), None]);
+    let headers = batch.column_by_name("headers").unwrap().as_list::<i32>();
+    assert!(headers.is_null(1), "none is null");
+    let first = headers.value(0);
+    let (names, values) =
+        (first.as_struct().column(0).as_string::<i32>(), first.as_struct().column(1).as_binary::<i64>());
+    assert_eq!(names.iter().collect::<Vec<_>>(), [Some("trace"), Some("trace"), Some("")]);
+    assert_eq!(values.iter().collect::<Vec<_>>(), [Some(b"\xffa".as_slice()), None, Some(b"".as_slice())]);
+}
