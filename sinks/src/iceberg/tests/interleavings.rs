@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::super::commit::{Answer, Seen, Verdict, decide};
 use super::super::fence::{Advance, Refusal, Safeguards, check};
-use super::super::position::{Ancestry, Standing, StoredPosition, StoredPositions};
+use super::super::position::{Ancestry, Standing, StoredPosition, StoredPositions, Track};
 use super::super::sink::advance;
 use super::{SAFE, partition};
 use crate::pump::policy::{Recovery, recover, resume};
