@@ -161,7 +161,8 @@ fn epoch(ranges: &BTreeMap<usize, (i64, i64)>) -> Epoch<()> {
 
 /// The advance of an epoch that is under way.
 fn advance_of(stands: &Stands, id: u128, ranges: &BTreeMap<usize, (i64, i64)>) -> Advance {
-    advance(&epoch(ranges), &Track::Live, &stored(&stands.positions), Uuid::from_u128(id)).expect("it begins where its writer stands")
+    advance(&epoch(ranges), &Track::Live, &stored(&stands.positions), Uuid::from_u128(id))
+        .expect("it begins where its writer stands")
 }
 
 impl World {
