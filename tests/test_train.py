@@ -45,8 +45,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             # A label is a word, said once or more.
             rows = [(i % count, " ".join([WORDS[i % count]] * int(random.integers(1, 7)))) for i in range(size)]
             (labelled / task / f"{split}.tsv").write_text("".join(f"{label}\t{text} #Sunday\n" for label, text in rows))
-    (labelled / "distant").mkdir()
-    (labelled / "distant" / "polarity.tsv").write_text("".join(f"{i % 2}\t{WORDS[i % 4]} again\n" for i in range(12)))
     return base, labelled
 
 
@@ -132,10 +130,9 @@ def test_a_teacher_is_learned_beside_the_labels(folders, tmp_path: Path):
     teacher = run(folders, tmp_path / "teacher", *quick)
     assert teacher.go()
     teacher.finish()
-    words = ["--teacher", str(tmp_path / "teacher"), "--precision", "bf16", "--mix", MIX + ",polarity=12", *quick]
+    words = ["--teacher", str(tmp_path / "teacher"), "--precision", "bf16", *quick]
     same = run(folders, tmp_path / "same", "--start", str(tmp_path / "teacher"), *words)
     fresh = run(folders, tmp_path / "fresh", *words)
-    assert {post for batch in fresh.batches for post in batch if post[0] == "polarity"} == {("polarity", row) for row in range(12)}
     before = unlearned(fresh)
     assert unlearned(same) < 0.02 < before, "who begins as the teacher has nothing to learn from it but what rounding does"
     assert fresh.go()
@@ -153,11 +150,6 @@ def unlearned(made: train.Run) -> float:
     """The mean distance from the teacher, of the texts of the run's first batch."""
     batch = made.batches[0]
     return float(made.unlearned(batch, made.encode(made.model.encoder, *data.pad([made.train[s].tokens[r] for s, r in batch]), "fp32")).mean())
-
-
-def test_posts_without_labels_need_a_teacher(folders, tmp_path: Path):
-    with pytest.raises(SystemExit, match="polarity; .* need a --teacher"):
-        run(folders, tmp_path, "--mix", MIX + ",polarity=12")
 
 
 def test_the_projection_is_fitted_to_the_base_encoders_embeddings():

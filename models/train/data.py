@@ -54,10 +54,9 @@ class Reader:
         self.tokenizer.enable_truncation(max_tokens)
         cache.mkdir(parents=True, exist_ok=True)
 
-    def split(self, path: Path, first: int | None = None) -> Split:
-        """A file, or the `first` so many of its texts."""
-        texts, ids = (column[:first] for column in read(path))
-        settings = f"{self.normalizer} {self.max_tokens} {f'{first} ' if first else ''}".encode()
+    def split(self, path: Path) -> Split:
+        texts, ids = read(path)
+        settings = f"{self.normalizer} {self.max_tokens} ".encode()
         key = hashlib.sha256(settings + self.tokenizer_file.read_bytes() + path.read_bytes()).hexdigest()[:16]
         stored = self.cache / f"tokens-{key}.npz"
         if not stored.exists():

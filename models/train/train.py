@@ -6,7 +6,7 @@
 
 One epoch holds every sentiment post and, of the other tasks, as many as --mix says. The loss of a batch is the mean cross-entropy of its
 posts (classes weighing the same within a task, labels smoothed) plus --embedding times the distance of the embedding from the base encoder's.
-With a --teacher, what it says of every post is learned beside the labels, also of posts that have none (--mix polarity=…, emoji=…).
+With a --teacher, what it says of every post is learned beside the labels.
 AdamW, layer-wise learning rates, linear warm-up and decay to zero; what is kept is the moving average of the weights.
 
 Resumable: state is saved at every --save steps, on SIGTERM and after --minutes, and the same command goes on with the batches that were
@@ -43,9 +43,6 @@ ROOT = Path(__file__).resolve().parents[2]
 NORMALIZER = "social-1"
 # Sentiment's head is first, as it is the one that people come for.
 TASKS = ["sentiment", "emotion", "irony", "offensive", "hate"]
-# Posts whose labels are not used, for a teacher to speak on: by name in --mix, their files; the first so many of each.
-UNLABELLED = {"polarity": "distant/polarity.tsv", "emoji": "distant/emoji.tsv"}
-FIRST = 25_000
 # Weight of the heads that a post is not about, when a teacher is learned from.
 ASIDE = 0.25
 MIX = "sentiment=45487,emotion=6512,irony=5724,offensive=7000,hate=4000"
@@ -73,7 +70,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--smoothing", type=float, default=0.05)
     parser.add_argument("--embedding", type=float, default=2.0, help="weight of the embedding's loss")
-    parser.add_argument("--distil", type=float, default=0.5, help="share of the teacher in a labelled post's loss, if there is a teacher")
+    parser.add_argument("--distil", type=float, default=0.5, help="share of the teacher in the loss of the heads, if there is a teacher")
     parser.add_argument("--soften", type=float, default=2.0, help="temperature at which the teacher is learned")
     parser.add_argument("--average", type=float, default=0.995, help="decay of the moving average of the weights, a step")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the encoder's products; weights stay in fp32")
@@ -97,9 +94,7 @@ class Run:
         options.out.mkdir(parents=True, exist_ok=True)
         cache = options.cache or options.out.parent / "cache"
         reader = data.Reader(options.binary, options.base, NORMALIZER, options.max_tokens, cache)
-        self.wanted = self.parse_mix()
         self.train = {task: reader.split(options.data / task / "train.tsv") for task in TASKS}
-        self.train |= {source: reader.split(options.data / UNLABELLED[source], FIRST) for source in UNLABELLED if source in self.wanted}
         self.val = {task: reader.split(options.data / task / "val.tsv") for task in TASKS}
         self.labels = {task: list(label_names(options.data / task).values()) for task in TASKS}
         config = network.read_config(options.base)
@@ -107,9 +102,9 @@ class Run:
         self.model = network.Model(config, {task: len(names) for task, names in self.labels.items()}).to(options.device)
         network.load_encoder(self.model.encoder, options.base)
         self.batches = self.plan()
-        rows = {source: np.unique([row for batch in self.batches for each, row in batch if each == source]).astype(int) for source in self.train}
+        rows = {task: np.unique([row for batch in self.batches for each, row in batch if each == task]).astype(int) for task in TASKS}
         base = self.model.encoder
-        self.target = {source: F.normalize(self.pooled(cache, options.base, base, split, rows[source]), dim=-1) for source, split in self.train.items()}
+        self.target = {task: F.normalize(self.pooled(cache, options.base, base, self.train[task], rows[task]), dim=-1) for task in TASKS}
         self.val_target = F.normalize(self.pooled(cache, options.base, base, self.val["sentiment"]), dim=-1)
         self.taught = self.lessons(cache, config, rows) if options.teacher else {}
         if options.start:
@@ -139,14 +134,12 @@ class Run:
 
     @torch.no_grad()
     def lessons(self, cache: Path, config: dict, rows: dict[str, np.ndarray]) -> dict[str, dict[str, torch.Tensor]]:
-        """What the teacher says: by source of texts and head, softened probabilities [texts, labels]."""
+        """What the teacher says: by task of the texts and by head, softened probabilities [texts, labels]."""
         teacher = network.Model(config, {task: len(names) for task, names in self.labels.items()}).to(self.options.device)
         network.load(teacher, self.options.teacher)
-        pooled = {source: self.pooled(cache, self.options.teacher, teacher.encoder, split, rows[source]) for source, split in self.train.items()}
-        return {
-            source: {task: (head.cpu()(vectors) / self.options.soften).softmax(-1) for task, head in teacher.heads.items()}
-            for source, vectors in pooled.items()
-        }
+        pooled = {task: self.pooled(cache, self.options.teacher, teacher.encoder, self.train[task], rows[task]) for task in TASKS}
+        heads = teacher.heads.cpu().items()
+        return {task: {name: (head(vectors) / self.options.soften).softmax(-1) for name, head in heads} for task, vectors in pooled.items()}
 
     @torch.no_grad()
     def vectors(self, encoder: network.Encoder, split: data.Split, after, precision: str = "fp32", rows: np.ndarray | None = None) -> np.ndarray:
@@ -172,21 +165,17 @@ class Run:
         counts = np.bincount(self.train[task].labels, minlength=len(self.labels[task])).astype(float)
         return torch.tensor(counts.sum() / (len(counts) * counts), dtype=torch.float32, device=self.options.device)
 
-    def parse_mix(self) -> dict[str, int]:
-        """How many posts of each source an epoch holds."""
-        wanted = {task: int(count) for task, count in (part.split("=") for part in self.options.mix.split(","))}
-        known = TASKS + list(UNLABELLED) * bool(self.options.teacher)
-        if unknown := set(wanted) - set(known):
-            without = "" if self.options.teacher else f"; {' and '.join(UNLABELLED)} need a --teacher"
-            raise SystemExit(f"train: --mix names no task of ours: {', '.join(sorted(unknown))}; tasks are {', '.join(known)}{without}")
-        return {source: wanted[source] for source in known if wanted.get(source)}
-
     def plan(self) -> list[list[tuple[str, int]]]:
         """The batches of the whole run: each a list of (task, row of its training file)."""
+        wanted = {task: int(count) for task, count in (part.split("=") for part in self.options.mix.split(","))}
+        unknown = set(wanted) - set(TASKS)
+        if unknown:
+            raise SystemExit(f"train: --mix names no task of ours: {', '.join(sorted(unknown))}; tasks are {', '.join(TASKS)}")
         result, random = [], np.random.default_rng(self.options.seed)
         for _ in range(int(np.ceil(self.options.epochs))):
-            rows = data.draw([len(self.train[source].texts) for source in self.wanted], list(self.wanted.values()), random)
-            posts = [(source, int(row)) for source, picked in zip(self.wanted, rows) for row in picked]
+            tasks = [task for task in TASKS if wanted.get(task)]
+            rows = data.draw([len(self.train[task].texts) for task in tasks], [wanted[task] for task in tasks], random)
+            posts = [(task, int(row)) for task, picked in zip(tasks, rows) for row in picked]
             lengths = np.array([len(self.train[task].tokens[row]) for task, row in posts])
             result += [[posts[i] for i in batch] for batch in data.batches(lengths, self.options.batch, random)]
         return result[: round(len(result) * self.options.epochs / np.ceil(self.options.epochs))]
@@ -231,13 +220,12 @@ class Run:
         return total, parts
 
     def unlearned(self, batch: list[tuple[str, int]], pooled: torch.Tensor) -> torch.Tensor:
-        """How far the heads are from the teacher's [texts]: the divergence of the post's own head (sentiment's where it has no label), and of the
-        others by ASIDE."""
-        own, total = [source if source in TASKS else TASKS[0] for source, _ in batch], 0.0
-        for task, head in self.model.heads.items():
+        """How far the heads are from the teacher's [texts]: the divergence of the post's own head, and that of the others times ASIDE."""
+        total = torch.zeros(len(batch), device=pooled.device)
+        for name, head in self.model.heads.items():
             said = (head(pooled) / self.options.soften).log_softmax(-1)
-            taught = torch.stack([self.taught[source][task][row] for source, row in batch]).to(said.device)
-            weight = torch.tensor([1.0 if each == task else ASIDE for each in own], device=said.device)
+            taught = torch.stack([self.taught[task][name][row] for task, row in batch]).to(said.device)
+            weight = torch.tensor([1.0 if task == name else ASIDE for task, _ in batch], device=said.device)
             # Softening divides the gradients by its square.
             total = total + self.options.soften**2 * weight * F.kl_div(said, taught, reduction="none").sum(-1)
         return total
