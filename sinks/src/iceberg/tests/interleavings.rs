@@ -403,7 +403,6 @@ fn explore(size: Size, left: Left, safeguards: Safeguards) -> Found {
         assert!(!next.is_empty() || world.is_at_rest(), "stuck: {world:?}");
         open.extend(next.into_iter().filter(|world| seen.insert(hash(world))));
     }
-    println!("{size:?} {left:?}: {} states, {} at rest, {} refusals", found.states, found.ends, found.refused);
     found
 }
 
