@@ -141,6 +141,7 @@ impl Intercept for Clean {
                 Err(error) => Some(format!("cannot read what the catalog's database took: {error}")),
             },
             Err(error) if error.kind() == iceberg::ErrorKind::CatalogCommitConflicts => None,
+            // Its own error says what.
             Err(_) => Some(String::new()),
         };
         let Some(wrong) = wrong else { return answered };
