@@ -91,6 +91,7 @@ def test_a_stream_may_begin_at_a_time(kafka: Kafka, tmp_path: Path) -> None:
     topics.produce(generate(30, seed=13, cwd=tmp_path))
     run_once(topics, tmp_path, "--roles", "score", UNDERTONE_KAFKA__START=start)
     places = {place_of(decode("ScoredPost", record.value()).origin) for record in topics.consume(topics.scored)}
+    places |= {place_of(decode("DeadLetter", record.value()).origin) for record in topics.consume(topics.dead)}
     assert places == topics.events.keys() - before
 
 
@@ -134,4 +135,5 @@ def test_a_second_process_of_the_same_instance_puts_the_first_out_with_words(kaf
             topics.produce(generate(40, seed=17, cwd=tmp_path))
             second.await_that(scored, "go on alone")
     places = [place_of(decode("ScoredPost", record.value()).origin) for record in topics.consume(topics.scored)]
+    places += [place_of(decode("DeadLetter", record.value()).origin) for record in topics.consume(topics.dead)]
     assert sorted(places) == sorted(topics.events)
