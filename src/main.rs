@@ -53,7 +53,7 @@ fn execute(command: Command) -> Result<Outcome> {
             Command::Check(args) => commands::check::check(args).await,
             Command::Init(args) => commands::init::init(args).await,
             Command::Bench(args) => commands::bench::bench(args).await,
-            Command::Dead(args) => commands::dead::dead(&args),
+            Command::Dead(args) => commands::dead::dead(args).await,
             Command::Model(args) => commands::model::model(args).await,
         }
     })

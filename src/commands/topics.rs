@@ -5,7 +5,11 @@ use undertone_stream::kafka::{Kafka, TopicsReport, ensure_topics, inspect_topics
 
 use crate::config::KafkaSettings;
 
-async fn connect(settings: &KafkaSettings) -> Result<Kafka> {
+/// Connects to the cluster.
+///
+/// # Errors
+/// As [`Kafka::connect`].
+pub(super) async fn connect(settings: &KafkaSettings) -> Result<Kafka> {
     let client = settings.client.clone();
     let panicked = |e| Err(Error::new(ErrorKind::Internal, "connecting to kafka panicked").source(e));
     tokio::task::spawn_blocking(move || Kafka::connect(client)).await.unwrap_or_else(panicked)

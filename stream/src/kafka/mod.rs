@@ -18,9 +18,11 @@
 mod client;
 mod describe;
 mod failure;
+mod lag;
 mod membership;
 mod poll;
 mod reader;
+mod replay;
 mod score;
 mod start;
 mod topics;
@@ -28,8 +30,10 @@ mod transaction;
 
 pub use self::client::{Kafka, KafkaConfig, StartAt, TopicNames};
 pub use self::describe::Topic;
+pub use self::lag::GroupOffsets;
 pub use self::membership::{Assignment, Membership};
 pub use self::reader::{Fetched, Limit, Offsets, Record, TopicReader};
+pub use self::replay::{DeadLetters, Letter, Letters, Place, Replay, ReplayOf, Replayed, Replayer, is_replay};
 pub use self::score::{KafkaOutcome, ScoredBatch, ScoredChunks};
 pub use self::start::pin_start;
 pub use self::topics::{TopicSettings, TopicsReport, ensure_topics, inspect_topics};

@@ -16,6 +16,7 @@ use undertone_proto::v1::Outcome;
 
 use super::client::Kafka;
 use super::reader::{Limit, Offsets, Record, TopicReader};
+use super::replay::REPLAY_OF;
 use crate::score::{ScoreConfig, Scorer, Watched, score_chunk};
 
 /// Larger headers would make a scored record larger than its topic takes.
@@ -220,7 +221,7 @@ impl<S: Scorer> Reading<S> {
                     offset = record.offset,
                     "headers are too large to go on with the score, and are left out"
                 );
-                headers.clear();
+                headers.retain(|(name, _)| name == REPLAY_OF);
             }
             carried.push(Carried { size, headers });
             events.push((record.offset, record.into_event(&partition)));

@@ -19,7 +19,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientContext, config::RDKafkaLogLevel};
 use sha2::{Digest, Sha256};
 use undertone_error::{Error, ErrorKind, Result, failpoint};
-use undertone_proto::v1::outcome;
+use undertone_proto::v1::{Origin, outcome};
 use uuid::Uuid;
 
 use super::client::{Kafka, log, log_error};
@@ -27,16 +27,18 @@ use super::describe::Topic;
 use super::failure::failed;
 use super::membership::Membership;
 use super::reader::Offsets;
+use super::replay::is_replay;
 use super::score::KafkaOutcome;
 use crate::durable::blocking;
 use crate::score::observe;
 use crate::source::hex;
+use crate::telemetry;
 
 /// An open transaction stalls every reader of committed records, so one whose owner died is ended by the broker after
 /// this long.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one step of a transaction may take.
-const STEP: Duration = Duration::from_secs(8);
+pub(super) const STEP: Duration = Duration::from_secs(8);
 /// Longer keys would make records larger than their topic takes.
 const MAX_KEY_BYTES: usize = 1024;
 /// How often a step is tried again that the client calls retriable.
@@ -60,7 +62,7 @@ struct Inner {
 }
 
 #[derive(Clone, Copy)]
-struct Logged;
+pub(super) struct Logged;
 
 impl ClientContext for Logged {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -168,11 +170,13 @@ impl Inner {
                 step("cannot add offsets to a transaction", send)?;
             }
             failpoint::hit("score.offsets-sent");
+            let began = Instant::now();
             step("cannot commit a transaction", || producer.commit_transaction(STEP)).map_err(Failure::of_commit)?;
+            metrics::histogram!(telemetry::TRANSACTION_COMMIT_SECONDS).record(began.elapsed());
             failpoint::hit("score.committed");
             Ok(())
         })?;
-        observe(outcomes.iter().map(|outcome| &outcome.outcome));
+        observe(outcomes.iter().map(|outcome| (&outcome.outcome, is_replay(&outcome.headers))));
         Ok(())
     }
 
@@ -184,8 +188,7 @@ impl Inner {
             }
             outcome::Kind::Dead(letter) => {
                 let origin = letter.origin.as_ref();
-                let name = origin.map(|o| format!("{}-{}-{}", o.topic, o.partition, o.offset)).unwrap_or_default();
-                (&self.dead, name.into_bytes(), letter.encode_to_vec(), origin)
+                (&self.dead, origin.map(letter_key).unwrap_or_default(), letter.encode_to_vec(), origin)
             }
         };
         // The partition of the event's: what is in order there stays in order.
@@ -194,18 +197,8 @@ impl Inner {
         for (name, value) in &outcome.headers {
             headers = headers.insert(Header { key: name, value: value.as_ref() });
         }
-        let mut record = BaseRecord::to(&topic.name).partition(partition).key(&key).payload(&payload).headers(headers);
-        let until = Instant::now() + STEP;
-        loop {
-            record = match producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < until => {
-                    back
-                }
-                Err((error, _)) => return Err(Failure::of("cannot produce an outcome", error)),
-            };
-            producer.poll(Duration::from_millis(5));
-        }
+        let record = BaseRecord::to(&topic.name).partition(partition).key(&key).payload(&payload).headers(headers);
+        send(producer, record)
     }
 
     /// Does something with the producer, which is made if there is none; mends what a failure leaves behind.
@@ -213,7 +206,7 @@ impl Inner {
         let mut slot = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
         let producer = match slot.take() {
             Some(producer) => producer,
-            None => self.connect()?,
+            None => producer(&self.kafka, &self.transactional_id)?,
         };
         match work(&producer) {
             Ok(()) => {
@@ -234,31 +227,53 @@ impl Inner {
             }
         }
     }
+}
 
-    fn connect(&self) -> Result<BaseProducer<Logged>> {
-        let mut config = self.kafka.producer_config();
-        config
-            .set("transactional.id", &self.transactional_id)
-            .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
-            // Dead letters and posts are larger than the posts that they come from.
-            .set("message.max.bytes", "67108864")
-            // A batch must fit where its largest record does: topics take that much more than the largest event.
-            .set("batch.size", "250000")
-            .set("queue.buffering.max.messages", "200000");
-        for (key, value) in [("linger.ms", "2"), ("compression.type", "lz4")] {
-            if !self.kafka.config().client.contains_key(key) {
-                config.set(key, value);
-            }
+/// A producer of transactions under an id: what another of the same id left open is ended, and it can commit nothing more.
+pub(super) fn producer(kafka: &Kafka, transactional_id: &str) -> Result<BaseProducer<Logged>> {
+    let mut config = kafka.producer_config();
+    config
+        .set("transactional.id", transactional_id)
+        .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+        // Dead letters and posts are larger than the posts that they come from.
+        .set("message.max.bytes", "67108864")
+        // A batch must fit where its largest record does: topics take that much more than the largest event.
+        .set("batch.size", "250000")
+        .set("queue.buffering.max.messages", "200000");
+    for (key, value) in [("linger.ms", "2"), ("compression.type", "lz4")] {
+        if !kafka.config().client.contains_key(key) {
+            config.set(key, value);
         }
-        let producer = BaseProducer::from_config_and_context(&config, Logged)
-            .map_err(|e| failed("cannot make a kafka producer", e))?;
-        step("cannot begin with transactions", || producer.init_transactions(STEP)).map_err(|failure| failure.error)?;
-        Ok(producer)
+    }
+    let producer = BaseProducer::from_config_and_context(&config, Logged)
+        .map_err(|e| failed("cannot make a kafka producer", e))?;
+    step("cannot begin with transactions", || producer.init_transactions(STEP)).map_err(|failure| failure.error)?;
+    Ok(producer)
+}
+
+/// Hands a record of the open transaction to the client; waits while its queue is full.
+pub(super) fn send(
+    producer: &BaseProducer<Logged>,
+    mut record: BaseRecord<'_, Vec<u8>, Vec<u8>>,
+) -> Result<(), Failure> {
+    let until = Instant::now() + STEP;
+    loop {
+        record = match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < until => back,
+            Err((error, _)) => return Err(Failure::of("cannot produce a record", error)),
+        };
+        producer.poll(Duration::from_millis(5));
     }
 }
 
+/// The key of an event's dead letters.
+pub(super) fn letter_key(origin: &Origin) -> Vec<u8> {
+    format!("{}-{}-{}", origin.topic, origin.partition, origin.offset).into_bytes()
+}
+
 /// Aborts the open transaction; answers whether it is.
-fn abort(producer: &BaseProducer<Logged>) -> bool {
+pub(super) fn abort(producer: &BaseProducer<Logged>) -> bool {
     let until = Instant::now() + STEP;
     loop {
         // What is purged is reported, and the abort waits until somebody has taken the reports.
@@ -275,10 +290,10 @@ fn abort(producer: &BaseProducer<Logged>) -> bool {
 }
 
 /// A failed step.
-struct Failure {
-    error: Error,
+pub(super) struct Failure {
+    pub(super) error: Error,
     /// Whether the transaction can still be aborted.
-    abort: bool,
+    pub(super) abort: bool,
     /// Whether it was the commit, after which anything may have happened.
     committing: bool,
 }
@@ -293,13 +308,16 @@ impl Failure {
         Self { committing: true, ..self }
     }
 
-    fn ours(error: Error) -> Self {
+    pub(super) fn ours(error: Error) -> Self {
         Self { error, abort: true, committing: false }
     }
 }
 
 /// One step of a transaction; repeated where the client says that this may help.
-fn step(doing: &'static str, mut work: impl FnMut() -> rdkafka::error::KafkaResult<()>) -> Result<(), Failure> {
+pub(super) fn step(
+    doing: &'static str,
+    mut work: impl FnMut() -> rdkafka::error::KafkaResult<()>,
+) -> Result<(), Failure> {
     let mut tries = 1;
     loop {
         match work() {
