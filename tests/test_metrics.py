@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,8 @@ def documented() -> dict[str, tuple[str, set[str], str]]:
 def served(text: str) -> dict[str, tuple[str, set[str]]]:
     """Type and labels of every metric that a process serves."""
     samples(text)  # every line is well formed
+    if promtool := shutil.which("promtool"):
+        subprocess.run((promtool, "check", "metrics"), input=text.encode(), check=True, timeout=60)
     types = dict(re.findall(r"^# TYPE (undertone_\w+) (\w+)$", text, re.M))
     found = {name: (kind, set()) for name, kind in types.items()}
     for name, labels in re.findall(r"^(undertone_\w+)(?:\{(.*)\})? ", text, re.M):
@@ -42,6 +46,15 @@ def check(text: str, modes: set[str]) -> None:
         assert (kind == "counter") == name.endswith("_total"), f"{name} is a {kind}"
     missing = {name for name, (_, _, when) in table.items() if when in modes} - set(found)
     assert not missing, "metrics of docs/operating.md that the process does not serve"
+
+
+def test_alerts_are_on_metrics_that_there_are():
+    rules = ROOT / "docker" / "prometheus"
+    named = set(re.findall(r"undertone_\w+", (rules / "rules.yml").read_text()))
+    assert named and {re.sub(r"_bucket$", "", name) for name in named} <= set(documented())
+    if promtool := shutil.which("promtool"):
+        for command in (("check", "rules", "rules.yml"), ("test", "rules", "rules.test.yml")):
+            subprocess.run((promtool, *command), cwd=rules, check=True, timeout=60)
 
 
 def test_the_table_of_metrics_is_that_of_the_embedded_stream(server: Running):

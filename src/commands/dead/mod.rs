@@ -6,7 +6,7 @@
 mod file;
 mod topic;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::timestamp;
@@ -21,7 +21,8 @@ pub(crate) async fn dead(args: DeadArgs) -> Result<Outcome> {
     match args.command {
         DeadCommand::List { place, filter, all, json } => {
             let (config, filter) = (place.config()?, Filter::new(filter, &[]));
-            let mut list = List { output: Output::create(None)?, json, limit: filter.limit, last: VecDeque::new() };
+            let mut list =
+                List { output: Output::create(None)?, json, limit: filter.limit, newest: BTreeMap::new(), seen: 0 };
             match &config.kafka {
                 Some(kafka) => topic::list(kafka, &filter, all, &mut list).await?,
                 None => file::list(&config.data, &filter, all, &mut list)?,
@@ -116,12 +117,14 @@ fn event(letter: &DeadLetter) -> EventPlace {
     EventPlace { partition, offset }
 }
 
-/// Letters as they are printed: at once, unless only the last are wanted.
+/// Letters as they are printed: at once, unless only the newest are wanted.
 struct List {
     output: Output,
     json: bool,
     limit: usize,
-    last: VecDeque<String>,
+    /// By when they died, and as they came.
+    newest: BTreeMap<(i64, usize), String>,
+    seen: usize,
 }
 
 impl List {
@@ -138,17 +141,16 @@ impl List {
         if self.limit == usize::MAX {
             return self.output.line(line.as_bytes());
         }
-        if self.last.len() == self.limit {
-            self.last.pop_front();
-        }
-        if self.limit > 0 {
-            self.last.push_back(line);
+        self.seen += 1;
+        self.newest.insert((letter.dead_at_us, self.seen), line);
+        if self.newest.len() > self.limit {
+            self.newest.pop_first();
         }
         Ok(())
     }
 
     fn finish(mut self) -> Result<()> {
-        for line in self.last {
+        for line in self.newest.into_values() {
             self.output.line(line.as_bytes())?;
         }
         self.output.finish()

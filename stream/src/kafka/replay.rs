@@ -35,9 +35,9 @@ use crate::durable::blocking;
 use crate::source::hex;
 
 /// The header of a replay: which event it is again.
-pub const REPLAY_OF: &str = "undertone-replay-of";
+pub(super) const REPLAY_OF: &str = "undertone-replay-of";
 /// The header of a tombstone in `posts.dead`: which letter was replayed.
-pub const REPLAYED: &str = "undertone-replayed";
+pub(super) const REPLAYED: &str = "undertone-replayed";
 
 /// A topic that shows nothing new for this long, before its end, is stuck behind a transaction that does not end.
 const STUCK: Duration = Duration::from_secs(30);
@@ -127,7 +127,7 @@ impl Replayed {
     /// Whether the letter is dealt with. An event's first letter is replayed once, and later ones only if a replay left
     /// them: a second first letter is that of an event that was scored twice, since the group had lost its offsets.
     pub fn covers(&self, letter: &Letter) -> bool {
-        let is_first = !is_replay(&letter.headers);
+        let is_first = is_scorings(&letter.letter) && !is_replay(&letter.headers);
         self.places.contains(&letter.place) || (is_first && self.events.contains(&letter.key()))
     }
 
@@ -420,7 +420,8 @@ mod tests {
     fn an_events_first_letter_is_replayed_once_and_later_ones_as_replays_leave_them() {
         let letter = |offset, of: i64, again: bool| {
             let header = again.then(|| (REPLAY_OF.to_owned(), None));
-            let letter = DeadLetter { origin: Some(partition().origin(of)), ..DeadLetter::default() };
+            let origin = Some(partition().origin(of));
+            let letter = DeadLetter { origin, stage: "parse".into(), ..DeadLetter::default() };
             Letter { place: Place { partition: 0, offset }, letter, headers: header.into_iter().collect() }
         };
         let mut replayed = Replayed::default();
@@ -431,6 +432,9 @@ mod tests {
         assert!(replayed.covers(&letter(5, 7, false)), "the event was scored twice");
         assert!(!replayed.covers(&letter(6, 7, true)), "the replay died too");
         assert!(!replayed.covers(&letter(2, 8, false)), "another event");
+        let mut refused = letter(9, 7, false);
+        refused.letter.stage = "opensearch".into();
+        assert!(!replayed.covers(&refused), "the letter of a store");
     }
 
     #[test]
