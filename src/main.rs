@@ -57,7 +57,7 @@ fn execute(command: Command) -> Result<Outcome> {
             Command::Maintain(args) => commands::maintain::maintain(args).await,
             Command::Bench(args) => commands::bench::bench(args).await,
             Command::AcceptGap(args) => commands::accept_gap::accept_gap(args).await,
-            Command::Dead(args) => commands::dead::dead(&args),
+            Command::Dead(args) => commands::dead::dead(args).await,
             Command::Model(args) => commands::model::model(args).await,
         }
     })

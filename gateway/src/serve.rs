@@ -9,20 +9,15 @@ use std::{
     time::Duration,
 };
 
-use axum::serve::ListenerExt;
-use tokio::{
-    net::TcpListener,
-    time::{interval, timeout},
-};
+use axum::{Router, serve::ListenerExt};
+use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::server::HealthReporter;
 use undertone_error::{Context, ErrorKind, Result};
 
-use crate::{Gateway, grpc};
+use crate::{Gateway, grpc, rest};
 
-/// How often histograms are folded, so that their memory is bounded also when nobody reads `/metrics`.
-const UPKEEP: Duration = Duration::from_secs(5);
 /// A client that does not answer a ping for this long is gone.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -32,25 +27,25 @@ impl Gateway {
     /// # Errors
     /// `Unavailable` if the listener fails.
     pub async fn serve_http(&self, listener: TcpListener) -> Result<()> {
+        self.serve_routes(listener, self.router()).await
+    }
+
+    /// Serves health and metrics alone until the shutdown, for processes that serve nothing else.
+    ///
+    /// # Errors
+    /// `Unavailable` if the listener fails.
+    pub async fn serve_operations(&self, listener: TcpListener) -> Result<()> {
+        self.serve_routes(listener, rest::operations(self.clone())).await
+    }
+
+    async fn serve_routes(&self, listener: TcpListener, routes: Router) -> Result<()> {
         let listener = listener.tap_io(|connection| {
             // Answers are small and whole: waiting for more to send would only delay them.
             let _ = connection.set_nodelay(true);
         });
-        let server =
-            axum::serve(listener, self.router()).with_graceful_shutdown(self.shutdown.clone().cancelled_owned());
+        let server = axum::serve(listener, routes).with_graceful_shutdown(self.shutdown.clone().cancelled_owned());
         let server = async { server.await.context(ErrorKind::Unavailable, "cannot serve http") };
-        let upkeep = async {
-            let Some(metrics) = &self.metrics else { return pending().await };
-            let mut ticks = interval(UPKEEP);
-            loop {
-                ticks.tick().await;
-                metrics.run_upkeep();
-            }
-        };
-        tokio::select! {
-            result = bounded("http", server, &self.shutdown, self.limits.drain) => result,
-            () = upkeep => Ok(()),
-        }
+        bounded("http", server, &self.shutdown, self.limits.drain).await
     }
 
     /// Serves gRPC until the shutdown, and then drains.

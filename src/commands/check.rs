@@ -32,6 +32,9 @@ pub(crate) async fn check(args: RunArgs) -> Result<Outcome> {
         report.part("gateway.http", address("gateway.http", config.http).await)?;
         report.part("gateway.grpc", address("gateway.grpc", config.grpc).await)?;
     }
+    if let Some(metrics) = config.metrics {
+        report.part("run.metrics", address("run.metrics", metrics).await)?;
+    }
     if let Some(kafka) = &config.kafka {
         report.kafka(topics::look(kafka).await)?;
     } else if config.streams() {

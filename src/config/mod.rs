@@ -116,6 +116,8 @@ pub(crate) struct Config {
     pub(crate) http: SocketAddr,
     /// Where gRPC listens.
     pub(crate) grpc: SocketAddr,
+    /// Where health and metrics are served beside, or instead of, the gateway.
+    pub(crate) metrics: Option<SocketAddr>,
     /// What the gateway accepts.
     pub(crate) limits: Limits,
     /// How an epoch becomes a commit.
@@ -253,6 +255,7 @@ impl Config {
             once: raw.run.once,
             http: address("gateway.http", &raw.gateway.http)?,
             grpc: address("gateway.grpc", &raw.gateway.grpc)?,
+            metrics: raw.run.metrics.as_deref().map(|value| address("run.metrics", value)).transpose()?,
             limits: raw.gateway.limits(),
             commit,
             tables,
@@ -326,6 +329,26 @@ fn engine(raw: &Inference, labels: Option<ModelLabels>, origins: &Origins) -> Re
         labels,
         ..EngineConfig::default()
     })
+}
+
+/// What commands about dead letters need to know: the sections `[data]` and `[kafka]`.
+#[derive(Clone, Debug)]
+pub(crate) struct DeadConfig {
+    /// The data folder of the embedded stream.
+    pub(crate) data: PathBuf,
+    /// The cluster, if the stream runs on Kafka.
+    pub(crate) kafka: Option<KafkaSettings>,
+}
+
+impl DeadConfig {
+    /// Validates what the layers say about the two. The rest of a file must be of the right form, but is not looked at.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`], naming the key, the value, where it came from, and what would be right.
+    pub(crate) fn load(layers: Layers) -> Result<Self> {
+        let (raw, origins): (RawConfig, _) = layers.read()?;
+        Ok(Self { data: PathBuf::from(&raw.data.dir), kafka: kafka::settings(raw.kafka, &origins)? })
+    }
 }
 
 /// What commands that only score need to know: the sections `[inference]` and `[model]`.

@@ -31,12 +31,14 @@ pub(super) struct RawConfig {
 pub(super) struct Run {
     pub(super) roles: Vec<String>,
     pub(super) once: bool,
+    /// Where `/metrics`, `/livez` and `/readyz` are served too; left out: by the gateway alone.
+    pub(super) metrics: Option<String>,
 }
 
 impl Default for Run {
     fn default() -> Self {
         let roles = ["gateway", "score", "bronze", "silver", "gold"].map(str::to_owned).to_vec();
-        Self { roles, once: false }
+        Self { roles, once: false, metrics: None }
     }
 }
 

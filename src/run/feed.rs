@@ -8,10 +8,10 @@ use prost::Message;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::v1::{ScoredPost, outcome};
 use undertone_proto::{Event, Partition};
-use undertone_sinks::pump::{Batch, EpochSource, ReadLimit};
+use undertone_sinks::pump::{Batch, EpochSource, Ingested, ReadLimit};
 use undertone_sinks::{Epoch, Positions};
 use undertone_stream::input::{EventReader, InputLog};
-use undertone_stream::scored::{OutcomeReader, ScoredLog};
+use undertone_stream::scored::{OutcomeReader, ScoredLog, origin};
 
 /// The input log, for Bronze.
 pub(super) struct Events {
@@ -53,12 +53,16 @@ impl EpochSource for Events {
             self.reader = Some(reader);
             return Ok(Batch::default());
         }
-        let events: Vec<Event> = events.into_iter().map(|(_, event)| event).collect();
+        // The event of a replay is in the table already.
+        let first_time = |(offset, event): (i64, Event)| (event.origin.offset == offset).then_some(event);
+        let events: Vec<Event> = events.into_iter().filter_map(first_time).collect();
         let end = reader.next_offset();
         self.reader = Some(reader);
+        let mut ingested = Ingested::default();
+        events.iter().for_each(|event| ingested.add(partition.partition, event.ingested_at_us));
         Ok(Batch {
             bytes: events.iter().map(|event| event.payload.len()).sum(),
-            oldest_us: events.first().map(|event| event.ingested_at_us),
+            ingested,
             epoch: Epoch::of(partition, offset..end, events),
         })
     }
@@ -105,16 +109,21 @@ impl EpochSource for ScoredPosts {
         }
         let mut batch = Batch::default();
         let mut posts = Vec::new();
-        for (_, outcome) in outcomes {
+        for (at, outcome) in outcomes {
+            // The event of a replay is old; nobody waits for it since then.
+            let is_replay = origin(&outcome).is_some_and(|origin| origin.offset != at);
             // What a post carries beside its text (unknown fields, tags) is as large as its sender likes.
             batch.bytes += outcome.encoded_len();
             match outcome.kind {
                 Some(outcome::Kind::Scored(post)) => {
-                    batch.oldest_us = batch.oldest_us.or(Some(post.ingested_at_us));
+                    if !is_replay {
+                        batch.ingested.add(self.partition.partition, post.ingested_at_us);
+                    }
                     posts.push(post);
                 }
+                Some(outcome::Kind::Dead(_)) if is_replay => {}
                 Some(outcome::Kind::Dead(letter)) => {
-                    batch.oldest_us = batch.oldest_us.or(Some(letter.ingested_at_us));
+                    batch.ingested.add(self.partition.partition, letter.ingested_at_us);
                 }
                 None => {
                     return Err(

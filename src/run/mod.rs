@@ -46,7 +46,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
     {
         undertone_stream::source::check(path, &ReadOptions::default())?;
     }
-    let listeners = if config.serves() { Some(Listeners::bind(&config).await?) } else { None };
+    let listeners = Listeners::bind(&config).await?;
     let data = if config.uses_data() { Some(DataFolder::open(&config.data)?) } else { None };
     let kafka = match &config.kafka {
         Some(settings) => Some(Kafka::reach(settings.client.clone()).await?),
@@ -62,7 +62,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
         (None, Some(data)) => Some(Running::Embedded(Stream::start(&config, data, &engine, &live).await?)),
         (None, None) => None,
     };
-    let serving = listeners.map(|listeners| serve(listeners, &config, &engine, live, prometheus, stream.as_ref()));
+    let serving = serve(listeners, &config, &engine, live, prometheus, stream.as_ref());
     announce(&config);
 
     let outcome = match stream {
@@ -74,10 +74,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
     if matches!(outcome, Ok(Ended::UsedUp)) && !config.once {
         drain.cancelled().await;
     }
-    let served = match serving {
-        Some(serving) => serving.end().await,
-        None => Ok(()),
-    };
+    let served = serving.end().await;
     engine.shutdown().await;
     served?;
     match outcome? {
@@ -111,10 +108,12 @@ impl Running {
     }
 }
 
-/// Both doors, bound before anything slow begins.
+/// The doors of this process, bound before anything slow begins.
 struct Listeners {
-    http: TcpListener,
-    grpc: TcpListener,
+    /// REST with the page, and gRPC.
+    gateway: Option<(TcpListener, TcpListener)>,
+    /// Health and metrics alone.
+    operations: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -126,11 +125,19 @@ impl Listeners {
                 error.source(e).help(format!("free the port, or set {key} to another"))
             })
         };
-        Ok(Self { http: bind("gateway.http", config.http).await?, grpc: bind("gateway.grpc", config.grpc).await? })
+        let gateway = match config.serves() {
+            true => Some((bind("gateway.http", config.http).await?, bind("gateway.grpc", config.grpc).await?)),
+            false => None,
+        };
+        let operations = match config.metrics {
+            Some(address) => Some(bind("run.metrics", address).await?),
+            None => None,
+        };
+        Ok(Self { gateway, operations })
     }
 }
 
-/// The running gateway.
+/// The doors that are open.
 struct Serving {
     shutdown: CancellationToken,
     doors: JoinSet<Result<()>>,
@@ -173,9 +180,15 @@ fn serve(
         .build();
 
     let mut doors = JoinSet::new();
-    let http = gateway.clone();
-    doors.spawn(async move { http.serve_http(listeners.http).await });
-    doors.spawn(async move { gateway.serve_grpc(listeners.grpc).await });
+    if let Some((http, grpc)) = listeners.gateway {
+        let rest = gateway.clone();
+        doors.spawn(async move { rest.serve_http(http).await });
+        let calls = gateway.clone();
+        doors.spawn(async move { calls.serve_grpc(grpc).await });
+    }
+    if let Some(listener) = listeners.operations {
+        doors.spawn(async move { gateway.serve_operations(listener).await });
+    }
     Serving { shutdown, doors }
 }
 
@@ -183,6 +196,9 @@ fn serve(
 fn announce(config: &Config) {
     if config.serves() {
         eprintln!("undertone: live page on http://{}, gRPC on {}", config.http, config.grpc);
+    }
+    if let Some(address) = config.metrics {
+        eprintln!("undertone: metrics and health on http://{address}");
     }
     if let Some(tables) = &config.tables {
         let place = if tables.uses_data() { config.data.display().to_string() } else { tables.describe() };

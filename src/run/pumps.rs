@@ -26,10 +26,13 @@ impl Pumps {
         S: EpochSource<Record = K::Record> + 'static,
     {
         let pump = Pump::new(sink, source, policy);
-        let (status, shutdown) = (pump.status(), self.shutdown.clone());
+        let (status, reported, shutdown) = (pump.status(), pump.status(), self.shutdown.clone());
         let name = status.sink().to_owned();
         self.running.spawn(async move {
-            let outcome = pump.run(shutdown).await;
+            let outcome = tokio::select! {
+                outcome = pump.run(shutdown) => outcome,
+                never = reported.report() => match never {},
+            };
             if let Err(error) = &outcome {
                 // The others go on; readiness and the page say that this one stands still.
                 tracing::error!(sink = name, %error, "sink stopped");

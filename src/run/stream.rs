@@ -15,6 +15,7 @@ use undertone_inference::Engine;
 use undertone_proto::PostReader;
 use undertone_sinks::Positions;
 use undertone_sinks::iceberg::{IcebergStore, StoreConfig};
+use undertone_sinks::pump::report_lag;
 use undertone_stream::data::DataFolder;
 use undertone_stream::dead::DeadLetterFile;
 use undertone_stream::input::InputLog;
@@ -229,13 +230,18 @@ impl Health {
     /// # Errors
     /// Those of the input log.
     async fn lags(&self) -> Result<Vec<StageLag>> {
+        let number = self.logs.input.partition().partition;
         let behind = |end: i64, position: i64| u64::try_from(end - position).unwrap_or(0);
         let Logs { input, scored, dead } = &self.logs;
         let position = scored.end();
         let oldest = input.reader(position).read_available(1, 0).await?;
         let age = |us: i64| jiff::Timestamp::now().as_microsecond().saturating_sub(us).max(0) as f64 / 1e6;
-        let seconds = oldest.first().map_or(0.0, |(_, event)| age(event.ingested_at_us));
-        let stage = |stage: &str, posts, seconds| StageLag { stage: stage.to_owned(), posts, seconds, waiting: None };
+        let seconds = oldest.first().filter(|(offset, event)| event.origin.offset == *offset);
+        let seconds = seconds.map_or(0.0, |(_, event)| age(event.ingested_at_us));
+        let stage = |stage: &str, posts, seconds: Option<f64>| {
+            report_lag(stage, number, posts, seconds.unwrap_or(0.0));
+            StageLag { stage: stage.to_owned(), posts, seconds, waiting: None, scope: None }
+        };
 
         let mut lags = vec![stage("score", behind(input.end(), position), Some(seconds))];
         let ends = |end| Positions::from([(input.partition().clone(), end)]);

@@ -81,7 +81,7 @@ impl Statuses {
             let snapshot = status.snapshot();
             let seconds = if snapshot.stopped.is_some() { None } else { Some(snapshot.lag_seconds) };
             let waiting = snapshot.stopped.or(snapshot.waiting.map(|waiting| waiting.reason));
-            StageLag { stage: snapshot.sink, posts: status.lag_to(ends), seconds, waiting }
+            StageLag { stage: snapshot.sink, posts: status.lag_to(ends), seconds, waiting, scope: None }
         };
         std::iter::once(lag(&self.bronze, events)).chain(self.scored.iter().map(|status| lag(status, scored))).collect()
     }

@@ -1,4 +1,5 @@
-//! The scored log: exactly one outcome for each event of the input log, at the same offset.
+//! The scored log: exactly one outcome for each event of the input log, at the same offset. The outcome of a replay has the
+//! origin of the earlier event that it is again.
 //!
 //! The guarantee: an outcome is durable before any sink sees it and never changes, so a replay never scores a post
 //! again. The log knows which input log it belongs to, and refuses any other, and an input log that is shorter than
@@ -77,12 +78,13 @@ impl ScoredLog {
     /// Makes outcomes durable with one sync. They must continue the log.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] if an outcome's origin is not the offset that it would get; else as [`Log::append`].
+    /// [`ErrorKind::Internal`] if an outcome's origin is neither the offset that it would get nor, as in a replay, an earlier
+    /// one; else as [`Log::append`].
     /// Nothing was appended.
     pub async fn append(&self, outcomes: &[Outcome]) -> Result<Range<i64>> {
         let mut frames = Vec::with_capacity(outcomes.len());
         for (offset, outcome) in (self.end()..).zip(outcomes) {
-            if origin(outcome).is_none_or(|origin| origin.offset != offset) {
+            if origin(outcome).is_none_or(|origin| origin.offset > offset) {
                 return Err(Error::new(ErrorKind::Internal, "outcome does not continue the scored log")
                     .with("offset", offset)
                     .with("origin", format!("{:?}", origin(outcome))));

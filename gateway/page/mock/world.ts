@@ -143,7 +143,8 @@ export class World {
     return stages.map(([stage, seconds, waiting]) => {
       const stuck = this.scenario === "waiting" && stage === "silver.posts";
       const s = empty ? 0 : stuck ? 412 : seconds;
-      return { stage, posts: Math.round(s * 47), seconds: stage === "score" ? null : s, waiting: stuck ? "the catalog is locked by another process; trying again every 5 s" : waiting };
+      const scope = stage === "score" ? "all processes" : stage === "silver.posts" ? "2 of 6 partitions, those of this process" : null;
+      return { stage, scope, posts: Math.round(s * 47), seconds: stage === "score" ? null : s, waiting: stuck ? "the catalog is locked by another process; trying again every 5 s" : waiting };
     });
   }
 
@@ -198,7 +199,8 @@ export function mockScore(text: string): unknown {
     irony: { label: "not ironic", probabilities: { "not ironic": 0.91, ironic: 0.09 } },
     polarity: sentiment.positive - sentiment.negative,
     confidence: top[1],
-    language: "eng",
+    language: /[äöüß]/.test(text) ? "deu" : "eng",
+    in_domain: !/[äöüß]/.test(text),
     tokens: Math.max(3, Math.round(text.length / 4)),
     truncated: text.length > 2000,
     model: { name: "undertone-minilm-sentiment", revision: "9f2c41d07be86a5513c0e2f4", precision: "fp32" },

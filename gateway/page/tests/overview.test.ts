@@ -36,6 +36,11 @@ test("a lag that is not known is told from none", () => {
   assert.deepEqual(decodeOverview({ now_ms: 1, lag })?.lag.map((l) => l.seconds), [null, null, 0, 0, 1.5]);
 });
 
+test("of what part a lag is told may be left out", () => {
+  const lag = [{ stage: "score", scope: "all processes" }, { stage: "silver.posts", scope: 3 }];
+  assert.deepEqual(decodeOverview({ now_ms: 1, lag })?.lag.map((l) => l.scope), ["all processes", null]);
+});
+
 test("what would repeat a key of a list is dropped", () => {
   const overview = decodeOverview({
     now_ms: 1,

@@ -21,6 +21,15 @@ test("a score alone or as the only result, sentiment first", () => {
     assert.deepEqual(outcome.score.heads[0]?.probabilities, [["negative", 0.1], ["neutral", 0.2], ["positive", 0.7]]);
     assert.equal(outcome.score.language, null);
     assert.equal(outcome.score.model, "m · fp32");
+    assert.equal(outcome.score.inDomain, null);
+  }
+});
+
+test("a text in a language that the model does not know is told from one of which nobody knows", () => {
+  for (const known of [true, false]) {
+    const outcome = decodeScore({ ...item, in_domain: known });
+    assert.ok(outcome?.ok);
+    assert.equal(outcome.score.inDomain, known);
   }
 });
 

@@ -69,6 +69,12 @@ impl Live {
         }
     }
 
+    /// Takes in a post that was scored before this process began, so that there is something to show. Oldest first.
+    pub fn seed_scored(&self, post: &ScoredPost) {
+        let now_ms = (self.clock)();
+        self.state().seeded(post, now_ms);
+    }
+
     /// Takes in a dead letter.
     pub fn observe_dead(&self, letter: &DeadLetter) {
         let now_ms = (self.clock)();

@@ -17,7 +17,8 @@ pub struct Overview {
     pub model: ModelRef,
     /// How fast posts are scored.
     pub rate: Rate,
-    /// Counts since this process started, or since its tables began if it was told theirs.
+    /// Counts since this process started, or since its tables began if it was told theirs; on Kafka with some of the
+    /// newest from before.
     pub totals: Totals,
     /// How far each stage is behind; empty before the first report, and where no stream runs.
     pub lag: Vec<StageLag>,
@@ -70,6 +71,9 @@ pub struct StageLag {
     /// Why it does not go on, if it waits for something.
     #[schema(required = true)]
     pub waiting: Option<String>,
+    /// Of what part of the stage this is told; null if of all of it.
+    #[schema(required = true, example = "2 of 6 partitions, those of this process")]
+    pub scope: Option<String>,
 }
 
 /// Mood over event time by topic.

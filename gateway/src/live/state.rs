@@ -72,8 +72,13 @@ impl State {
 
     /// Takes a scored post in. Answers how many of its topics found no room.
     pub(crate) fn scored(&mut self, post: &ScoredPost, now_ms: i64) -> u64 {
-        self.totals.scored += 1;
         self.rate.add(seconds(now_ms), 1);
+        self.seeded(post, now_ms)
+    }
+
+    /// The same for a post that was scored before: it says nothing about how fast posts are scored now.
+    pub(crate) fn seeded(&mut self, post: &ScoredPost, now_ms: i64) -> u64 {
+        self.totals.scored += 1;
         if post.deleted {
             self.latest.retain(|shown| shown.uid != post.uid || shown.version > post.version);
             return 0;
@@ -206,6 +211,15 @@ mod tests {
     }
 
     #[test]
+    fn posts_from_before_are_shown_and_counted_and_are_no_speed() {
+        let mut state = state();
+        state.seeded(&post(1, "neutral", 0.0), NOW);
+        let overview = state.overview(NOW + 1000);
+        assert_eq!((overview.totals.scored, overview.totals.neutral, overview.latest.len()), (1, 1, 1));
+        assert_eq!((overview.rate.posts_per_second, overview.topics.series[0].count[59]), (0.0, 1));
+    }
+
+    #[test]
     fn late_posts_count_but_are_not_drawn() {
         let mut state = state();
         let wild = ScoredPost { late: true, created_at_us: i64::MAX, ..post(1, "neutral", 0.0) };
@@ -246,9 +260,10 @@ mod tests {
     #[test]
     fn a_lag_that_is_not_known_is_null() {
         let mut state = state();
-        state.lag(vec![StageLag { stage: "score".into(), posts: 3, seconds: None, waiting: None }]);
+        state.lag(vec![StageLag { stage: "score".into(), posts: 3, seconds: None, waiting: None, scope: None }]);
         let json = serde_json::to_value(state.overview(NOW)).expect("serialises");
-        let wanted = serde_json::json!([{"stage": "score", "posts": 3, "seconds": null, "waiting": null}]);
+        let wanted =
+            serde_json::json!([{"stage": "score", "posts": 3, "seconds": null, "waiting": null, "scope": null}]);
         assert_eq!(json["lag"], wanted);
     }
 

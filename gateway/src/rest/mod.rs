@@ -54,6 +54,16 @@ pub(crate) fn router(gateway: Gateway) -> Router {
     Router::new().fallback_service(routes).layer(from_fn(observe::observe))
 }
 
+/// What a process answers that serves nothing but itself.
+pub(crate) fn operations(gateway: Gateway) -> Router {
+    let routes = Router::new()
+        .route("/livez", get(handlers::livez))
+        .route("/readyz", get(handlers::readyz))
+        .route("/metrics", get(handlers::metrics))
+        .with_state(gateway);
+    Router::new().fallback_service(routes).layer(from_fn(observe::observe))
+}
+
 /// The name of a path in metrics and logs: a closed set, whatever callers ask for.
 fn template(path: &str) -> &'static str {
     match ROUTES.iter().find(|route| **route == path) {

@@ -168,8 +168,14 @@ async fn answers_fit_their_schemas() {
     let document = document().await;
     let gateway = builder().build();
     gateway.live().set_lag(vec![
-        StageLag { stage: "score".into(), posts: 3, seconds: None, waiting: None },
-        StageLag { stage: "silver.posts".into(), posts: 1, seconds: Some(0.5), waiting: Some("locked".into()) },
+        StageLag { stage: "score".into(), posts: 3, seconds: None, waiting: None, scope: None },
+        StageLag {
+            stage: "silver.posts".into(),
+            posts: 1,
+            seconds: Some(0.5),
+            waiting: Some("locked".into()),
+            scope: Some("all processes".into()),
+        },
     ]);
     let router = gateway.router();
     let schema = |path: &str, method: &str, status: &str| {

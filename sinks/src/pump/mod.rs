@@ -6,9 +6,11 @@
 //! else.
 
 mod gap;
+mod ingested;
 pub(crate) mod policy;
 mod source;
 mod status;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 
@@ -17,12 +19,13 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use undertone_error::{Error, Result};
-use undertone_proto::EventTime;
 
 pub use gap::{Gap, gaps};
+pub use ingested::Ingested;
 pub use policy::{Mode, Policy};
 pub use source::{Batch, EpochSource, ReadLimit};
-pub use status::{LastCommit, SinkSnapshot, SinkStatus, Waiting, describe_metrics};
+pub use status::{LastCommit, SinkSnapshot, SinkStatus, Waiting};
+pub use telemetry::{EPOCH_BYTES, EPOCH_COUNT, FRESHNESS_SECONDS, describe_metrics, report_lag};
 
 use policy::{Facts, Recovery, Step, next_step, recover, resume};
 
@@ -159,11 +162,11 @@ impl<K: Sink, S: EpochSource<Record = K::Record>> Pump<K, S> {
             age: progress.since.elapsed(),
             drained: ends.iter().all(|(partition, end)| read.get(partition).is_none_or(|read| read >= end)),
         };
-        self.status.observed(ends, progress.pending.oldest_us);
+        self.status.observed(ends, progress.pending.ingested.oldest());
         match next_step(&self.policy, &facts) {
             Step::Done => return Ok(Turn::Done),
             Step::Commit => {
-                let written = commit(&mut self.sink, &progress.pending.epoch, &self.status).await?;
+                let written = commit(&mut self.sink, &progress.pending, &self.status).await?;
                 progress.committed.extend(written);
                 progress.pending = Batch::default();
             }
@@ -197,10 +200,10 @@ impl<K: Sink, S: EpochSource<Record = K::Record>> Pump<K, S> {
     }
 }
 
-async fn commit<K: Sink>(sink: &mut K, epoch: &Epoch<K::Record>, status: &SinkStatus) -> Result<Positions> {
-    let began = Instant::now();
+async fn commit<K: Sink>(sink: &mut K, pending: &Batch<K::Record>, status: &SinkStatus) -> Result<Positions> {
+    let (began, epoch) = (Instant::now(), &pending.epoch);
     let written = sink.write(epoch).await.inspect_err(|error: &Error| status.failed_epoch(error, began.elapsed()))?;
-    status.committed_epoch(&written, began.elapsed());
+    status.committed_epoch(&written, pending, began.elapsed());
     let (sink, took_ms) = (status.sink(), began.elapsed().as_millis());
     tracing::debug!(sink, rows = written.rows, offsets = epoch.offsets(), took_ms, "epoch committed");
     Ok(written.positions)
@@ -223,11 +226,7 @@ impl<R> Progress<R> {
         }
         self.pending.epoch.append(batch.epoch)?;
         self.pending.bytes = self.pending.bytes.saturating_add(batch.bytes);
-        self.pending.oldest_us = oldest(self.pending.oldest_us, batch.oldest_us);
+        self.pending.ingested.extend(batch.ingested);
         Ok(())
     }
-}
-
-fn oldest(a: Option<EventTime>, b: Option<EventTime>) -> Option<EventTime> {
-    a.into_iter().chain(b).min()
 }

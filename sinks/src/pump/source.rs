@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use undertone_error::Result;
-use undertone_proto::EventTime;
 
+use super::ingested::Ingested;
 use crate::{Epoch, Positions};
 
 /// A replayable, durable sequence of events per partition. What it has returned once it returns again, the same and in
@@ -54,12 +54,12 @@ pub struct Batch<R> {
     pub epoch: Epoch<R>,
     /// Their size.
     pub bytes: usize,
-    /// When the oldest of them was ingested.
-    pub oldest_us: Option<EventTime>,
+    /// When their records were ingested.
+    pub ingested: Ingested,
 }
 
 impl<R> Default for Batch<R> {
     fn default() -> Self {
-        Self { epoch: Epoch::default(), bytes: 0, oldest_us: None }
+        Self { epoch: Epoch::default(), bytes: 0, ingested: Ingested::default() }
     }
 }

@@ -136,7 +136,7 @@ impl EpochSource for MemorySource {
         }
         let range = from..end.min(from + limit.events as i64);
         let bytes = (range.end - range.start) as usize * 10;
-        Ok(Batch { epoch: Epoch::of(partition(), range.clone(), records(range)), bytes, oldest_us: Some(1) })
+        Ok(Batch { epoch: Epoch::of(partition(), range.clone(), records(range)), bytes, ingested: Ingested::default() })
     }
 }
 

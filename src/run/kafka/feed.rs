@@ -14,7 +14,7 @@ use undertone_proto::v1::ScoredPost;
 use undertone_proto::{Event, EventTime, Partition};
 use undertone_sinks::pump::{Batch, EpochSource, ReadLimit};
 use undertone_sinks::{Epoch, Positions};
-use undertone_stream::kafka::{Assignment, Kafka, Limit, Membership, Offsets, Record, Topic, TopicReader};
+use undertone_stream::kafka::{Assignment, Kafka, Limit, Membership, Offsets, Record, Topic, TopicReader, is_replay};
 
 /// How long the group may take to give us partitions; after that it is taken to have none for us.
 const JOINING: Duration = Duration::from_secs(6);
@@ -144,23 +144,26 @@ impl Ends {
     }
 }
 
-/// What a record of the topic says.
+/// What a record of the topic says, and since when it is on its way; nothing if it is not for this table.
 pub(super) trait Decode: Send + 'static {
     type Of: Send + Sync + 'static;
 
-    fn decode(&self, partition: &Partition, record: Record) -> Result<(Self::Of, EventTime)>;
+    fn decode(&self, partition: &Partition, record: Record) -> Result<Option<(Self::Of, EventTime)>>;
 }
 
-/// Records of `posts.raw`, as they came.
+/// Records of `posts.raw`, as they came, but for replays: their events are in the table already.
 pub(super) struct AsEvent;
 
 impl Decode for AsEvent {
     type Of = Event;
 
-    fn decode(&self, partition: &Partition, record: Record) -> Result<(Event, EventTime)> {
+    fn decode(&self, partition: &Partition, record: Record) -> Result<Option<(Event, EventTime)>> {
+        if record.replay_of(partition).is_some() {
+            return Ok(None);
+        }
         let event = record.into_event(partition);
         let ingested_at_us = event.ingested_at_us;
-        Ok((event, ingested_at_us))
+        Ok(Some((event, ingested_at_us)))
     }
 }
 
@@ -170,8 +173,9 @@ pub(super) struct AsScored;
 impl Decode for AsScored {
     type Of = ScoredPost;
 
-    fn decode(&self, partition: &Partition, record: Record) -> Result<(ScoredPost, EventTime)> {
+    fn decode(&self, partition: &Partition, record: Record) -> Result<Option<(ScoredPost, EventTime)>> {
         let offset = record.offset;
+        let replayed_at_us = is_replay(&record.headers).then(|| record.ingested_at_us());
         let foreign = || {
             let error = Error::new(ErrorKind::Corrupt, "record of the scored topic is no scored post");
             let error = error.with("partition", partition.partition).with("offset", offset);
@@ -182,8 +186,9 @@ impl Decode for AsScored {
         if post.origin.is_none() {
             return Err(foreign());
         }
-        let ingested_at_us = post.ingested_at_us;
-        Ok((post, ingested_at_us))
+        // The event of a replay is old; what its score waits for since it was written is this table.
+        let since_us = replayed_at_us.unwrap_or(post.ingested_at_us);
+        Ok(Some((post, since_us)))
     }
 }
 
@@ -237,8 +242,8 @@ impl<D: Decode + Sync> EpochSource for Feed<D> {
         for record in fetched.records {
             batch.bytes += record.size();
             let partition = self.ours.partition(record.partition);
-            let (decoded, ingested_at_us) = self.decode.decode(&partition, record)?;
-            batch.oldest_us = Some(batch.oldest_us.map_or(ingested_at_us, |oldest| oldest.min(ingested_at_us)));
+            let Some((decoded, ingested_at_us)) = self.decode.decode(&partition, record)? else { continue };
+            batch.ingested.add(partition.partition, ingested_at_us);
             records.push(decoded);
         }
         batch.epoch = self.ours.epoch(&from, &fetched.next, records)?;

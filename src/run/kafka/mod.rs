@@ -4,6 +4,7 @@
 //! is in the table, scoring's is in its group.
 
 mod feed;
+mod lags;
 mod live;
 mod score;
 
@@ -44,7 +45,8 @@ pub(super) struct KafkaStream {
     statuses: Arc<[SinkStatus]>,
     scoring_stop: CancellationToken,
     scoring_end: Option<ScoringEnd<Engine>>,
-    _live: Option<AbortOnDropHandle<()>>,
+    /// What keeps the page up to date.
+    _live: Vec<AbortOnDropHandle<()>>,
 }
 
 /// What `/readyz` and the page ask.
@@ -113,13 +115,15 @@ impl KafkaStream {
                 }
             }
         }
-        let shown = if config.serves() {
+        let statuses: Arc<[SinkStatus]> = statuses.into();
+        let mut shown = Vec::new();
+        if config.serves() {
             let follower = live::Follower::new(&kafka, &topics, live.clone()).await?;
-            Some(AbortOnDropHandle::new(tokio::spawn(follower.follow())))
-        } else {
-            None
-        };
-        Ok(Self { _data: data, scoring, tables, statuses: statuses.into(), scoring_stop, scoring_end, _live: shown })
+            shown.push(AbortOnDropHandle::new(tokio::spawn(follower.follow())));
+            let lags = lags::Lags::new(&kafka, &topics, live.clone(), Arc::clone(&statuses))?;
+            shown.push(AbortOnDropHandle::new(tokio::spawn(lags.watch())));
+        }
+        Ok(Self { _data: data, scoring, tables, statuses, scoring_stop, scoring_end, _live: shown })
     }
 
     /// How the stream is doing.

@@ -7,9 +7,9 @@ use tokio_util::sync::CancellationToken;
 use undertone_error::Result;
 use undertone_inference::Engine;
 use undertone_proto::v1::outcome;
-use undertone_sinks::pump::{Batch, EpochSource, ReadLimit};
+use undertone_sinks::pump::{Batch, EpochSource, Ingested, ReadLimit};
 use undertone_sinks::{Epoch, Positions, Sink, Written};
-use undertone_stream::kafka::{KafkaOutcome, Limit, ScoreWriter, ScoredChunks};
+use undertone_stream::kafka::{KafkaOutcome, Limit, ScoreWriter, ScoredChunks, is_replay};
 
 use super::feed::{Ends, Ours};
 
@@ -58,15 +58,20 @@ impl EpochSource for Scores {
             scored = self.chunks.read(&from, limit) => scored?,
             () = self.ours.changed() => return Ok(Batch::default()),
         };
-        let ingested_at_us = |outcome: &KafkaOutcome| match outcome.outcome.kind.as_ref()? {
-            outcome::Kind::Scored(post) => Some(post.ingested_at_us),
-            outcome::Kind::Dead(letter) => Some(letter.ingested_at_us),
-        };
+        let mut ingested = Ingested::default();
+        for outcome in scored.outcomes.iter().filter(|outcome| !is_replay(&outcome.headers)) {
+            let (origin, at_us) = match &outcome.outcome.kind {
+                Some(outcome::Kind::Scored(post)) => (&post.origin, post.ingested_at_us),
+                Some(outcome::Kind::Dead(letter)) => (&letter.origin, letter.ingested_at_us),
+                None => continue,
+            };
+            ingested.add(origin.as_ref().map_or(0, |origin| origin.partition), at_us);
+        }
         let bytes = scored.outcomes.iter().map(|outcome| outcome.size).sum();
         Ok(Batch {
             // What must be written before the next is asked for is an epoch that is full.
             bytes: if scored.alone { usize::MAX } else { bytes },
-            oldest_us: scored.outcomes.iter().filter_map(ingested_at_us).min(),
+            ingested,
             epoch: self.ours.epoch(&from, &scored.next, scored.outcomes.into_iter().map(Arc::new).collect())?,
         })
     }

@@ -23,6 +23,9 @@ struct Line {
     attempts: u32,
     ingested_at: Timestamp,
     dead_at: Timestamp,
+    /// Where the outcome stands in the scored log, if not at the event's offset: that of a replay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replay: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -38,10 +41,16 @@ struct Origin {
 /// # Errors
 /// [`ErrorKind::Internal`] if it cannot be written as JSON.
 pub fn encode(letter: &DeadLetter) -> Result<String> {
+    encode_at(letter, None)
+}
+
+/// [`encode`], with the place of the outcome in the scored log.
+pub(super) fn encode_at(letter: &DeadLetter, at: Option<i64>) -> Result<String> {
     let v1::Origin { cluster, topic, partition, offset } = letter.origin.clone().unwrap_or_default();
     let kept = !letter.payload.is_empty() || letter.payload_bytes == 0;
     let text = std::str::from_utf8(&letter.payload).ok();
     let line = Line {
+        replay: at.filter(|at| *at != offset),
         origin: Origin { cluster, topic, partition, offset },
         stage: letter.stage.clone(),
         reason: letter.reason.clone(),
@@ -59,8 +68,8 @@ pub fn encode(letter: &DeadLetter) -> Result<String> {
     }
 }
 
-/// Reads one line, without its line feed.
-pub(super) fn decode(line: &[u8]) -> Result<DeadLetter> {
+/// Reads one line, without its line feed: the letter and its place in the scored log.
+pub(super) fn decode(line: &[u8]) -> Result<(i64, DeadLetter)> {
     let bad = || Error::new(ErrorKind::Corrupt, "line is no dead letter");
     let line: Line = serde_json::from_slice(line).map_err(|e| bad().source(e))?;
     let payload = match (line.payload, line.payload_base64) {
@@ -69,7 +78,7 @@ pub(super) fn decode(line: &[u8]) -> Result<DeadLetter> {
         (None, None) => Vec::new(),
     };
     let Origin { cluster, topic, partition, offset } = line.origin;
-    Ok(DeadLetter {
+    let letter = DeadLetter {
         origin: Some(v1::Origin { cluster, topic, partition, offset }),
         stage: line.stage,
         reason: line.reason,
@@ -79,7 +88,8 @@ pub(super) fn decode(line: &[u8]) -> Result<DeadLetter> {
         attempts: line.attempts,
         ingested_at_us: line.ingested_at.as_microsecond(),
         dead_at_us: line.dead_at.as_microsecond(),
-    })
+    };
+    Ok((line.replay.unwrap_or(offset), letter))
 }
 
 #[cfg(test)]
@@ -122,7 +132,9 @@ mod tests {
             };
             let line = encode(&letter).unwrap();
             prop_assert_eq!(line.matches('\n').count(), 1);
-            prop_assert_eq!(decode(line.trim_end().as_bytes()).unwrap(), letter);
+            prop_assert_eq!(decode(line.trim_end().as_bytes()).unwrap(), (offset, letter.clone()));
+            let replayed = encode_at(&letter, Some(7)).unwrap();
+            prop_assert_eq!(decode(replayed.trim_end().as_bytes()).unwrap(), (7, letter));
         }
     }
 }

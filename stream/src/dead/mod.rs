@@ -1,10 +1,12 @@
 //! The dead letters: `dead-letters.jsonl`, appended from the scored log.
 //!
 //! The guarantee: every dead letter of the scored log is in the file once, durable before the position moves past it.
-//! The position is the file's own: one past the origin of its last line, or what the hint file beside it says if that is
+//! The position is the file's own: one past the place of its last line in the scored log (its event's offset, but for replays), or what the hint file beside it says if that is
 //! further (it lets logs be trimmed while nothing dies). A torn last line is cut at opening and written again.
 
 mod line;
+mod reason;
+mod replay;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -22,10 +24,11 @@ use undertone_proto::Partition;
 use undertone_proto::v1::{DeadLetter, Outcome, outcome};
 
 pub use self::line::encode as to_json;
+pub use self::reason::class;
+pub use self::replay::{Replayed, Replays};
 use crate::backoff::persist;
 use crate::durable::{blocking, io_error, replace};
 use crate::scored::ScoredLog;
-use crate::telemetry;
 
 /// The hint is at most this old while outcomes pass.
 const HINT_EVERY: Duration = Duration::from_millis(500);
@@ -50,7 +53,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Known {
     total: u64,
-    /// Offsets of the letters of this partition, ascending.
+    /// Places of the letters of this partition in the scored log, ascending.
     offsets: Vec<i64>,
     recent: VecDeque<DeadLetter>,
 }
@@ -70,12 +73,12 @@ impl DeadLetterFile {
         cut_torn_line(path)?;
         let mut known = Known::default();
         let mut next = read_hint(path, partition);
-        for letter in read(path)? {
-            let letter = letter?;
-            if let Some(origin) = letter.origin.as_ref().filter(|origin| origin.topic == partition.topic) {
-                next = next.max(origin.offset + 1);
+        for line in read_places(path)? {
+            let (at, letter) = line?;
+            if letter.origin.as_ref().is_some_and(|origin| origin.topic == partition.topic) {
+                next = next.max(at + 1);
             }
-            known.add(&letter, partition);
+            known.add(at, &letter, partition);
         }
         let shared = Shared {
             path: path.to_owned(),
@@ -101,7 +104,7 @@ impl DeadLetterFile {
         self.shared.known().total
     }
 
-    /// How many dead letters of this partition come from below `offset`.
+    /// How many dead letters of this partition stand below `offset` in the scored log.
     pub fn below(&self, offset: i64) -> u64 {
         self.shared.known().offsets.partition_point(|&letter| letter < offset) as u64
     }
@@ -126,10 +129,8 @@ impl DeadLetterFile {
                 () = sleep_until(hint_due), if behind => Vec::new(),
                 outcomes = reader.read(4096, 8 << 20) => outcomes?,
             };
-            metrics::gauge!(telemetry::LAG, "stage" => "dead-letters")
-                .set((scored.end() - reader.next_offset()) as f64);
-            let letters: Arc<Vec<DeadLetter>> =
-                Arc::new(outcomes.into_iter().filter_map(|(_, outcome)| dead(outcome)).collect());
+            let letter = |(at, outcome)| Some((at, dead(outcome)?));
+            let letters: Arc<Vec<(i64, DeadLetter)>> = Arc::new(outcomes.into_iter().filter_map(letter).collect());
             let next = reader.next_offset();
             if !letters.is_empty() {
                 if failpoint::sabotaged("position-before-dead-letters") {
@@ -151,15 +152,16 @@ impl DeadLetterFile {
     }
 
     /// Makes letters durable with one sync, and moves the position past the last.
-    async fn append(&self, letters: Arc<Vec<DeadLetter>>) -> Result<()> {
+    async fn append(&self, letters: Arc<Vec<(i64, DeadLetter)>>) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         blocking(move || {
-            let lines = letters.iter().map(line::encode).collect::<Result<String>>()?;
+            let line = |(at, letter): &(i64, DeadLetter)| line::encode_at(letter, Some(*at));
+            let lines = letters.iter().map(line).collect::<Result<String>>()?;
             append(&shared.path, lines.as_bytes())?;
             let mut known = shared.known();
-            letters.iter().for_each(|letter| known.add(letter, &shared.partition));
-            if let Some(origin) = letters.last().and_then(|letter| letter.origin.as_ref()) {
-                shared.position.send_replace(origin.offset + 1);
+            letters.iter().for_each(|(at, letter)| known.add(*at, letter, &shared.partition));
+            if let Some((at, _)) = letters.last() {
+                shared.position.send_replace(at + 1);
             }
             Ok(())
         })
@@ -194,12 +196,12 @@ impl Shared {
 }
 
 impl Known {
-    fn add(&mut self, letter: &DeadLetter, partition: &Partition) {
+    fn add(&mut self, at: i64, letter: &DeadLetter, partition: &Partition) {
         self.total += 1;
-        if let Some(origin) = letter.origin.as_ref().filter(|origin| origin.topic == partition.topic) {
+        if letter.origin.as_ref().is_some_and(|origin| origin.topic == partition.topic) {
             // At the end, unless somebody has put files together.
-            let place = self.offsets.partition_point(|&offset| offset <= origin.offset);
-            self.offsets.insert(place, origin.offset);
+            let place = self.offsets.partition_point(|&offset| offset <= at);
+            self.offsets.insert(place, at);
         }
         if self.recent.len() == RECENT {
             self.recent.pop_front();
@@ -262,6 +264,14 @@ fn append(path: &Path, lines: &[u8]) -> Result<()> {
 /// # Errors
 /// Errors of the file system; each item [`ErrorKind::Corrupt`], with path and line, if it is no dead letter.
 pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<DeadLetter>> + use<>> {
+    Ok(read_places(path)?.map(|line| line.map(|(_, letter)| letter)))
+}
+
+/// [`read`], each letter with its place in the scored log: the same in each of its lines, if a crash left several.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_places(path: &Path) -> Result<impl Iterator<Item = Result<(i64, DeadLetter)>> + use<>> {
     let mut file = match File::open(path) {
         Ok(file) => Some(BufReader::new(file)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
@@ -288,6 +298,11 @@ pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<DeadLetter>> + us
             }
         }
     }))
+}
+
+/// Whether it is scoring that gave the event up, so that scoring it again may help.
+pub fn is_scorings(letter: &DeadLetter) -> bool {
+    matches!(letter.stage.as_str(), "parse" | "score")
 }
 
 fn cut_torn_line(path: &Path) -> Result<()> {

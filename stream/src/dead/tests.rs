@@ -114,8 +114,8 @@ fn letters_below_an_offset_are_counted_and_only_this_partitions() {
         ..Default::default()
     };
     for offset in [3, 9, 5] {
-        known.add(&letter(&partition, offset), &partition);
-        known.add(&letter(&other, offset), &partition);
+        known.add(offset, &letter(&partition, offset), &partition);
+        known.add(offset, &letter(&other, offset), &partition);
     }
     assert!(known.recent.iter().all(|letter| letter.payload.capacity() == RECENT_PAYLOAD_BYTES));
     let shared = Shared { path: PathBuf::new(), partition, position: watch::Sender::new(0), known: Mutex::new(known) };

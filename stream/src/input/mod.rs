@@ -58,6 +58,28 @@ struct Frame {
     payload: Bytes,
     #[prost(bool, tag = "5")]
     last: bool,
+    #[prost(message, optional, tag = "6")]
+    replay_of: Option<ReplayOf>,
+}
+
+/// Which earlier event of the log an event is again: it has that one's origin and time.
+#[derive(Clone, PartialEq, Message)]
+struct ReplayOf {
+    #[prost(int64, tag = "1")]
+    offset: i64,
+    #[prost(int64, tag = "2")]
+    ingested_at_us: i64,
+}
+
+/// An event that is to be scored again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replay {
+    /// Where it stands in the log.
+    pub offset: i64,
+    /// When it was ingested.
+    pub ingested_at_us: EventTime,
+    /// Its bytes.
+    pub payload: Bytes,
 }
 
 /// The input log of one data folder: one partition, offsets from 0. Clones share it.
@@ -148,7 +170,27 @@ impl InputLog {
         persist("appending to the input log", shutdown, || self.append(batch.clone())).await
     }
 
+    /// Appends earlier events again, the last of their source, from its number `first_seq` on: whoever reads them by their
+    /// origin has had them before. As [`InputLog::append`] otherwise.
+    ///
+    /// # Errors
+    /// As [`InputLog::append`].
+    pub async fn append_replays(&self, source_key: String, first_seq: u64, events: Vec<Replay>) -> Result<Range<i64>> {
+        let input = self.clone();
+        let (of, payloads): (Vec<_>, Vec<_>) = events
+            .into_iter()
+            .map(|event| (ReplayOf { offset: event.offset, ingested_at_us: event.ingested_at_us }, event.payload))
+            .unzip();
+        let batch = SourceBatch { source_key, first_seq, payloads, last: true };
+        blocking(move || input.append_frames(batch, of, Timestamp::now().as_microsecond())).await
+    }
+
     fn append_at(&self, batch: SourceBatch, ingested_at_us: EventTime) -> Result<Range<i64>> {
+        self.append_frames(batch, Vec::new(), ingested_at_us)
+    }
+
+    fn append_frames(&self, batch: SourceBatch, of: Vec<ReplayOf>, ingested_at_us: EventTime) -> Result<Range<i64>> {
+        let mut of = of.into_iter();
         if batch.payloads.is_empty() {
             return Ok(self.end()..self.end());
         }
@@ -165,6 +207,7 @@ impl InputLog {
                 source_seq,
                 payload,
                 last: batch.last && i + 1 == count,
+                replay_of: of.next(),
             })
             .collect();
         let encoded: Vec<Bytes> = frames.iter().map(|frame| frame.encode_to_vec().into()).collect();
@@ -236,9 +279,12 @@ impl EventReader {
 
     fn event(&self, offset: i64, bytes: Bytes) -> Result<Event> {
         let frame = decode(offset, bytes)?;
+        let (offset, ingested_at_us) = match frame.replay_of {
+            Some(event) => (event.offset, event.ingested_at_us),
+            None => (offset, frame.ingested_at_us),
+        };
         let origin = self.partition.origin(offset);
-        let (payload, ingested_at_us) = (frame.payload.into(), frame.ingested_at_us);
-        Ok(Event { origin, payload, ingested_at_us, envelope: Envelope::default() })
+        Ok(Event { origin, payload: frame.payload.into(), ingested_at_us, envelope: Envelope::default() })
     }
 }
 
@@ -276,6 +322,18 @@ mod tests {
         assert_eq!((offset, event.origin.offset, event.origin.cluster.as_str()), (0, 0, "c"));
         assert_eq!((event.origin.topic, event.payload), (input.partition().topic.clone(), payload.to_vec()));
         assert!(event.ingested_at_us > 1_700_000_000_000_000);
+    }
+
+    #[tokio::test]
+    async fn a_replay_has_the_origin_and_the_time_of_its_event() {
+        let dir = crate::testing::dir();
+        let input = open(dir.path());
+        input.append(batch("s", 0, &["a", "b"], false)).await.unwrap();
+        let again = Replay { offset: 1, ingested_at_us: 42, payload: Bytes::from_static(b"b") };
+        assert_eq!(input.append_replays("replay:1".into(), 0, vec![again]).await.unwrap(), 2..3);
+        assert_eq!(input.cursor("replay:1"), SourceCursor { next_seq: 1, finished: true });
+        let (offset, event) = input.reader(2).read(10, 1000).await.unwrap().remove(0);
+        assert_eq!((offset, event.origin.offset, event.ingested_at_us, event.payload), (2, 1, 42, b"b".to_vec()));
     }
 
     #[tokio::test]

@@ -53,11 +53,15 @@ impl Record {
         self.timestamp_ms.map_or_else(|| jiff::Timestamp::now().as_microsecond(), |ms| ms.saturating_mul(1000))
     }
 
-    /// The record as an event of `partition`.
+    /// The record as an event of `partition`; if it is a replay, the earlier event that it is again.
     pub fn into_event(self, partition: &Partition) -> Event {
+        let (offset, ingested_at_us) = match self.replay_of(partition) {
+            Some(event) => (event.offset, event.ingested_at_us),
+            None => (self.offset, self.ingested_at_us()),
+        };
         Event {
-            origin: partition.origin(self.offset),
-            ingested_at_us: self.ingested_at_us(),
+            origin: partition.origin(offset),
+            ingested_at_us,
             payload: self.payload.unwrap_or_default(),
             envelope: Envelope { key: self.key, headers: self.headers },
         }

@@ -20,6 +20,7 @@ use super::client::Kafka;
 use super::describe::Topic;
 use super::ledger::Ledger;
 use super::reader::{Limit, Offsets, Record, TopicReader};
+use super::replay::REPLAY_OF;
 use super::transaction::ScoreWriter;
 use crate::score::{Plan, ScoreConfig, Scorer, Watched, give_up, score_chunk};
 
@@ -289,14 +290,15 @@ impl<S: Scorer> Reading<S> {
 }
 
 /// A record as an event, and what goes on with its outcome.
-fn carry(kafka: &Kafka, topic: &Topic, mut record: Record) -> (Carried, (i64, Event)) {
-    let (offset, size, mut headers) = (record.offset, record.size(), std::mem::take(&mut record.headers));
+fn carry(kafka: &Kafka, topic: &Topic, record: Record) -> (Carried, (i64, Event)) {
+    let (offset, size) = (record.offset, record.size());
+    let mut event = record.into_event(&kafka.partition(topic, record.partition));
+    let mut headers = std::mem::take(&mut event.envelope.headers);
     if header_bytes(&headers) > MAX_HEADER_BYTES {
         tracing::warn!(offset, "headers are too large to go on with the score, and are left out");
-        headers.clear();
+        headers.retain(|(name, _)| name == REPLAY_OF);
     }
-    let partition = kafka.partition(topic, record.partition);
-    (Carried { headers, size }, (offset, record.into_event(&partition)))
+    (Carried { headers, size }, (offset, event))
 }
 
 /// What remains to be done when nothing is scored any more.

@@ -30,16 +30,18 @@ use super::failure::failed;
 use super::ledger::Ledger;
 use super::membership::Membership;
 use super::reader::Offsets;
+use super::replay::is_replay;
 use super::score::KafkaOutcome;
 use crate::durable::blocking;
 use crate::score::{Plan, Record, observe};
 use crate::source::hex;
+use crate::telemetry;
 
 /// An open transaction stalls every reader of committed records, so one whose owner died is ended by the broker after
 /// this long.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one step of a transaction may take.
-const STEP: Duration = Duration::from_secs(8);
+pub(super) const STEP: Duration = Duration::from_secs(8);
 /// Longer keys would make records larger than their topic takes.
 const MAX_KEY_BYTES: usize = 1024;
 /// How often a step is tried again that the client calls retriable.
@@ -291,7 +293,7 @@ impl Inner {
                 step("cannot commit a transaction", || producer.commit_transaction(STEP))
             })?;
         }
-        observe(outcomes.iter().map(|outcome| &outcome.outcome));
+        observe(outcomes.iter().map(|outcome| (&outcome.outcome, is_replay(&outcome.headers))));
         Ok(())
     }
 
@@ -331,7 +333,9 @@ impl Inner {
                 step("cannot add offsets to a transaction", send)?;
             }
             failpoint::hit(points.offsets_sent);
+            let began = Instant::now();
             step("cannot commit a transaction", || producer.commit_transaction(STEP)).map_err(Failure::of_commit)?;
+            metrics::histogram!(telemetry::TRANSACTION_COMMIT_SECONDS).record(began.elapsed());
             failpoint::hit(points.committed);
             Ok(())
         })?;
@@ -365,14 +369,14 @@ impl Inner {
                 let (key, origin) = (key(&post.source, &post.id), post.origin.as_ref());
                 if let Some(topic) = &self.topics.scored_json {
                     let json = to_json(post).map_err(Failure::ours)?;
-                    send(producer, topic, origin, &key, json.as_bytes(), headers)?;
+                    send_outcome(producer, topic, origin, &key, &json.into_bytes(), headers)?;
                 }
-                send(producer, &self.topics.scored, origin, &key, &post.encode_to_vec(), headers)
+                send_outcome(producer, &self.topics.scored, origin, &key, &post.encode_to_vec(), headers)
             }
             outcome::Kind::Dead(letter) => {
                 let origin = letter.origin.as_ref();
-                let name = origin.map(|o| format!("{}-{}-{}", o.topic, o.partition, o.offset)).unwrap_or_default();
-                send(producer, &self.topics.dead, origin, name.as_bytes(), &letter.encode_to_vec(), headers)
+                let key = origin.map(letter_key).unwrap_or_default();
+                send_outcome(producer, &self.topics.dead, origin, &key, &letter.encode_to_vec(), headers)
             }
         }
     }
@@ -385,7 +389,7 @@ impl Inner {
     ) -> Result<()> {
         let producer = match slot.take() {
             Some(producer) => producer,
-            None => self.connect()?,
+            None => producer(&self.kafka, &self.transactional_id)?,
         };
         match work(&producer) {
             Ok(()) => {
@@ -406,26 +410,43 @@ impl Inner {
             }
         }
     }
+}
 
-    fn connect(&self) -> Result<BaseProducer<Logged>> {
-        let mut config = self.kafka.producer_config();
-        config
-            .set("transactional.id", &self.transactional_id)
-            .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
-            // Dead letters and posts are larger than the posts that they come from.
-            .set("message.max.bytes", "67108864")
-            // A batch must fit where its largest record does: topics take that much more than the largest event.
-            .set("batch.size", "250000")
-            .set("queue.buffering.max.messages", "200000");
-        for (key, value) in [("linger.ms", "2"), ("compression.type", "lz4")] {
-            if !self.kafka.config().client.contains_key(key) {
-                config.set(key, value);
-            }
+/// A producer of transactions under an id: what another of the same id left open is ended, and it can commit nothing more.
+pub(super) fn producer(kafka: &Kafka, transactional_id: &str) -> Result<BaseProducer<Logged>> {
+    let mut config = kafka.producer_config();
+    config
+        .set("transactional.id", transactional_id)
+        .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+        // Dead letters and posts are larger than the posts that they come from.
+        .set("message.max.bytes", "67108864")
+        // A batch must fit where its largest record does: topics take that much more than the largest event.
+        .set("batch.size", "250000")
+        .set("queue.buffering.max.messages", "200000");
+    for (key, value) in [("linger.ms", "2"), ("compression.type", "lz4")] {
+        if !kafka.config().client.contains_key(key) {
+            config.set(key, value);
         }
-        let producer = BaseProducer::from_config_and_context(&config, Logged)
-            .map_err(|e| failed("cannot make a kafka producer", e))?;
-        step("cannot begin with transactions", || producer.init_transactions(STEP)).map_err(|failure| failure.error)?;
-        Ok(producer)
+    }
+    let producer = BaseProducer::from_config_and_context(&config, Logged)
+        .map_err(|e| failed("cannot make a kafka producer", e))?;
+    step("cannot begin with transactions", || producer.init_transactions(STEP)).map_err(|failure| failure.error)?;
+    Ok(producer)
+}
+
+/// Hands a record of the open transaction to the client; waits while its queue is full.
+pub(super) fn send(
+    producer: &BaseProducer<Logged>,
+    mut record: BaseRecord<'_, Vec<u8>, Vec<u8>>,
+) -> Result<(), Failure> {
+    let until = Instant::now() + STEP;
+    loop {
+        record = match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < until => back,
+            Err((error, _)) => return Err(Failure::of("cannot produce a record", error)),
+        };
+        producer.poll(Duration::from_millis(5));
     }
 }
 
@@ -433,13 +454,13 @@ fn is_dead(outcome: &KafkaOutcome) -> bool {
     matches!(outcome.outcome.kind, Some(outcome::Kind::Dead(_)))
 }
 
-/// Hands one record to the producer, once that has room.
-fn send(
+/// Hands an outcome to the client.
+fn send_outcome(
     producer: &BaseProducer<Logged>,
     topic: &Topic,
     origin: Option<&Origin>,
-    key: &[u8],
-    payload: &[u8],
+    key: &Vec<u8>,
+    payload: &Vec<u8>,
     carried: &[(String, Option<Vec<u8>>)],
 ) -> Result<(), Failure> {
     // The partition of the event's: what is in order there stays in order.
@@ -448,20 +469,16 @@ fn send(
     for (name, value) in carried {
         headers = headers.insert(Header { key: name, value: value.as_ref() });
     }
-    let mut record = BaseRecord::to(&topic.name).partition(partition).key(key).payload(payload).headers(headers);
-    let until = Instant::now() + STEP;
-    loop {
-        record = match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < until => back,
-            Err((error, _)) => return Err(Failure::of("cannot produce an outcome", error)),
-        };
-        producer.poll(Duration::from_millis(5));
-    }
+    send(producer, BaseRecord::to(&topic.name).partition(partition).key(key).payload(payload).headers(headers))
+}
+
+/// The key of an event's dead letters.
+pub(super) fn letter_key(origin: &Origin) -> Vec<u8> {
+    format!("{}-{}-{}", origin.topic, origin.partition, origin.offset).into_bytes()
 }
 
 /// Aborts the open transaction; answers whether it is.
-fn abort(producer: &BaseProducer<Logged>) -> bool {
+pub(super) fn abort(producer: &BaseProducer<Logged>) -> bool {
     let until = Instant::now() + STEP;
     loop {
         // What is purged is reported, and the abort waits until somebody has taken the reports.
@@ -478,10 +495,10 @@ fn abort(producer: &BaseProducer<Logged>) -> bool {
 }
 
 /// A failed step.
-struct Failure {
-    error: Error,
+pub(super) struct Failure {
+    pub(super) error: Error,
     /// Whether the transaction can still be aborted.
-    abort: bool,
+    pub(super) abort: bool,
     /// Whether it was the commit, after which anything may have happened.
     committing: bool,
 }
@@ -496,13 +513,16 @@ impl Failure {
         Self { committing: true, ..self }
     }
 
-    fn ours(error: Error) -> Self {
+    pub(super) fn ours(error: Error) -> Self {
         Self { error, abort: true, committing: false }
     }
 }
 
 /// One step of a transaction; repeated where the client says that this may help.
-fn step(doing: &'static str, mut work: impl FnMut() -> rdkafka::error::KafkaResult<()>) -> Result<(), Failure> {
+pub(super) fn step(
+    doing: &'static str,
+    mut work: impl FnMut() -> rdkafka::error::KafkaResult<()>,
+) -> Result<(), Failure> {
     let mut tries = 1;
     loop {
         match work() {

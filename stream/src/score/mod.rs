@@ -39,7 +39,7 @@ pub use self::scorer::{Scorer, Scores};
 use crate::backoff::persist;
 use crate::durable::blocking;
 use crate::input::InputLog;
-use crate::scored::ScoredLog;
+use crate::scored::{ScoredLog, origin};
 use crate::telemetry;
 
 /// Stands for a text that kills the process, where the fail point `score.deadly-text` is armed.
@@ -237,12 +237,13 @@ impl<S: Scorer> ScoreStage<S> {
 
     /// Makes outcomes durable; answers false if the shutdown came first.
     async fn commit(&self, outcomes: &[Outcome], shutdown: &CancellationToken) -> Result<bool> {
+        let first = self.scored.end();
         let append = || self.scored.append(outcomes);
         if persist("appending to the scored log", shutdown, append).await?.is_none() {
             return Ok(false);
         }
-        observe(outcomes);
-        metrics::gauge!(telemetry::LAG, "stage" => "score").set((self.input.end() - self.scored.end()) as f64);
+        let is_replay = |(at, outcome)| (outcome, origin(outcome).is_some_and(|origin| origin.offset != at));
+        observe((first..).zip(outcomes).map(is_replay));
         Ok(true)
     }
 }
@@ -316,23 +317,28 @@ pub async fn score_chunk(
     Ok(Some(outcomes))
 }
 
-/// Counts outcomes that became durable just now.
-pub(crate) fn observe<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) {
-    let now = now();
-    for outcome in outcomes {
+/// Counts outcomes that became durable just now, and for each whether it is that of a replay, whose event was long ago.
+pub(crate) fn observe<'a>(outcomes: impl IntoIterator<Item = (&'a Outcome, bool)>) {
+    let (now, event_to_scored) = (now(), metrics::histogram!(telemetry::EVENT_TO_SCORED_SECONDS));
+    let mut scored = 0;
+    for (outcome, replayed) in outcomes {
         let ingested_at_us = match &outcome.kind {
             Some(v1::outcome::Kind::Scored(post)) => {
-                metrics::counter!(telemetry::SCORED).increment(1);
+                scored += 1;
                 post.ingested_at_us
             }
             Some(v1::outcome::Kind::Dead(letter)) => {
-                metrics::counter!(telemetry::DEAD, "stage" => letter.stage.clone()).increment(1);
+                let reason = crate::dead::class(&letter.reason);
+                metrics::counter!(telemetry::DEAD, "stage" => letter.stage.clone(), "reason" => reason).increment(1);
                 letter.ingested_at_us
             }
             None => continue,
         };
-        metrics::histogram!(telemetry::EVENT_TO_SCORED_SECONDS).record((now - ingested_at_us) as f64 / 1e6);
+        if !replayed {
+            event_to_scored.record((now - ingested_at_us) as f64 / 1e6);
+        }
     }
+    metrics::counter!(telemetry::SCORED).increment(scored);
 }
 
 fn now() -> EventTime {

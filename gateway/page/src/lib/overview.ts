@@ -21,6 +21,8 @@ export interface Lag {
   seconds: number | null;
   /** Why the stage does not move, or null while it does. */
   waiting: string | null;
+  /** Of what part of the stage this is told, or null if of all of it. */
+  scope: string | null;
 }
 
 export interface Series {
@@ -117,7 +119,7 @@ function decodeTopics(value: unknown): Topics {
 
 function decodeLag(value: unknown): Lag {
   const lag = object(value);
-  return { stage: text(lag.stage), posts: count(lag.posts), seconds: countOrNull(lag.seconds), waiting: textOrNull(lag.waiting) };
+  return { stage: text(lag.stage), posts: count(lag.posts), seconds: countOrNull(lag.seconds), waiting: textOrNull(lag.waiting), scope: textOrNull(lag.scope) };
 }
 
 function decodePost(value: unknown, index: number): Post {

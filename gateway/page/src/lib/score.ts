@@ -12,6 +12,8 @@ export interface Score {
   polarity: number | null;
   confidence: number | null;
   language: string | null;
+  /** False if the text is in a language that the model does not know. */
+  inDomain: boolean | null;
   tokens: number | null;
   truncated: boolean;
   model: string;
@@ -67,6 +69,7 @@ export function decodeScore(body: unknown): Outcome | null {
       polarity: number(item.polarity),
       confidence: number(item.confidence),
       language: string(item.language),
+      inDomain: typeof item.in_domain === "boolean" ? item.in_domain : null,
       tokens: number(item.tokens),
       truncated: item.truncated === true,
       model: [string(model.name), string(model.precision)].filter((part) => part !== null).join(" · "),

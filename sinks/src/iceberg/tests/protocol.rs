@@ -13,7 +13,7 @@ use undertone_error::ErrorKind;
 use super::*;
 use crate::Positions;
 use crate::iceberg::position::{Track, stored_positions};
-use crate::pump::{Batch, EpochSource, Policy, Pump, ReadLimit, Shutdown};
+use crate::pump::{Batch, EpochSource, Ingested, Policy, Pump, ReadLimit, Shutdown};
 
 fn at(number: i32, offset: i64) -> Positions {
     Positions::from([(partition(number), offset)])
@@ -393,7 +393,7 @@ impl EpochSource for Log {
             tokio::time::sleep(limit.wait).await;
             return Ok(Batch::default());
         }
-        Ok(Batch { epoch: epoch(0, from, to), bytes: 1, oldest_us: Some(0) })
+        Ok(Batch { epoch: epoch(0, from, to), bytes: 1, ingested: Ingested::default() })
     }
 }
 

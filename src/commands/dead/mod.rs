@@ -1,0 +1,158 @@
+//! `undertone dead`: looks at dead letters, and sends their events to scoring again.
+//!
+//! Where they are is what the configuration says: in a topic of its cluster, or in the file of its data folder. Both are
+//! read from their beginning to the end that they have at first.
+
+mod file;
+mod topic;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use undertone_error::{Error, ErrorKind, Result};
+use undertone_proto::timestamp;
+use undertone_proto::v1::DeadLetter;
+use undertone_stream::dead;
+
+use super::output::Output;
+use crate::Outcome;
+use crate::cli::{DeadArgs, DeadCommand, DeadFilter, EventPlace};
+
+pub(crate) async fn dead(args: DeadArgs) -> Result<Outcome> {
+    match args.command {
+        DeadCommand::List { place, filter, all, json } => {
+            let (config, filter) = (place.config()?, Filter::new(filter, &[]));
+            let mut list =
+                List { output: Output::create(None)?, json, limit: filter.limit, newest: BTreeMap::new(), seen: 0 };
+            match &config.kafka {
+                Some(kafka) => topic::list(kafka, &filter, all, &mut list).await?,
+                None => file::list(&config.data, &filter, all, &mut list)?,
+            }
+            list.finish()?;
+            Ok(Outcome::Done)
+        }
+        DeadCommand::Show { event, place } => {
+            let config = place.config()?;
+            let found = match &config.kafka {
+                Some(kafka) => topic::find(kafka, event).await?,
+                None => file::find(&config.data, event)?,
+            };
+            let letter = found.ok_or_else(|| {
+                let error = Error::new(ErrorKind::NotFound, "no dead letter of this event");
+                let error = error.with("partition", event.partition).with("offset", event.offset);
+                error.help("`undertone dead list --all` names the events")
+            })?;
+            let mut output = Output::create(None)?;
+            output.line(dead::to_json(&letter)?.trim_end().as_bytes())?;
+            output.finish()?;
+            Ok(Outcome::Done)
+        }
+        DeadCommand::Replay { events, place, filter, dry_run } => {
+            let (config, filter) = (place.config()?, Filter::new(filter, &events));
+            let replayed = match &config.kafka {
+                Some(kafka) => topic::replay(kafka, &filter, dry_run).await?,
+                None => file::replay(&config.data, &filter, dry_run).await?,
+            };
+            let mut output = Output::create(None)?;
+            let Sent { events, refused } = replayed;
+            let words = if dry_run { "would be scored again" } else { "will be scored again" };
+            output.line(format!("{events} events {words}, {refused} cannot be").as_bytes())?;
+            output.finish()?;
+            Ok(if refused == 0 { Outcome::Done } else { Outcome::SomeFailed })
+        }
+    }
+}
+
+/// Which letters are meant.
+struct Filter {
+    stage: Option<String>,
+    since_us: Option<i64>,
+    limit: usize,
+    /// All, if it names none.
+    events: BTreeSet<EventPlace>,
+}
+
+impl Filter {
+    fn new(filter: DeadFilter, events: &[EventPlace]) -> Self {
+        Self {
+            stage: filter.stage,
+            since_us: filter.since.map(jiff::Timestamp::as_microsecond),
+            limit: filter.limit.unwrap_or(usize::MAX),
+            events: events.iter().copied().collect(),
+        }
+    }
+
+    fn admits(&self, letter: &DeadLetter) -> bool {
+        self.stage.as_ref().is_none_or(|stage| *stage == letter.stage)
+            && self.since_us.is_none_or(|since| letter.dead_at_us >= since)
+            && (self.events.is_empty() || self.events.contains(&event(letter)))
+    }
+
+    /// Letters of stores are not meant by who names neither a stage nor an event.
+    fn admits_replay(&self, letter: &DeadLetter) -> bool {
+        let named = self.stage.is_some() || !self.events.is_empty();
+        (named || dead::is_scorings(letter)) && self.admits(letter)
+    }
+}
+
+/// What became of a replay.
+#[derive(Default)]
+struct Sent {
+    events: usize,
+    /// Letters whose events cannot be scored again; standard error says why.
+    refused: usize,
+}
+
+impl Sent {
+    #[allow(clippy::print_stderr, reason = "what cannot be done is no result")]
+    fn refuse(&mut self, letter: &DeadLetter, error: &Error) {
+        let EventPlace { partition, offset } = event(letter);
+        eprintln!("undertone: {partition}:{offset}: {error}");
+        self.refused += 1;
+    }
+}
+
+fn event(letter: &DeadLetter) -> EventPlace {
+    let place = |origin: &undertone_proto::v1::Origin| (origin.partition, origin.offset);
+    let (partition, offset) = letter.origin.as_ref().map_or((-1, -1), place);
+    EventPlace { partition, offset }
+}
+
+/// Letters as they are printed: at once, unless only the newest are wanted.
+struct List {
+    output: Output,
+    json: bool,
+    limit: usize,
+    /// By when they died, and as they came.
+    newest: BTreeMap<(i64, usize), String>,
+    seen: usize,
+}
+
+impl List {
+    fn add(&mut self, letter: &DeadLetter) -> Result<()> {
+        let line = if self.json {
+            dead::to_json(letter)?.trim_end().to_owned()
+        } else {
+            let EventPlace { partition, offset } = event(letter);
+            let (at, place) = (timestamp(letter.dead_at_us), format!("{partition}:{offset}"));
+            // A reason may hold what a post holds.
+            let reason: String = letter.reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            format!("{place:>12}  {at:.0}  {:<6}  {reason}", letter.stage)
+        };
+        if self.limit == usize::MAX {
+            return self.output.line(line.as_bytes());
+        }
+        self.seen += 1;
+        self.newest.insert((letter.dead_at_us, self.seen), line);
+        if self.newest.len() > self.limit {
+            self.newest.pop_first();
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<()> {
+        for line in self.newest.into_values() {
+            self.output.line(line.as_bytes())?;
+        }
+        self.output.finish()
+    }
+}
