@@ -24,6 +24,7 @@ use undertone_stream::score::ScoreConfig;
 use self::feed::{AsEvent, AsScored, Feed, Ours};
 use self::score::{ScoredTopics, Scores};
 use super::health::sink_part;
+use super::model;
 use super::pumps::Pumps;
 use super::stream::Ended;
 use super::tables::{gold, table_policy};
@@ -202,7 +203,7 @@ fn start_scoring(
         record_limit: config.kafka.as_ref().map(|kafka| kafka.topics.record_limit()),
         ..ScoreConfig::default()
     };
-    let chunks = ScoredChunks::new(kafka, reader, Arc::new(engine.clone()), config, stop.clone());
+    let chunks = ScoredChunks::new(kafka, reader, model::scorer(engine), config, stop.clone());
     let source = Scores::new(Ours::new(kafka, &topics.raw, membership.clone()), chunks, pumps.shutdown.finish.clone());
 
     let (raw, scored, dead) = (topics.raw.clone(), topics.scored.clone(), topics.dead.clone());
