@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ENV := . scripts/env.sh
 
-.PHONY: help run build test test-spark crash-test lint fmt bench peers soak-score stack page dist lock lock-peers model model-report clean
+.PHONY: help run build test test-spark crash-test lint fmt bench bench-stream peers peers-spark soak-score stack page dist lock lock-peers model model-report clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,13 @@ bench: build ## throughput and latency of the core, then Criterion's benches
 
 peers: build ## measure beside transformers and ONNX Runtime, about 12 minutes; ARGS=--quick shows that it runs
 	@$(ENV) && python3 benches/peers/measure.py $(ARGS)
+
+bench-stream: ## measure the stream alone on a real broker, with a model that costs nothing; ARGS="--posts 2000000" for more
+	@scripts/setup.py test && $(ENV) && CARGO_TARGET_DIR=target/stub cargo build --release --locked --features stub-model \
+		&& "$$UNDERTONE_CACHE/test-env/bin/python" benches/stream/measure.py $(ARGS)
+
+peers-spark: build ## measure beside Spark Structured Streaming with a pandas UDF, about 20 minutes
+	@scripts/setup.py test && $(ENV) && "$$UNDERTONE_CACHE/test-env/bin/python" benches/peers/spark/compare.py $(ARGS)
 
 soak-score: build ## a million texts through `undertone score`, and its memory; ARGS="--count 100000" for fewer
 	@python3 benches/soak_score.py $(ARGS)
@@ -83,7 +90,9 @@ lock: ## pin the tests' Python packages again
 NOT_ON_CPU := triton cuda-bindings cuda-pathfinder cuda-toolkit setuptools nvidia-cublas nvidia-cuda-nvrtc nvidia-cudnn-cu13 nvidia-cufft \
 	nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-lock-peers: ## pin the Python packages of `make peers` again
+lock-peers: ## pin the Python packages of `make peers` and `make peers-spark` again
+	@uv pip compile --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		benches/peers/spark/requirements.in -o benches/peers/spark/requirements.txt
 	@uv pip compile --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-header --no-annotate --no-emit-index-url \
 		--only-binary :all: $(NOT_ON_CPU:%=--no-emit-package=%) benches/peers/requirements.in -o benches/peers/requirements.txt
 

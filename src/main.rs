@@ -16,6 +16,11 @@ use undertone_error::{Context, ErrorKind, Result};
 
 use crate::cli::{Cli, Command, LogFormat};
 
+/// A post is some two hundred small allocations, made by one thread and given back by another: what glibc's allocator is slow
+/// at, and what makes it keep memory.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a command reports when it could run.
 pub(crate) enum Outcome {
     /// Everything was done.

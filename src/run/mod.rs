@@ -9,6 +9,7 @@ mod feed;
 mod health;
 mod kafka;
 mod live;
+mod model;
 mod pumps;
 mod signals;
 mod source;

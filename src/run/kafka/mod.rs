@@ -27,6 +27,7 @@ use undertone_stream::score::ScoreConfig;
 use self::feed::{AsEvent, AsScored, Feed, Ours};
 use self::score::{ScoredTopics, Scores};
 use super::health::sink_part;
+use super::model::{self, Model};
 use super::pumps::Pumps;
 use super::stream::Ended;
 use super::tables::{gold, table_policy};
@@ -44,7 +45,7 @@ pub(super) struct KafkaStream {
     tables: Pumps,
     statuses: Arc<[SinkStatus]>,
     scoring_stop: CancellationToken,
-    scoring_end: Option<ScoringEnd<Engine>>,
+    scoring_end: Option<ScoringEnd<Model>>,
     /// What keeps the page up to date.
     _live: Vec<AbortOnDropHandle<()>>,
 }
@@ -188,7 +189,7 @@ fn start_scoring(
     engine: &Engine,
     pumps: &mut Pumps,
     stop: &CancellationToken,
-) -> Result<(SinkStatus, ScoringEnd<Engine>)> {
+) -> Result<(SinkStatus, ScoringEnd<Model>)> {
     let membership = Membership::join(kafka, "score", &topics.raw.name)?;
     let reader = TopicReader::new(kafka, "score", &topics.raw)?;
     // As in the embedded stream: about a second of work is under way.
@@ -199,7 +200,7 @@ fn start_scoring(
         scoring.record_limit = Some(settings.topics.record_limit(topics.scored_json.is_some()));
     }
     let writer = ScoreWriter::new(kafka, membership.clone(), topics.clone());
-    let chunks = ScoredChunks::new(kafka, reader, writer.clone(), Arc::new(engine.clone()), scoring, stop.clone());
+    let chunks = ScoredChunks::new(kafka, reader, writer.clone(), model::scorer(engine), scoring, stop.clone());
     let end = chunks.ending();
     let source = Scores::new(Ours::new(kafka, &topics.raw, membership.clone()), chunks, pumps.shutdown.finish.clone());
     let sink = ScoredTopics::new(Ours::new(kafka, &topics.raw, membership), writer);
@@ -209,7 +210,7 @@ fn start_scoring(
     Ok((pumps.spawn(sink, source, policy), end))
 }
 
-async fn forget(end: Option<ScoringEnd<Engine>>) {
+async fn forget(end: Option<ScoringEnd<Model>>) {
     if let Some(end) = end {
         end.forget().await;
     }

@@ -5,23 +5,23 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use undertone_error::Result;
-use undertone_inference::Engine;
 use undertone_proto::v1::outcome;
 use undertone_sinks::pump::{Batch, EpochSource, Ingested, ReadLimit};
 use undertone_sinks::{Epoch, Positions, Sink, Written};
 use undertone_stream::kafka::{KafkaOutcome, Limit, ScoreWriter, ScoredChunks, is_replay};
 
 use super::feed::{Ends, Ours};
+use crate::run::model::Model;
 
 /// Outcomes of the events of `posts.raw`.
 pub(super) struct Scores {
     ours: Ours,
-    chunks: ScoredChunks<Engine>,
+    chunks: ScoredChunks<Model>,
     ends: Ends,
 }
 
 impl Scores {
-    pub(super) fn new(ours: Ours, chunks: ScoredChunks<Engine>, exact: CancellationToken) -> Self {
+    pub(super) fn new(ours: Ours, chunks: ScoredChunks<Model>, exact: CancellationToken) -> Self {
         Self { ours, chunks, ends: Ends::new(exact) }
     }
 }

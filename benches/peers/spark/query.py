@@ -1,0 +1,187 @@
+"""The peer: Spark Structured Streaming, a pandas UDF with transformers, and an Iceberg table with a SQLite catalog.
+
+It is what a data team writes: the posts' JSON is parsed by Spark, the model is loaded once a Python worker, a batch is 32 texts sorted by
+length, and the table is appended to by micro-batches. It answers the sentiment head alone and stores no embedding. Speaks with
+`measure.py` by lines: `{"ready": …}` once a warm-up query has loaded the model, then one line for each `backlog N` and `live` it was told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+BATCH = 32
+LABELS = ("negative", "neutral", "positive")
+MAX_TOKENS = 256
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--brokers", required=True)
+    arguments.add_argument("--folder", type=Path, required=True, help="for the catalog, tables and checkpoints")
+    arguments.add_argument("--jars", type=Path, required=True)
+    arguments.add_argument("--model", type=Path, required=True)
+    arguments.add_argument("--cores", type=int, required=True, help="of Spark, with a Python worker each")
+    arguments.add_argument("--threads", type=int, required=True, help="of torch in each worker")
+    options = arguments.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    spark = session(options)
+    run(spark, options, "warm", backlog=True)
+    say({"ready": True})
+    for line in sys.stdin:
+        command, _, topic = line.strip().partition(" ")
+        if command == "backlog":
+            run(spark, options, topic, backlog=True)
+            say({"done": topic})
+        elif command == "live":
+            query = run(spark, options, topic, backlog=False)
+            say({"running": topic})
+            sys.stdin.readline()
+            query.processAllAvailable()
+            query.stop()
+            say({"done": topic})
+    spark.stop()
+
+
+def session(options: argparse.Namespace):
+    from pyspark.sql import SparkSession
+
+    jars = ",".join(str(jar) for jar in sorted(options.jars.glob("*.jar")))
+    catalog = "spark.sql.catalog.undertone"
+    settings = {
+        "spark.jars": jars,
+        "spark.driver.memory": "2g",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.local.dir": str(options.folder / "tmp"),
+        "spark.sql.shuffle.partitions": str(options.cores),
+        "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
+        catalog: "org.apache.iceberg.spark.SparkCatalog",
+        f"{catalog}.type": "jdbc",
+        f"{catalog}.uri": f"jdbc:sqlite:{options.folder / 'catalog.db'}",
+        f"{catalog}.warehouse": str(options.folder / "warehouse"),
+        f"{catalog}.jdbc.schema-version": "V1",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
+        "spark.python.worker.reuse": "true",
+    }
+    builder = SparkSession.builder.master(f"local[{options.cores}]").appName("peer")
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    spark.sql("CREATE NAMESPACE IF NOT EXISTS undertone.silver")
+    return spark
+
+
+def run(spark, options: argparse.Namespace, topic: str, *, backlog: bool):
+    """Scores `topic` into `silver.<topic>`: what there is, or from then on."""
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType, TimestampType
+
+    table = f"undertone.silver.{topic.replace('-', '_').replace('.', '_')}"
+    spark.sql(
+        f"CREATE TABLE {table} (source STRING, id STRING, text STRING, created_at TIMESTAMP, author STRING, tags ARRAY<STRING>, "
+        "kafka_partition INT, kafka_offset BIGINT, ingested_at TIMESTAMP, label STRING, negative FLOAT, neutral FLOAT, positive FLOAT) "
+        "USING iceberg TBLPROPERTIES ('format-version'='2', 'write.parquet.compression-codec'='zstd')"
+    )
+    texts = ("source", "id", "text", "author")
+    fields = [StructField(name, StringType()) for name in texts] + [StructField("created_at", TimestampType())]
+    post = StructType([*fields, StructField("tags", ArrayType(StringType()))])
+    answer = StructType([StructField("label", StringType()), *[StructField(label, FloatType()) for label in LABELS]])
+    score = F.pandas_udf(scorer(str(options.model), options.threads), answer)
+    events = (
+        spark.readStream.format("kafka")
+        .option("kafka.bootstrap.servers", options.brokers)
+        .option("subscribe", topic)
+        .option("startingOffsets", "earliest")
+        .option("maxOffsetsPerTrigger", 2000)
+        .option("kafka.isolation.level", "read_committed")
+        .load()
+    )
+    read = events.select(
+        F.from_json(F.col("value").cast("string"), post).alias("post"),
+        F.col("partition").alias("kafka_partition"),
+        F.col("offset").alias("kafka_offset"),
+        F.col("timestamp").alias("ingested_at"),
+    ).where("post.text IS NOT NULL")
+    rows = read.select(*[f"post.{name}" for name in ("source", "id", "text", "created_at", "author", "tags")], "kafka_partition", "kafka_offset", "ingested_at")
+    rows = rows.withColumn("scores", score("text")).select(*rows.columns, "scores.*")
+    writer = rows.writeStream.format("iceberg").outputMode("append").option("checkpointLocation", str(options.folder / f"checkpoint-{topic}"))
+    writer = writer.trigger(availableNow=True) if backlog else writer.trigger(processingTime="0 seconds")
+    query = writer.toTable(table)
+    if backlog:
+        query.awaitTermination()
+        if query.exception():
+            raise SystemExit(f"spark: {query.exception()}")
+    return query
+
+
+def scorer(model: str, threads: int):
+    """The body of the UDF. It travels to the workers by value, so it imports what it needs there."""
+
+    def score(batches: Iterator) -> Iterator:
+        import sys as python
+        import types
+
+        import numpy
+        import pandas
+
+        kept = python.modules.setdefault("_undertone_peer", types.ModuleType("_undertone_peer"))  # survives from task to task
+        if not hasattr(kept, "encode"):
+            kept.encode = load(model, threads)
+        for texts in batches:
+            found = numpy.zeros((len(texts), len(LABELS)), numpy.float32)
+            values = texts.tolist()
+            order = sorted(range(len(values)), key=lambda at: len(values[at]))
+            for start in range(0, len(order), BATCH):
+                places = order[start : start + BATCH]
+                found[places] = kept.encode([values[at] for at in places])
+            labels = [LABELS[at] for at in found.argmax(1)]
+            yield pandas.DataFrame({"label": labels} | {label: found[:, at] for at, label in enumerate(LABELS)})
+
+    return score
+
+
+def load(model: str, threads: int):
+    """From a batch of texts to probabilities [texts, 3]."""
+    import json
+    import os
+    import sys as python
+    from pathlib import Path
+
+    python.setdlopenflags(os.RTLD_LAZY)  # as in ../environment.py
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModel, PreTrainedTokenizerFast
+
+    torch.set_num_threads(threads)
+    weights = load_file(f"{model}/model.safetensors")
+    config = json.loads(Path(model, "config.json").read_text())
+    encoder = AutoModel.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True).eval()
+    head = torch.nn.Linear(config["hidden_size"], len(LABELS))
+    head.weight.data, head.bias.data = weights["heads.sentiment.weight"].float(), weights["heads.sentiment.bias"].float()
+    tokens = PreTrainedTokenizerFast(tokenizer_file=f"{model}/tokenizer.json", pad_token="[PAD]")
+    tokens.model_input_names = ["input_ids", "attention_mask", "token_type_ids"]
+
+    @torch.inference_mode()
+    def encode(texts: list[str]):
+        inputs = tokens(texts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        hidden = encoder(**inputs).last_hidden_state
+        mask = inputs["attention_mask"].unsqueeze(-1).float()
+        return torch.softmax(head((hidden * mask).sum(1) / mask.sum(1)), 1).numpy()
+
+    return encode
+
+
+def say(line: dict) -> None:
+    print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
