@@ -12,6 +12,7 @@ mod live;
 mod pumps;
 mod signals;
 mod source;
+pub(crate) mod stores;
 pub(crate) mod stream;
 mod tables;
 mod telemetry;

@@ -32,6 +32,7 @@ mod tests;
 mod writer;
 
 pub use catalog::{CATALOG_NAME, CatalogConfig, Login, OAuth2, RestConfig, SqliteConfig};
+pub(crate) use http::causes;
 pub use position::{COMMIT_ID, POSITION_PREFIX, StoredPosition, StoredPositions, property, stored_positions};
 pub use read::{Reader, TagMood};
 pub use secret::Secret;

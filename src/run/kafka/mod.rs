@@ -4,6 +4,7 @@
 //! is in the table, scoring's is in its group.
 
 mod feed;
+mod latest;
 mod live;
 mod score;
 
@@ -25,6 +26,7 @@ use self::feed::{AsEvent, AsScored, Feed, Ours};
 use self::score::{ScoredTopics, Scores};
 use super::health::sink_part;
 use super::pumps::Pumps;
+use super::stores;
 use super::stream::Ended;
 use super::tables::{gold, table_policy};
 use crate::config::{Config, Role};
@@ -125,6 +127,10 @@ impl KafkaStream {
                     statuses.push(tables.spawn(sink, feed, policy.clone()));
                 }
             }
+        }
+        for (role, store) in stores::open(&config.stores, &engine.model())? {
+            let max_rejected = config.stores.max_rejected;
+            statuses.push(latest::start(&kafka, &topics, role, store, max_rejected, &mut tables)?);
         }
         let shown = if config.serves() {
             let follower = live::Follower::new(&kafka, &topics, live.clone()).await?;

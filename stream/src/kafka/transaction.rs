@@ -51,6 +51,8 @@ pub struct ScoreWriter {
 struct Inner {
     kafka: Kafka,
     membership: Membership,
+    /// Whose group the offsets are of; the names of the fail points begin with it.
+    role: &'static str,
     raw: Topic,
     scored: Topic,
     dead: Topic,
@@ -88,12 +90,33 @@ impl std::fmt::Debug for ScoreWriter {
 impl ScoreWriter {
     /// A writer for the partitions of `raw` that `membership` has.
     pub fn new(kafka: &Kafka, membership: Membership, raw: Topic, scored: Topic, dead: Topic) -> Self {
+        Self::of_role(kafka, "score", membership, raw, scored, dead)
+    }
+
+    /// A writer for another role than scoring: one that reads `raw`, and moves its offsets in the group of `role`.
+    pub(super) fn of_role(
+        kafka: &Kafka,
+        role: &'static str,
+        membership: Membership,
+        raw: Topic,
+        scored: Topic,
+        dead: Topic,
+    ) -> Self {
         // Without a stable name each start has an id of its own: the broker ends what an earlier one left open.
         let name = kafka.config().instance.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
-        let transactional_id = format!("{}-{name}", kafka.group("score"));
+        let transactional_id = format!("{}-{name}", kafka.group(role));
         let producer = Mutex::new(None);
         Self {
-            inner: Arc::new(Inner { kafka: kafka.clone(), membership, raw, scored, dead, transactional_id, producer }),
+            inner: Arc::new(Inner {
+                kafka: kafka.clone(),
+                membership,
+                role,
+                raw,
+                scored,
+                dead,
+                transactional_id,
+                producer,
+            }),
         }
     }
 
@@ -133,13 +156,29 @@ impl ScoreWriter {
         outcomes: Vec<Arc<KafkaOutcome>>,
     ) -> Result<()> {
         let inner = Arc::clone(&self.inner);
-        blocking(move || inner.write(version, &ranges, &outcomes)).await
+        blocking(move || {
+            inner.write(version, &ranges, &outcomes)?;
+            observe(outcomes.iter().map(|outcome| &outcome.outcome));
+            Ok(())
+        })
+        .await
+    }
+
+    /// As [`ScoreWriter::write`], without counting outcomes: what a sink writes are not outcomes of events.
+    pub(super) async fn settle(
+        &self,
+        version: u64,
+        ranges: Vec<(i32, Range<i64>)>,
+        letters: Vec<Arc<KafkaOutcome>>,
+    ) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || inner.write(version, &ranges, &letters)).await
     }
 }
 
 impl Inner {
     fn write(&self, version: u64, ranges: &[(i32, Range<i64>)], outcomes: &[Arc<KafkaOutcome>]) -> Result<()> {
-        failpoint::hit("score.ready");
+        self.visit("ready");
         let _held = self.membership.hold();
         let metadata = self.membership.group_metadata()?;
         let now = self.membership.assignment().borrow().clone();
@@ -156,24 +195,28 @@ impl Inner {
         }
         self.with_producer(|producer| {
             step("cannot begin a transaction", || producer.begin_transaction())?;
-            failpoint::hit("score.begun");
+            self.visit("begun");
             for outcome in outcomes {
                 self.produce(producer, outcome)?;
             }
-            failpoint::hit("score.produced");
+            self.visit("produced");
             step("cannot deliver outcomes", || producer.flush(STEP))?;
-            failpoint::hit("score.flushed");
+            self.visit("flushed");
             if !failpoint::sabotaged("no-offsets-in-transaction") {
                 let send = || producer.send_offsets_to_transaction(&offsets, &metadata, STEP);
                 step("cannot add offsets to a transaction", send)?;
             }
-            failpoint::hit("score.offsets-sent");
+            self.visit("offsets-sent");
             step("cannot commit a transaction", || producer.commit_transaction(STEP)).map_err(Failure::of_commit)?;
-            failpoint::hit("score.committed");
+            self.visit("committed");
             Ok(())
         })?;
-        observe(outcomes.iter().map(|outcome| &outcome.outcome));
         Ok(())
+    }
+
+    /// Visits a fail point of this role.
+    fn visit(&self, point: &str) {
+        failpoint::hit(&format!("{}.{point}", self.role));
     }
 
     fn produce(&self, producer: &BaseProducer<Logged>, outcome: &KafkaOutcome) -> Result<(), Failure> {
@@ -185,6 +228,8 @@ impl Inner {
             outcome::Kind::Dead(letter) => {
                 let origin = letter.origin.as_ref();
                 let name = origin.map(|o| format!("{}-{}-{}", o.topic, o.partition, o.offset)).unwrap_or_default();
+                // One event may be a dead letter of several sinks.
+                let name = if self.role == "score" { name } else { format!("{}/{name}", self.role) };
                 (&self.dead, name.into_bytes(), letter.encode_to_vec(), origin)
             }
         };
