@@ -187,11 +187,10 @@ impl Config {
             return Err(fail("run.roles", &"[]", "name at least one role, or leave the key out to play all of them"));
         }
         let kafka = kafka::settings(raw.kafka, &origins)?;
-        if kafka.is_none()
-            && let Some(role) = configured.first()
-        {
-            let help = "this store is fed from Kafka: set kafka.brokers, or leave the section out";
-            return Err(fail(&format!("{role}.url"), &"set, without kafka.brokers", help));
+        if kafka.is_none() && roles.iter().any(|role| role.is_latest()) {
+            let help =
+                "qdrant, opensearch and clickhouse are fed from Kafka: set kafka.brokers, or leave their roles out";
+            return Err(fail("run.roles", &named.join(","), help));
         }
         if kafka.is_some() && raw.source.input.is_some() {
             let help = "with kafka.brokers set, posts come from the topic: leave one of the two out";

@@ -5,6 +5,7 @@ A test that kills, pauses or fills a server starts its own, or restarts the shar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -47,7 +48,10 @@ def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]
 
 @pytest.fixture(scope="session")
 def opensearch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSearch]:
-    """OpenSearch at `opensearch.url`; tests take indices of their own."""
+    """OpenSearch at `opensearch.url`, or that at UNDERTONE_TEST_OPENSEARCH_URL; tests take indices of their own."""
+    if url := os.environ.get("UNDERTONE_TEST_OPENSEARCH_URL"):
+        yield OpenSearch.elsewhere(url)
+        return
     with OpenSearch(tmp_path_factory.mktemp("opensearch")) as running:
         yield running
 

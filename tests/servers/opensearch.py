@@ -42,6 +42,16 @@ class OpenSearch(process.Server):
         self.url = f"http://127.0.0.1:{self.port}"
         self.config = self.folder / "config"
 
+    @classmethod
+    def elsewhere(cls, url: str) -> OpenSearch:
+        """One that somebody else has started."""
+        server = cls.__new__(cls)
+        server.url, server.process = url, None
+        return server
+
+    def await_ready(self, timeout: float = 300):
+        return super().await_ready(timeout)
+
     def prepare(self) -> None:
         if not OPENSEARCH.folder.is_dir():
             raise process.Died("opensearch is not installed; `scripts/setup.py servers` does it")
