@@ -40,6 +40,11 @@ class World:
         done = undertone(*command, cwd=self.folder, env=self.settings(**env), timeout=100)
         assert done.returncode == 0, done.stderr.decode()
 
+    def init(self, roles: str = THREE) -> str:
+        done = undertone("init", "--config", self.stores.config, "--roles", roles, cwd=self.folder, env=self.settings())
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
     def start(self, roles: str, **env: str) -> Running:
         return Running("--config", self.stores.config, "--roles", roles, cwd=self.folder, env=self.settings(**env))
 
@@ -125,12 +130,9 @@ def test_of_good_and_bad_posts_only_the_bad_are_dead_letters(world: World, sink:
     bad = [*bad, scored(950, polarity=float("nan")), scored(951, uid="no-uuid")]
     first = [scored(1, author="7")]
     append(world.topics, first)
-    if sink == "opensearch":
-        arrange(world.stores)
-        world.run_once(sink)
-    else:
-        world.run_once(sink)
-        arrange(world.stores)
+    world.init(sink)
+    arrange(world.stores)
+    world.run_once(sink)
     good = [scored(number, author="8") for number in range(2, 300)]
     append(world.topics, good[:150] + bad + good[150:])
     world.run_once(sink)
@@ -191,8 +193,7 @@ def test_qdrant_whose_alias_and_collection_are_gone_is_not_made_again_in_silence
     with world.start("gateway,qdrant") as running:
         running.await_that(lambda: "undertone init" in reason_or_none(running, "qdrant"), "say what is missing", 60)
         assert letters(world.topics, "qdrant") == {}
-        done = undertone("init", "--config", world.stores.config, "--roles", "qdrant", cwd=world.folder, env=world.settings())
-        assert done.returncode == 0 and f"made    collection {world.stores.collection}" in done.stdout.decode(), done.stderr.decode()
+        assert f"made    collection {world.stores.collection}" in world.init("qdrant")
         running.await_that(lambda: len(world.stores.shown("qdrant")) == 20, "go on with what comes", 60)
 
 
@@ -251,10 +252,9 @@ def test_init_makes_what_is_missing_once_and_check_tells_what_differs(world: Wor
     command = ("--config", stores.config, "--roles", THREE)
     made = [f"collection {stores.collection}", f"alias {stores.name}", f"index template undertone-{stores.name}", f"table default.{stores.name}"]
     for word in ("made", "there"):
-        done = undertone("init", *command, cwd=world.folder, env=world.settings())
-        assert done.returncode == 0, done.stderr.decode()
+        said = world.init()
         for what in made:
-            assert any(each.startswith(f"{word:<8}{what}") for each in done.stdout.decode().splitlines()), done.stdout.decode()
+            assert any(each.startswith(f"{word:<8}{what}") for each in said.splitlines()), said
     stores.clickhouse.query(f"ALTER TABLE {stores.name} DROP COLUMN url")
     done = undertone("check", *command, cwd=world.folder, env=world.settings())
     assert done.returncode == 0, done.stdout.decode()

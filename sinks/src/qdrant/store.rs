@@ -111,8 +111,9 @@ impl LatestStore for Qdrant {
         let mut sent: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (number, post) in posts.iter().enumerate() {
             if post.deleted {
-                // It may have been in any of them.
-                places.keys().for_each(|place| sent.entry(place).or_default().push(number));
+                // It may have been in any of ours.
+                let ours = places.iter().filter(|(_, size)| **size > 0);
+                ours.for_each(|(place, _)| sent.entry(place).or_default().push(number));
                 continue;
             }
             let revision = post.model.as_ref().map_or("", |model| &model.revision);
