@@ -29,8 +29,12 @@ pub(super) fn template(config: &OpenSearchConfig) -> Value {
             }},
             "mappings": {
                 "dynamic": "false",
-                // Labels are the model's, so these are known only when they come.
-                "dynamic_templates": [{"scores": {"path_match": "scores.*", "mapping": {"type": "float"}}}],
+                // Labels are the model's, so these are known only when they come. Numbers alone: a head is an object.
+                "dynamic_templates": [{"scores": {
+                    "path_match": "scores.*",
+                    "match_mapping_type": "double",
+                    "mapping": {"type": "float"},
+                }}],
                 "properties": {
                     "uid": keyword,
                     "version": {"type": "long"},
