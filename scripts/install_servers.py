@@ -1,7 +1,7 @@
-"""Installs the real servers that the tests and `make stack` start: Kafka, MinIO, Iceberg's REST catalog. No Docker.
+"""Installs the real servers that the tests and `make stack` start: Kafka, MinIO, Iceberg's REST catalog, OpenSearch. No Docker.
 
-Each comes into a folder of the cache, named by its version, once. Jars are copied by Maven and checked against a digest
-that is pinned here; MinIO is built from the Go module proxy, whose checksum database pins the source.
+Each comes into a folder of the cache, named by its version, once. Jars and OpenSearch's archive are copied by Maven and
+checked against a digest that is pinned here; MinIO is built from the Go module proxy, whose checksum database pins the source.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import os
 import re
 import shutil
 import subprocess
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache import CACHE, ROOT, digest, fail, is_installed, mark_installed, replacing, say
 
 SERVERS = CACHE / "servers"
-COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
+COPY = f"{PLUGIN}:copy-dependencies"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,29 @@ class Jars:
 KAFKA = Jars("kafka", "4.3.1", "6953bfc4d23c24004ed3d44b741c7a4538a923f476f85ff7cf086e87ead4b49c", "44 MB")
 ICEBERG_REST = Jars("iceberg-rest", "1.10.1", "c600026b8d958545e2a8ed63dbe3e4f3d88d7d8230b945b4fa870fa4d7b33871", "142 MB")
 
+
+@dataclass(frozen=True)
+class Archive:
+    """A server in a zip file: where Maven finds it, and the digest of the file."""
+
+    name: str
+    version: str
+    artifact: str
+    sha256: str
+    size: str
+
+    @property
+    def folder(self) -> Path:
+        return SERVERS / f"{self.name}-{self.version}"
+
+
+OPENSEARCH = Archive(
+    "opensearch", "3.5.0", "org.opensearch.distribution.integ-test-zip:opensearch:3.5.0:zip",
+    "b676ad392c95a94d8d2bd8785b8b922c7811536daf6a9ec0c7277a34bd8a17a9", "185 MB",
+)  # fmt: skip
+# What OpenSearch needs; Kafka's 17 is too old for it.
+OPENSEARCH_JAVA = 21
+
 # MinIO's release tags are no module versions; this is the commit of its last release.
 MINIO_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
 MINIO = SERVERS / "minio-20260212201848" / "minio"
@@ -56,7 +81,7 @@ COMMANDS = {
 def needed() -> list[str]:
     """The commands needed for what is not installed yet, and Java to run it."""
     wanted = ["java"]
-    if not all(is_installed(jars.folder, jars.pom) for jars in (KAFKA, ICEBERG_REST)):
+    if not OPENSEARCH.folder.is_dir() or not all(is_installed(jars.folder, jars.pom) for jars in (KAFKA, ICEBERG_REST)):
         wanted.append("mvn")
     if not MINIO.exists():
         wanted.append("go")
@@ -72,6 +97,9 @@ def install_servers() -> None:
     for jars in (KAFKA, ICEBERG_REST):
         if not is_installed(jars.folder, jars.pom):
             copy_jars(jars)
+    if not OPENSEARCH.folder.is_dir():
+        newer_java()
+        unpack(OPENSEARCH)
     if not MINIO.exists():
         build_minio()
 
@@ -100,6 +128,35 @@ def copy_jars(jars: Jars) -> None:
             raise SystemExit(fail(f"the jars of {jars.name} {jars.version} have the digest {found}, not {jars.sha256}"))
         mark_installed(folder, jars.pom)
     shutil.rmtree(repository)
+
+
+def unpack(archive: Archive) -> None:
+    say(f"fetching {archive.name} {archive.version} ({archive.size}, once)")
+    work = SERVERS / f".{archive.name}-maven"
+    with replacing(archive.folder) as folder:
+        options = ["-q", "-B", "-Dstyle.color=never", "--strict-checksums", f"-Dmaven.repo.local={work}/repository"]
+        subprocess.run(["mvn", *options, f"{PLUGIN}:copy", f"-Dartifact={archive.artifact}", f"-DoutputDirectory={work}"], check=True)
+        file = work / f"{archive.name}-{archive.version}.zip"
+        if digest(file) != archive.sha256:
+            raise SystemExit(fail(f"{file.name} has the digest {digest(file)}, not {archive.sha256}"))
+        with zipfile.ZipFile(file) as unpacking:
+            unpacking.extractall(folder)
+    shutil.rmtree(work)
+
+
+def newer_java() -> Path:
+    """A Java for OpenSearch: that of JAVA_HOME, of the PATH, or any that the system has."""
+    homes = [Path(os.environ["JAVA_HOME"])] if "JAVA_HOME" in os.environ else []
+    found = [home / "bin" / "java" for home in homes + sorted(Path("/usr/lib/jvm").glob("*"), reverse=True)]
+    if on_path := shutil.which("java"):
+        found.append(Path(on_path))
+    for java in found:
+        if java.is_file():
+            answer = subprocess.run([str(java), "--version"], capture_output=True, text=True).stdout
+            version = re.search(r"\d+", answer)
+            if version and int(version[0]) >= OPENSEARCH_JAVA:
+                return java
+    raise SystemExit(fail(f"OpenSearch needs Java {OPENSEARCH_JAVA} or newer; set JAVA_HOME to it (https://adoptium.net)"))
 
 
 def build_minio() -> None:

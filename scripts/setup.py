@@ -3,7 +3,7 @@
 
     scripts/setup.py run     libtorch, the base encoder, Debian packages for building
     scripts/setup.py test    the same, and what the tests need: a Python environment, Chromium, servers
-    scripts/setup.py servers Kafka, MinIO and an Iceberg REST catalog, and nothing else
+    scripts/setup.py servers Kafka, MinIO, an Iceberg REST catalog and OpenSearch, and nothing else
     scripts/setup.py dist    the same as run, and what packing needs: patchelf
 
 Downloads and unpacked files live under $UNDERTONE_CACHE (default ~/.cache/undertone), shared by every checkout. As root,

@@ -59,7 +59,7 @@ pub(crate) enum Command {
 
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
-    /// What this process does: gateway, score, bronze, silver, gold
+    /// What this process does: gateway, score, bronze, silver, gold, qdrant, opensearch, clickhouse
     #[arg(long, value_delimiter = ',', value_name = "ROLE,…")]
     roles: Option<Vec<String>>,
     /// Posts to read: .jsonl, .csv, .tsv, .parquet or .txt, also .gz and .zst; "-" reads JSON lines from standard input

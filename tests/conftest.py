@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from servers.fixtures import iceberg_rest, kafka, minio  # noqa: E402, F401
+from servers.fixtures import clickhouse, iceberg_rest, kafka, minio, opensearch, qdrant  # noqa: E402, F401
 from support.process import BINARY, MODEL, Running  # noqa: E402
 
 

@@ -9,11 +9,16 @@
 //! input log  ──▶ bronze.posts           every event as it came
 //! scored log ──▶ silver.posts           clean text, scores, entities
 //!            ├─▶ gold.sentiment_1m, 1h  sums by window, source, language, label
-//!            └─▶ gold.tags_1m, 1h       the same by tag
+//!            ├─▶ gold.tags_1m, 1h       the same by tag
+//!            └─▶ qdrant, opensearch, clickhouse   the latest version of every post
 //! ```
 
+pub mod clickhouse;
 pub mod contract;
 pub mod iceberg;
+pub mod latest;
+pub mod opensearch;
 pub mod pump;
+pub mod qdrant;
 
 pub use contract::{Epoch, Positions, Sink, Written};

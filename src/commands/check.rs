@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use undertone_error::{Context, Error, ErrorKind, Result};
 use undertone_inference::EngineConfig;
 use undertone_sinks::iceberg::{IcebergStore, StoreConfig, TableState};
+use undertone_sinks::latest::{LatestStore, State};
 use undertone_stream::data::DataFolder;
 use undertone_stream::source::ReadOptions;
 
@@ -20,6 +21,7 @@ use super::topics;
 use crate::Outcome;
 use crate::cli::RunArgs;
 use crate::config::{Config, Source};
+use crate::run::stores;
 use crate::run::stream::check_logs;
 
 pub(crate) async fn check(args: RunArgs) -> Result<Outcome> {
@@ -45,6 +47,9 @@ pub(crate) async fn check(args: RunArgs) -> Result<Outcome> {
     }
     if let Some(tables) = config.tables.as_ref().filter(|tables| **tables != StoreConfig::embedded(&config.data)) {
         report.tables(tables, &config).await?;
+    }
+    for (_, store) in stores::open_without(&config).await? {
+        report.store(&*store).await?;
     }
     let Report { output, wrong } = report;
     output.finish()?;
@@ -83,6 +88,28 @@ impl Report {
 
     fn remark(&mut self, name: &str, remark: &str) -> Result<()> {
         self.output.line(format!("look   {name:<14} {remark}").as_bytes())
+    }
+
+    /// A store of the latest of every post. What is missing is made by a run, unless the store had it before.
+    async fn store(&mut self, store: &dyn LatestStore) -> Result<()> {
+        let found = match store.prepare(false).await {
+            Ok(found) => found,
+            Err(error) => return self.part(store.name(), Err(error)),
+        };
+        let there = found.iter().filter(|each| each.state != State::Missing).map(|each| each.what.as_str());
+        let there: Vec<_> = there.collect();
+        let good = if there.is_empty() { "is reached".to_owned() } else { there.join(", ") };
+        self.part(store.name(), Ok(good))?;
+        for each in &found {
+            match &each.state {
+                State::Missing => {
+                    self.remark(store.name(), &format!("{} is not there: make it with `undertone init`", each.what))?
+                }
+                State::Differs(how) => self.remark(store.name(), &format!("{}: {how}", each.what))?,
+                State::Made | State::There => {}
+            }
+        }
+        Ok(())
     }
 
     /// The catalog's tables, and the storage that they lie in. Missing tables are made by a run.

@@ -4,12 +4,14 @@
 
 use undertone_error::Result;
 use undertone_sinks::iceberg::{IcebergStore, TableState};
+use undertone_sinks::latest::State;
 use undertone_stream::data::DataFolder;
 
 use super::output::Output;
 use super::topics;
 use crate::Outcome;
 use crate::cli::RunArgs;
+use crate::run::stores;
 
 pub(crate) async fn init(args: RunArgs) -> Result<Outcome> {
     let config = args.config()?;
@@ -28,6 +30,17 @@ pub(crate) async fn init(args: RunArgs) -> Result<Outcome> {
             output.line(format!("{word:<8}table {table} ({})", tables.describe()).as_bytes())?;
         }
         store.try_storage().await?;
+    }
+    for (_, store) in stores::open_without(&config).await? {
+        for found in store.prepare(true).await? {
+            let (word, how) = match found.state {
+                State::Made => ("made", String::new()),
+                State::There => ("there", String::new()),
+                State::Missing => ("missing", String::new()),
+                State::Differs(how) => ("differs", format!(": {how}")),
+            };
+            output.line(format!("{word:<8}{} ({}){how}", found.what, store.name()).as_bytes())?;
+        }
     }
     output.finish()?;
     Ok(Outcome::Done)

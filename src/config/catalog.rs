@@ -37,9 +37,10 @@ pub(super) fn settings(
     }
 }
 
-struct Reader<'a> {
-    origins: &'a Origins,
-    variables: Variables<'a>,
+/// Reads addresses and secrets.
+pub(super) struct Reader<'a> {
+    pub(super) origins: &'a Origins,
+    pub(super) variables: Variables<'a>,
 }
 
 impl Reader<'_> {
@@ -163,7 +164,7 @@ impl Reader<'_> {
     }
 
     /// An address without a slash at its end, and without a user in it: that would be printed wherever the address is.
-    fn uri(&self, key: &str, value: &str, help: &str) -> Result<String> {
+    pub(super) fn uri(&self, key: &str, value: &str, help: &str) -> Result<String> {
         if value.contains('@') {
             return Err(self.has_user(key));
         }
@@ -187,7 +188,7 @@ impl Reader<'_> {
     }
 
     /// Refuses a secret in the file, without repeating it.
-    fn never_here(&self, key: &str, given: bool, instead: &str) -> Result<()> {
+    pub(super) fn never_here(&self, key: &str, given: bool, instead: &str) -> Result<()> {
         if !given {
             return Ok(());
         }
@@ -197,7 +198,7 @@ impl Reader<'_> {
         Err(error.with("from", self.origins.of(key)).help(help))
     }
 
-    fn secret(&self, key: &str, variable: &str) -> Result<Secret> {
+    pub(super) fn secret(&self, key: &str, variable: &str) -> Result<Secret> {
         if !is_name(variable) {
             // Perhaps it is the secret itself.
             let error =

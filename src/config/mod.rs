@@ -8,6 +8,7 @@ mod kafka;
 mod layers;
 mod mapping;
 mod raw;
+mod stores;
 mod tables;
 
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use std::time::Duration;
 pub(crate) use kafka::KafkaSettings;
 pub(crate) use layers::Layers;
 use layers::Origins;
+pub(crate) use stores::Stores;
 pub(crate) use tables::TablesConfig;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::Limits;
@@ -39,11 +41,26 @@ pub(crate) enum Role {
     Silver,
     /// Writes the aggregates.
     Gold,
+    /// Writes vectors.
+    Qdrant,
+    /// Writes documents.
+    OpenSearch,
+    /// Writes rows for charts.
+    ClickHouse,
 }
 
 impl Role {
     /// Every role there is, in the order of the data flow.
-    pub(crate) const ALL: [Self; 5] = [Self::Gateway, Self::Score, Self::Bronze, Self::Silver, Self::Gold];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Gateway,
+        Self::Score,
+        Self::Bronze,
+        Self::Silver,
+        Self::Gold,
+        Self::Qdrant,
+        Self::OpenSearch,
+        Self::ClickHouse,
+    ];
 
     fn parse(name: &str) -> Option<Self> {
         Some(match name {
@@ -52,6 +69,9 @@ impl Role {
             "bronze" => Self::Bronze,
             "silver" => Self::Silver,
             "gold" => Self::Gold,
+            "qdrant" => Self::Qdrant,
+            "opensearch" => Self::OpenSearch,
+            "clickhouse" => Self::ClickHouse,
             _ => return None,
         })
     }
@@ -59,6 +79,11 @@ impl Role {
     /// Whether the role needs the data folder.
     pub(crate) fn streams(self) -> bool {
         self != Self::Gateway
+    }
+
+    /// Whether the role keeps the latest of every post in a store of its own.
+    pub(crate) fn is_latest(self) -> bool {
+        matches!(self, Self::Qdrant | Self::OpenSearch | Self::ClickHouse)
     }
 
     /// Whether the role writes tables.
@@ -124,6 +149,8 @@ pub(crate) struct Config {
     pub(crate) commit: CommitConfig,
     /// Where the tables are, if this process writes any.
     pub(crate) tables: Option<StoreConfig>,
+    /// The stores of the latest of every post that this process writes to.
+    pub(crate) stores: Stores,
 }
 
 /// When a table commits.
@@ -144,13 +171,18 @@ impl Config {
         let (raw, origins): (RawConfig, _) = layers.read()?;
         let fail = |key: &str, value: &dyn std::fmt::Display, help: &str| wrong(&origins, key, value, help);
 
+        let configured = stores::configured(&raw.qdrant, &raw.opensearch, &raw.clickhouse);
+        let named = raw.run.roles.unwrap_or_else(|| {
+            let five = ["gateway", "score", "bronze", "silver", "gold"].into_iter();
+            five.chain(configured.iter().copied()).map(str::to_owned).collect()
+        });
         let mut roles = Vec::new();
-        for name in &raw.run.roles {
+        for name in &named {
             match Role::parse(name) {
                 Some(role) if !roles.contains(&role) => roles.push(role),
                 Some(_) => {}
                 None => {
-                    let help = "roles are gateway, score, bronze, silver and gold";
+                    let help = "roles are gateway, score, bronze, silver, gold, qdrant, opensearch and clickhouse";
                     return Err(fail("run.roles", name, help));
                 }
             }
@@ -159,17 +191,22 @@ impl Config {
             return Err(fail("run.roles", &"[]", "name at least one role, or leave the key out to play all of them"));
         }
         let kafka = kafka::settings(raw.kafka, &origins)?;
+        if kafka.is_none() && roles.iter().any(|role| role.is_latest()) {
+            let help =
+                "qdrant, opensearch and clickhouse are fed from Kafka: set kafka.brokers, or leave their roles out";
+            return Err(fail("run.roles", &named.join(","), help));
+        }
         if kafka.is_some() && raw.source.input.is_some() {
             let help = "with kafka.brokers set, posts come from the topic: leave one of the two out";
             return Err(fail("source.input", &raw.source.input.unwrap_or_default(), help));
         }
-        let streams: Vec<Role> = Role::ALL.into_iter().filter(|role| role.streams()).collect();
+        let streams: Vec<Role> = Role::ALL.into_iter().filter(|role| role.streams() && !role.is_latest()).collect();
         if kafka.is_none()
             && roles.iter().any(|role| role.streams())
             && !streams.iter().all(|role| roles.contains(role))
         {
             let help = "without Kafka the stream is one process: name score, bronze, silver and gold together, or gateway alone";
-            return Err(fail("run.roles", &raw.run.roles.join(","), help));
+            return Err(fail("run.roles", &named.join(","), help));
         }
 
         let address = |key: &str, value: &str| {
@@ -243,6 +280,8 @@ impl Config {
             }
             false => None,
         };
+        let max_rejected = raw.sinks.max_rejected;
+        let stores = stores::settings(raw.qdrant, raw.opensearch, raw.clickhouse, max_rejected, &roles, &origins)?;
 
         Ok(Self {
             roles,
@@ -259,6 +298,7 @@ impl Config {
             limits: raw.gateway.limits(),
             commit,
             tables,
+            stores,
         })
     }
 

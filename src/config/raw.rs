@@ -24,22 +24,19 @@ pub(super) struct RawConfig {
     pub(super) sinks: Sinks,
     pub(super) catalog: Catalog,
     pub(super) storage: Storage,
+    pub(super) qdrant: Qdrant,
+    pub(super) opensearch: OpenSearch,
+    pub(super) clickhouse: ClickHouse,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Run {
-    pub(super) roles: Vec<String>,
+    /// Left out: all, and of the stores those that are configured.
+    pub(super) roles: Option<Vec<String>>,
     pub(super) once: bool,
     /// Where `/metrics`, `/livez` and `/readyz` are served too; left out: by the gateway alone.
     pub(super) metrics: Option<String>,
-}
-
-impl Default for Run {
-    fn default() -> Self {
-        let roles = ["gateway", "score", "bronze", "silver", "gold"].map(str::to_owned).to_vec();
-        Self { roles, once: false, metrics: None }
-    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -290,11 +287,13 @@ impl Gateway {
 pub(super) struct Sinks {
     pub(super) commit_interval: SignedDuration,
     pub(super) commit_rows: usize,
+    /// The share of posts above which a store that rejects them is not believed.
+    pub(super) max_rejected: f64,
 }
 
 impl Default for Sinks {
     fn default() -> Self {
-        Self { commit_interval: SignedDuration::from_secs(30), commit_rows: 50_000 }
+        Self { commit_interval: SignedDuration::from_secs(30), commit_rows: 50_000, max_rejected: 0.05 }
     }
 }
 
@@ -396,6 +395,103 @@ impl Default for S3 {
             access_key: None,
             secret_key: None,
             session_token: None,
+        }
+    }
+}
+
+/// Vectors for "find posts like this".
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Qdrant {
+    /// Left out: no such store.
+    pub(super) url: Option<String>,
+    /// The alias that readers use; collections are called after it and the model.
+    pub(super) collection: String,
+    /// Whether vectors stay on disk instead of in memory.
+    pub(super) on_disk: bool,
+    /// "none" or "scalar".
+    pub(super) quantization: String,
+    pub(super) api_key_env: Option<String>,
+    pub(super) api_key_file: Option<String>,
+    /// Refused: a file is read by more people than ought to know it.
+    pub(super) api_key: Option<IgnoredAny>,
+}
+
+impl Default for Qdrant {
+    fn default() -> Self {
+        Self {
+            url: None,
+            collection: "posts".to_owned(),
+            on_disk: true,
+            quantization: "scalar".to_owned(),
+            api_key_env: None,
+            api_key_file: None,
+            api_key: None,
+        }
+    }
+}
+
+/// Documents for full-text search.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct OpenSearch {
+    /// Left out: no such store.
+    pub(super) url: Option<String>,
+    /// The alias that readers use; day indices are called after it.
+    pub(super) index: String,
+    pub(super) shards: u32,
+    pub(super) replicas: u32,
+    /// Left out: nobody logs in.
+    pub(super) user: Option<String>,
+    pub(super) password_env: Option<String>,
+    pub(super) password_file: Option<String>,
+    /// Refused.
+    pub(super) password: Option<IgnoredAny>,
+}
+
+impl Default for OpenSearch {
+    fn default() -> Self {
+        Self {
+            url: None,
+            index: "posts".to_owned(),
+            shards: 1,
+            replicas: 1,
+            user: None,
+            password_env: None,
+            password_file: None,
+            password: None,
+        }
+    }
+}
+
+/// Rows for charts.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ClickHouse {
+    /// Left out: no such store.
+    pub(super) url: Option<String>,
+    pub(super) database: String,
+    pub(super) table: String,
+    /// Left out: for ever.
+    pub(super) retention_days: Option<u32>,
+    pub(super) user: String,
+    pub(super) password_env: Option<String>,
+    pub(super) password_file: Option<String>,
+    /// Refused.
+    pub(super) password: Option<IgnoredAny>,
+}
+
+impl Default for ClickHouse {
+    fn default() -> Self {
+        Self {
+            url: None,
+            database: "default".to_owned(),
+            table: "posts".to_owned(),
+            retention_days: None,
+            user: "default".to_owned(),
+            password_env: None,
+            password_file: None,
+            password: None,
         }
     }
 }

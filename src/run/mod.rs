@@ -13,6 +13,7 @@ mod model;
 mod pumps;
 mod signals;
 mod source;
+pub(crate) mod stores;
 pub(crate) mod stream;
 mod tables;
 mod telemetry;

@@ -5,13 +5,17 @@ A test that kills, pauses or fills a server starts its own, or restarts the shar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
+from .clickhouse import ClickHouse
 from .iceberg_rest import IcebergRest
 from .kafka import Kafka
 from .minio import MinIO
+from .opensearch import OpenSearch
+from .qdrant import Qdrant
 
 
 @pytest.fixture(scope="session")
@@ -32,4 +36,28 @@ def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinIO]:
 def iceberg_rest(tmp_path_factory: pytest.TempPathFactory, minio: MinIO) -> Iterator[IcebergRest]:
     """An Iceberg catalog at `iceberg_rest.uri` over `minio`; `load_catalog("rest", **iceberg_rest.properties())`."""
     with IcebergRest(tmp_path_factory.mktemp("iceberg-rest"), minio) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
+    """ClickHouse's engine at `clickhouse.url`; tests take tables of their own."""
+    with ClickHouse(tmp_path_factory.mktemp("clickhouse"), password="clickhouse-secret") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def opensearch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSearch]:
+    """OpenSearch at `opensearch.url`, or that at UNDERTONE_TEST_OPENSEARCH_URL; tests take indices of their own."""
+    if url := os.environ.get("UNDERTONE_TEST_OPENSEARCH_URL"):
+        yield OpenSearch.elsewhere(url)
+        return
+    with OpenSearch(tmp_path_factory.mktemp("opensearch")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def qdrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Qdrant]:
+    """Qdrant's engine at `qdrant.url`; tests take collections of their own."""
+    with Qdrant(tmp_path_factory.mktemp("qdrant"), key="qdrant-secret") as running:
         yield running

@@ -30,6 +30,17 @@ TOKENS = "/v1/oauth/tokens"
 HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade"}
 
 
+def read_body(handler: BaseHTTPRequestHandler) -> bytes:
+    if handler.headers.get("Transfer-Encoding", "").lower() != "chunked":
+        return handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+    chunks = []
+    while size := int(handler.rfile.readline().split(b";")[0], 16):
+        chunks.append(handler.rfile.read(size))
+        handler.rfile.readline()
+    handler.rfile.readline()
+    return b"".join(chunks)
+
+
 @dataclass
 class Request:
     """What somebody asked, and what came of it."""
@@ -121,7 +132,7 @@ class Proxy:
         return [request for request in self.requests if request.lost]
 
     def handle(self, handler: BaseHTTPRequestHandler) -> None:
-        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        body = read_body(handler)
         request = Request(handler.command, handler.path, dict(handler.headers.items()), body)
         with self.lock:
             self.requests.append(request)

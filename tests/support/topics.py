@@ -145,14 +145,15 @@ class Topics:
         finally:
             consumer.close()
 
-    def committed(self, role: str = "score") -> dict[int, int]:
-        """The offsets that a role's group has committed."""
+    def committed(self, role: str = "score", topic: str | None = None) -> dict[int, int]:
+        """The offsets of a topic, posts.raw unless another is named, that a role's group has committed."""
+        topic = topic or self.raw
         consumer = Consumer(QUIET | {"bootstrap.servers": self.brokers, "group.id": f"{self.group}-{role}"})
         try:
             for patience in reversed(range(60)):
                 try:
-                    partitions = consumer.list_topics(self.raw, timeout=30).topics[self.raw].partitions
-                    found = consumer.committed([TopicPartition(self.raw, number) for number in partitions], timeout=30)
+                    partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+                    found = consumer.committed([TopicPartition(topic, number) for number in partitions], timeout=30)
                     return {each.partition: each.offset for each in found if each.offset >= 0}
                 except KafkaException:  # a broker that has just come back does not coordinate yet
                     if not patience:

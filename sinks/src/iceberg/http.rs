@@ -43,7 +43,7 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>> {
 }
 
 /// What an error and its causes say, each once: the outermost of an HTTP client says only that a request failed.
-pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -34,6 +34,7 @@ mod tests;
 mod writer;
 
 pub use catalog::{CATALOG_NAME, CatalogConfig, Login, OAuth2, RestConfig, SqliteConfig};
+pub(crate) use http::causes;
 pub use history::{BronzeHistory, SilverHistory};
 pub use maintain::{MIN_ORPHAN_AGE, Maintained, Tally, Upkeep};
 pub use position::{

@@ -26,7 +26,7 @@ impl Secret {
     }
 
     /// The value, for the one place that sends it.
-    pub(super) fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &str {
         &self.value
     }
 }

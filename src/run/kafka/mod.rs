@@ -5,6 +5,7 @@
 
 mod feed;
 mod lags;
+mod latest;
 mod live;
 mod score;
 
@@ -29,6 +30,7 @@ use self::score::{ScoredTopics, Scores};
 use super::health::sink_part;
 use super::model::{self, Model};
 use super::pumps::Pumps;
+use super::stores;
 use super::stream::Ended;
 use super::tables::{gold, table_policy};
 use crate::config::{Config, Role};
@@ -115,6 +117,10 @@ impl KafkaStream {
                     statuses.push(tables.spawn(sink, feed, policy.clone()));
                 }
             }
+        }
+        for (role, store) in stores::open(&config.stores, &engine.model())? {
+            let max_rejected = config.stores.max_rejected;
+            statuses.push(latest::start(&kafka, &topics, role, store, max_rejected, &mut tables)?);
         }
         let statuses: Arc<[SinkStatus]> = statuses.into();
         let mut shown = Vec::new();

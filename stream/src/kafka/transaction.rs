@@ -56,6 +56,8 @@ pub struct ScoreWriter {
 struct Inner {
     kafka: Kafka,
     membership: Membership,
+    /// Whose group the offsets are of.
+    role: &'static str,
     topics: Topics,
     transactional_id: String,
     state: Mutex<State>,
@@ -92,11 +94,16 @@ impl std::fmt::Debug for ScoreWriter {
 impl ScoreWriter {
     /// A writer for the partitions of the topic of events that `membership` has.
     pub fn new(kafka: &Kafka, membership: Membership, topics: Topics) -> Self {
+        Self::of_role(kafka, "score", membership, topics)
+    }
+
+    /// A writer for another role than scoring: one that reads `topics.raw`, and moves its offsets in the group of `role`.
+    pub(super) fn of_role(kafka: &Kafka, role: &'static str, membership: Membership, topics: Topics) -> Self {
         // Without a stable name each start has an id of its own: the broker ends what an earlier one left open.
         let name = kafka.config().instance.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
-        let transactional_id = format!("{}-{name}", kafka.group("score"));
+        let transactional_id = format!("{}-{name}", kafka.group(role));
         let state = Mutex::new(State { producer: None, ledger: Ledger::default() });
-        Self { inner: Arc::new(Inner { kafka: kafka.clone(), membership, topics, transactional_id, state }) }
+        Self { inner: Arc::new(Inner { kafka: kafka.clone(), membership, role, topics, transactional_id, state }) }
     }
 
     /// The next offset of each of `partitions`, as committed; 0 for one that never was: where the stream begins was written
@@ -120,6 +127,40 @@ impl ScoreWriter {
             let offsets = standing.iter().map(|&(partition, offset, _)| (partition, offset)).collect();
             state.ledger.learn(version, standing);
             Ok(offsets)
+        })
+        .await
+    }
+
+    /// As [`ScoreWriter::committed`], for a role whose starts are written down elsewhere: a partition that never was
+    /// committed is absent.
+    pub(super) async fn settled(&self, partitions: BTreeSet<i32>) -> Result<Offsets> {
+        self.with(move |inner, state| {
+            inner.with_producer(&mut state.producer, |_| Ok(()))?;
+            let mut offsets = Offsets::new();
+            for element in inner.membership.committed(&partitions)?.elements() {
+                element.error().map_err(|e| failed("cannot read the group's offset of a partition", e))?;
+                if let Offset::Offset(offset) = element.offset() {
+                    offsets.insert(element.partition(), offset);
+                }
+            }
+            Ok(offsets)
+        })
+        .await
+    }
+
+    /// As [`ScoreWriter::write`], of letters that are no outcomes of events: neither counted nor attempted.
+    pub(super) async fn settle(
+        &self,
+        version: u64,
+        ranges: Vec<(i32, Range<i64>)>,
+        letters: Vec<Arc<KafkaOutcome>>,
+    ) -> Result<()> {
+        self.with(move |inner, state| {
+            let at = |(partition, range)| Move { partition, range, record: None, counts: false };
+            let moves: Vec<_> = ranges.into_iter().map(at).collect();
+            let produce =
+                |producer: &BaseProducer<Logged>| letters.iter().try_for_each(|letter| inner.produce(producer, letter));
+            inner.transact(&mut state.producer, None, version, &moves, produce, &SETTLE)
         })
         .await
     }
@@ -256,6 +297,14 @@ const SCORE: Points = Points {
     offsets_sent: "score.offsets-sent",
     committed: "score.committed",
 };
+const SETTLE: Points = Points {
+    ready: "settle.ready",
+    begun: "settle.begun",
+    produced: "settle.produced",
+    flushed: "settle.flushed",
+    offsets_sent: "settle.offsets-sent",
+    committed: "settle.committed",
+};
 const ATTEMPTS: Points = Points {
     ready: "attempts.ready",
     begun: "attempts.begun",
@@ -272,7 +321,7 @@ impl Inner {
             return Ok(());
         }
         let version = state.ledger.version();
-        self.transact(state, version, moves, |_| Ok(()), &ATTEMPTS)
+        self.transact(&mut state.producer, Some(&mut state.ledger), version, moves, |_| Ok(()), &ATTEMPTS)
     }
 
     fn write(&self, state: &mut State, version: u64, moves: &[Move], outcomes: &[Arc<KafkaOutcome>]) -> Result<()> {
@@ -285,7 +334,7 @@ impl Inner {
                 self.produce(producer, outcome)
             })
         };
-        self.transact(state, version, moves, produce, &SCORE)?;
+        self.transact(&mut state.producer, Some(&mut state.ledger), version, moves, produce, &SCORE)?;
         if !late.is_empty() {
             self.with_producer(&mut state.producer, |producer| {
                 step("cannot begin a transaction", || producer.begin_transaction())?;
@@ -297,9 +346,11 @@ impl Inner {
         Ok(())
     }
 
+    /// `ledger` knows where the partitions stand, and learns where they go.
     fn transact(
         &self,
-        state: &mut State,
+        slot: &mut Option<BaseProducer<Logged>>,
+        mut ledger: Option<&mut Ledger>,
         version: u64,
         moves: &[Move],
         produce: impl FnOnce(&BaseProducer<Logged>) -> Result<(), Failure>,
@@ -314,14 +365,16 @@ impl Inner {
             let error = Error::new(ErrorKind::Conflict, "group has shared its partitions out anew");
             return Err(error.with("topic", &self.topics.raw.name));
         }
-        for each in moves {
-            state.ledger.expect(each.partition, each.range.start)?;
-        }
         let offsets = self.offsets(moves)?;
-        for each in moves.iter().filter(|each| each.counts) {
-            state.ledger.tries(each.partition, each.record);
+        if let Some(ledger) = &mut ledger {
+            for each in moves {
+                ledger.expect(each.partition, each.range.start)?;
+            }
+            for each in moves.iter().filter(|each| each.counts) {
+                ledger.tries(each.partition, each.record);
+            }
         }
-        self.with_producer(&mut state.producer, |producer| {
+        self.with_producer(slot, |producer| {
             step("cannot begin a transaction", || producer.begin_transaction())?;
             failpoint::hit(points.begun);
             produce(producer)?;
@@ -339,8 +392,10 @@ impl Inner {
             failpoint::hit(points.committed);
             Ok(())
         })?;
-        for each in moves {
-            state.ledger.wrote(each.partition, each.range.end, each.record, each.counts);
+        if let Some(ledger) = ledger {
+            for each in moves {
+                ledger.wrote(each.partition, each.range.end, each.record, each.counts);
+            }
         }
         Ok(())
     }
@@ -376,6 +431,8 @@ impl Inner {
             outcome::Kind::Dead(letter) => {
                 let origin = letter.origin.as_ref();
                 let key = origin.map(letter_key).unwrap_or_default();
+                // One event may be a dead letter of several sinks.
+                let key = if self.role == "score" { key } else { [self.role.as_bytes(), b"/", &key].concat() };
                 send_outcome(producer, &self.topics.dead, origin, &key, &letter.encode_to_vec(), headers)
             }
         }

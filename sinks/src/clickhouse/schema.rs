@@ -1,0 +1,161 @@
+//! The table: as it is made, and as it is compared with one that is there.
+
+use super::ClickHouseConfig;
+
+/// One column. Texts and times compress several times better with a codec of their own.
+struct Column {
+    name: &'static str,
+    kind: &'static str,
+    codec: &'static str,
+    comment: &'static str,
+}
+
+const fn column(name: &'static str, kind: &'static str, codec: &'static str, comment: &'static str) -> Column {
+    Column { name, kind, codec, comment }
+}
+
+const COLUMNS: [Column; 20] = [
+    column("uid", "UUID", "", "UUIDv5 of source, id and UTC day of created_at: the same for every version of a post"),
+    column("day", "Date32", "", "UTC day of created_at"),
+    column("version", "UInt64", "", "Orders the versions of a post; greater is later"),
+    column("is_deleted", "UInt8", "", "1 for a tombstone, which FINAL does not show"),
+    column("source", "LowCardinality(String)", "", "Where it was posted"),
+    column("id", "String", "CODEC(ZSTD(1))", "The id within its source"),
+    column(
+        "created_at",
+        "DateTime64(6, 'UTC')",
+        "CODEC(Delta(8), ZSTD(1))",
+        "When it was posted, as the source claims",
+    ),
+    column("edited_at", "Nullable(DateTime64(6, 'UTC'))", "CODEC(ZSTD(1))", "When it was last edited"),
+    column("author", "Nullable(String)", "CODEC(ZSTD(1))", "Who posted it"),
+    column("url", "Nullable(String)", "CODEC(ZSTD(1))", "Where it can be read"),
+    column("language", "LowCardinality(String)", "", "Detected language, ISO 639-3; empty if the text is too short"),
+    column("text", "String", "CODEC(ZSTD(3))", "What was said; empty for a tombstone"),
+    column("tags", "Array(LowCardinality(String))", "", "Tags and hashtags, lowercase, each once, at most 16"),
+    column("label", "LowCardinality(String)", "", "Most probable label of the sentiment head; empty for a tombstone"),
+    column("polarity", "Nullable(Float64)", "CODEC(ZSTD(1))", "P(positive) - P(negative), -1 to 1"),
+    column("confidence", "Nullable(Float32)", "CODEC(ZSTD(1))", "Calibrated probability of the label"),
+    column(
+        "scores",
+        "Map(LowCardinality(String), Float32)",
+        "CODEC(ZSTD(1))",
+        "Every probability, by head and label: irony.yes",
+    ),
+    column("model", "LowCardinality(String)", "", "Hash of the files of the model folder"),
+    column("ingested_at", "DateTime64(6, 'UTC')", "CODEC(Delta(8), ZSTD(1))", "When the event was made durable"),
+    column("scored_at", "DateTime64(6, 'UTC')", "CODEC(Delta(8), ZSTD(1))", "When it was scored"),
+];
+
+const PARTITION_KEY: &str = "toYYYYMM(day)";
+const SORTING_KEY: &str = "day, source, uid";
+
+/// The statement that makes the table.
+pub(super) fn create(config: &ClickHouseConfig) -> String {
+    let column = |c: &Column| format!("    {} {} {} COMMENT '{}'", c.name, c.kind, c.codec, c.comment);
+    let columns: Vec<_> = COLUMNS.iter().map(column).collect();
+    // By Date, since it reaches to 2149: a DateTime would overflow with a long retention, and forget everything at once.
+    let ttl =
+        config.retention_days.map(|days| format!("\nTTL toDate(day) + toIntervalDay({days})")).unwrap_or_default();
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (\n{}\n)\nENGINE = ReplacingMergeTree(version, is_deleted)\n\
+         PARTITION BY {PARTITION_KEY}\nORDER BY ({SORTING_KEY}){ttl}\n\
+         COMMENT 'One row per post, at its latest version: read it with FINAL'",
+        quoted(&config.table),
+        columns.join(",\n"),
+    )
+}
+
+/// An identifier, whatever is in it.
+pub(super) fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
+}
+
+/// What the server says about the table.
+#[derive(Debug, clickhouse::Row, serde::Deserialize)]
+pub(super) struct TableInfo {
+    pub(super) engine_full: String,
+    pub(super) partition_key: String,
+    pub(super) sorting_key: String,
+}
+
+/// What the server says about a column.
+#[derive(Debug, clickhouse::Row, serde::Deserialize)]
+pub(super) struct ColumnInfo {
+    pub(super) name: String,
+    pub(super) kind: String,
+}
+
+/// What differs, in words; columns of the user's own are none of our business.
+pub(super) fn differences(table: &TableInfo, columns: &[ColumnInfo]) -> Vec<String> {
+    let mut found = Vec::new();
+    let engine = table.engine_full.split(" PARTITION BY").next().unwrap_or_default();
+    let replaces = engine.contains("ReplacingMergeTree(") && engine.trim_end().ends_with("version, is_deleted)");
+    if !replaces {
+        found.push(format!("its engine is {engine}, not ReplacingMergeTree(version, is_deleted)"));
+    }
+    for (key, is, wanted) in
+        [("partition", &table.partition_key, PARTITION_KEY), ("sorting", &table.sorting_key, SORTING_KEY)]
+    {
+        if is != wanted {
+            found.push(format!("its {key} key is {is}, not {wanted}"));
+        }
+    }
+    for wanted in &COLUMNS {
+        let kind = wanted.kind;
+        match columns.iter().find(|column| column.name == wanted.name) {
+            None => found.push(format!("it has no column {}", wanted.name)),
+            Some(column) if column.kind != kind => {
+                found.push(format!("column {} is {}, not {kind}", wanted.name, column.kind));
+            }
+            Some(_) => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(engine_full: &str) -> TableInfo {
+        TableInfo {
+            engine_full: engine_full.to_owned(),
+            partition_key: PARTITION_KEY.to_owned(),
+            sorting_key: SORTING_KEY.to_owned(),
+        }
+    }
+
+    fn columns() -> Vec<ColumnInfo> {
+        COLUMNS.iter().map(|c| ColumnInfo { name: c.name.to_owned(), kind: c.kind.to_owned() }).collect()
+    }
+
+    #[test]
+    fn a_table_as_we_make_it_differs_in_nothing_also_replicated_and_with_columns_of_the_users() {
+        let mut columns = columns();
+        columns.push(ColumnInfo { name: "team".to_owned(), kind: "String".to_owned() });
+        for engine in [
+            "ReplacingMergeTree(version, is_deleted) PARTITION BY toYYYYMM(day) ORDER BY (day, source, uid)",
+            "ReplicatedReplacingMergeTree('/p/{shard}', '{replica}', version, is_deleted) PARTITION BY toYYYYMM(day)",
+        ] {
+            assert_eq!(differences(&table(engine), &columns), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn what_would_break_the_promise_is_named() {
+        let mut wrong = table("MergeTree PARTITION BY toYYYYMM(day)");
+        wrong.sorting_key = "created_at, uid".to_owned(); // an edit that repeats only the day would not meet its post
+        let mut some = columns();
+        some.retain(|column| column.name != "text");
+        let said = differences(&wrong, &some).join("\n");
+        for words in ["its engine is MergeTree", "its sorting key is created_at, uid", "no column text"] {
+            assert!(said.contains(words), "{said}");
+        }
+    }
+
+    #[test]
+    fn names_cannot_end_their_quotes() {
+        assert_eq!(quoted("a`b\\c"), "`a\\`b\\\\c`");
+    }
+}

@@ -1,0 +1,66 @@
+//! Feeding the latest-wins stores from `posts.scored`: each is a role with a group of its own, which keeps its positions.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use undertone_error::Result;
+use undertone_proto::Partition;
+use undertone_proto::v1::DeadLetter;
+use undertone_sinks::latest::{LatestSink, LatestStore, Ledger, Standing};
+use undertone_sinks::pump::{Policy, SinkStatus};
+use undertone_stream::kafka::{Kafka, LetterWriter, Membership, TopicReader};
+
+use undertone_stream::kafka::Topics;
+use super::feed::{AsScored, Feed, Ours};
+use crate::run::pumps::Pumps;
+
+/// The offsets of a role's group, and `posts.dead`.
+struct GroupLedger {
+    ours: Ours,
+    writer: LetterWriter,
+}
+
+#[async_trait]
+impl Ledger for GroupLedger {
+    async fn standing(&mut self) -> Result<Standing> {
+        let partitions = self.ours.take().await?;
+        let committed = self.writer.committed(partitions.iter().copied().collect()).await?;
+        Ok(Standing { partitions: partitions.len(), positions: self.ours.positions(committed) })
+    }
+
+    async fn settle(&mut self, ranges: &BTreeMap<Partition, Range<i64>>, letters: Vec<DeadLetter>) -> Result<()> {
+        let ranges = ranges.iter().map(|(partition, range)| (partition.partition, range.clone())).collect();
+        self.writer.settle(self.ours.version(), ranges, letters).await
+    }
+}
+
+/// Starts the pump of one store. `role` is its name among roles and groups.
+///
+/// # Errors
+/// Those of the cluster.
+pub(super) fn start(
+    kafka: &Kafka,
+    topics: &Topics,
+    role: &'static str,
+    store: Arc<dyn LatestStore>,
+    max_rejected: f64,
+    pumps: &mut Pumps,
+) -> Result<SinkStatus> {
+    let membership = Membership::join(kafka, role, &topics.scored.name)?;
+    let ours = || Ours::new(kafka, &topics.scored, membership.clone());
+    let writer = LetterWriter::new(kafka, role, membership.clone(), topics.scored.clone(), topics.dead.clone());
+    let sink = LatestSink::new(store, GroupLedger { ours: ours(), writer }, max_rejected);
+    let reader = TopicReader::new(kafka, role, &topics.scored)?;
+    let feed = Feed::new(ours(), reader, pumps.shutdown.finish.clone(), AsScored);
+    Ok(pumps.spawn(sink, feed, policy()))
+}
+
+/// A second is soon enough for people who search, and long enough for a store to be written to in bulk. Where partitions
+/// begin is written down at once: what retention takes before the first epoch would not be missed otherwise.
+pub(in crate::run) fn policy() -> Policy {
+    let (max_age, max_events) = (Duration::from_secs(1), 20_000);
+    Policy { max_age, max_events, max_bytes: 64 << 20, pin_starts: true, ..Policy::default() }
+}

@@ -1,0 +1,209 @@
+"""The stores of the latest of every post, and the oracle of their promise.
+
+> Qdrant, OpenSearch and ClickHouse hold the latest version of every post, or a dead letter for that store says why not.
+
+`Stores` gives one test tables, indices and collections of its own in servers that are shared. `violations` reads topics and
+stores back, as readers of each store would, and names every way in which the promise is broken.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+
+from confluent_kafka import Producer
+
+from servers.clickhouse import ClickHouse
+from servers.opensearch import OpenSearch
+from servers.qdrant import Qdrant
+
+from .process import MODEL, undertone
+from .promise import shorten
+from .topics import MESSAGES, QUIET, Topics, decode
+
+SINKS = ("qdrant", "opensearch", "clickhouse")
+DAY_MS = 86_400_000
+SIZE = 384
+NAMESPACE = uuid.uuid5(uuid.UUID(int=0), "undertone")
+
+# What of a post every store must show: its version and its text.
+Shown = dict[str, tuple[int, str]]
+
+
+class Stores:
+    """The three stores of one test, in servers that it may share with others."""
+
+    def __init__(self, folder: Path, clickhouse: ClickHouse, opensearch: OpenSearch, qdrant: Qdrant) -> None:
+        self.name = f"t{uuid.uuid4().hex[:8]}"
+        self.clickhouse, self.opensearch, self.qdrant = clickhouse, opensearch, qdrant
+        self.config = folder / "stores.toml"
+        self.write_config()
+
+    def write_config(self, **urls: str) -> None:
+        """What `undertone` is told; an address may be that of something in between."""
+        sections = (
+            (self.clickhouse.toml(), f'table = "{self.name}"\n'),
+            (self.opensearch.toml(), f'index = "{self.name}"\n'),
+            (self.qdrant.toml(), f'collection = "{self.name}"\n'),
+        )
+        text = "\n".join("".join(section) for section in sections)
+        for name, url in urls.items():
+            text = text.replace(f'"{getattr(self, name).url}"', f'"{url}"')
+        # A dead member is missed after a second instead of 45.
+        self.config.write_text(f'{text}\n[kafka.client]\n"session.timeout.ms" = 1500\n"heartbeat.interval.ms" = 300\n')
+
+    def secrets(self) -> dict[str, str]:
+        return {"CLICKHOUSE_PASSWORD": self.clickhouse.password, "QDRANT_API_KEY": self.qdrant.key}
+
+    @property
+    def collection(self) -> str:
+        return f"{self.name}-{model_revision()[:12]}"
+
+    def shown(self, sink: str) -> Shown:
+        """What readers of a store see, by uid."""
+        return getattr(self, f"shown_by_{sink}")()
+
+    def shown_by_clickhouse(self) -> Shown:
+        rows = self.clickhouse.query(f"SELECT toString(uid) AS uid, version, text FROM {self.name} FINAL")
+        found = {row["uid"]: (row["version"], row["text"]) for row in rows}
+        assert len(found) == len(rows), "clickhouse shows a post twice"
+        return found
+
+    def shown_by_opensearch(self) -> Shown:
+        self.opensearch.call("POST", f"/{self.name}-*/_refresh")
+        found: Shown = {}
+        after: list = []
+        while True:
+            body = {"size": 5000, "sort": [{"uid": "asc"}], "_source": ["uid", "version", "text"]}
+            hits = self.opensearch.call("POST", f"/{self.name}/_search", body | ({"search_after": after} if after else {}))["hits"]["hits"]
+            for hit in hits:
+                source = hit["_source"]
+                assert source["uid"] not in found, "opensearch shows a post twice"
+                found[source["uid"]] = (source["version"], source["text"])
+            if not hits:
+                return found
+            after = hits[-1]["sort"]
+
+    def shown_by_qdrant(self) -> Shown:
+        """Points with a vector: what a search for neighbours can find."""
+        found: Shown = {}
+        client = self.qdrant.client()
+        offset = None
+        while True:
+            points, offset = client.scroll(self.name, limit=2000, offset=offset, with_payload=["version", "text", "deleted"], with_vectors=True)
+            for point in points:
+                if point.vector:
+                    assert not point.payload["deleted"], "a tombstone has a vector"
+                    found[str(point.id)] = (point.payload["version"], point.payload["text"])
+            if offset is None:
+                client.close()
+                return found
+
+
+def model_revision() -> str:
+    global _revision
+    if not _revision:
+        done = undertone("model", "show", MODEL, cwd=Path.cwd())
+        _revision = next(line.split()[1] for line in done.stdout.decode().splitlines() if line.startswith("revision"))
+    return _revision
+
+
+_revision = ""
+
+
+def scored(number: int, version: int = 1, **fields: object):
+    """A scored post as it stands on `posts.scored`; its version is that many milliseconds after it was created."""
+    created_ms = fields.pop("created_ms", int(datetime(2026, 5, 1, 12, tzinfo=timezone.utc).timestamp() * 1000))
+    chance = random.Random(number)
+    post = MESSAGES["ScoredPost"](
+        uid=str(uuid.uuid5(NAMESPACE, f"test/{number}/{created_ms // DAY_MS}")),
+        version=((created_ms + version) << 20) | chance.randrange(1 << 20),
+        run="live",
+        source="test",
+        id=f"p{number}",
+        text=f"post {number} in version {version}",
+        created_at_us=created_ms * 1000,
+        tags=["tea"],
+        sentiment="positive",
+        polarity=0.5,
+        confidence=0.7,
+        language="eng",
+        embedding=[chance.uniform(-1, 1) for _ in range(SIZE)],
+        ingested_at_us=created_ms * 1000,
+        scored_at_us=created_ms * 1000,
+    )
+    post.model.name, post.model.revision, post.model.precision = "m", model_revision(), "fp32"
+    head = post.heads.add(head="sentiment", label="positive")
+    head.probabilities.add(label="positive", value=0.7)
+    post.origin.cluster, post.origin.topic, post.origin.offset = "c", "t", number
+    for name, value in fields.items():
+        if isinstance(value, list):
+            del getattr(post, name)[:]
+            getattr(post, name).extend(value)
+        else:
+            setattr(post, name, value)
+    return post
+
+
+def tombstone(number: int, version: int):
+    post = scored(number, version, text="", deleted=True, embedding=[])
+    del post.heads[:]
+    post.ClearField("sentiment")
+    post.ClearField("polarity")
+    post.ClearField("model")
+    return post
+
+
+def append(topics: Topics, posts: Iterable) -> None:
+    """Appends to `posts.scored`, each post to a partition of its own, as scoring would have."""
+    producer = Producer(QUIET | {"bootstrap.servers": topics.brokers, "enable.idempotence": True})
+    partitions = len(producer.list_topics(topics.scored, timeout=30).topics[topics.scored].partitions)
+    for post in posts:
+        producer.produce(topics.scored, post.SerializeToString(), partition=int(post.id[1:]) % partitions)
+    assert producer.flush(60) == 0
+
+
+def wanted(posts: Iterable, refused: Callable[[object], bool] = lambda post: False) -> Shown:
+    """What a store must show of `posts`: of each the latest version, unless that is a tombstone or was refused."""
+    latest: dict[str, object] = {}
+    for post in posts:
+        if post.uid not in latest or latest[post.uid].version <= post.version:
+            latest[post.uid] = post
+    return {uid: (post.version, post.text) for uid, post in latest.items() if not post.deleted and not refused(post)}
+
+
+def letters(topics: Topics, sink: str) -> Mapping[tuple[str, int], str]:
+    """Why a sink refused what, by uid and version."""
+    found = {}
+    for record in topics.consume(topics.dead):
+        letter = decode("DeadLetter", record.value())
+        if letter.stage == sink:
+            post = decode("ScoredPost", letter.payload)
+            found[post.uid, post.version] = letter.reason
+    return found
+
+
+def violations(topics: Topics, stores: Stores, sinks: Iterable[str] = SINKS) -> list[str]:
+    """Every way in which topics and stores break the promise, once every sink has read everything."""
+    posts = [decode("ScoredPost", record.value()) for record in topics.consume(topics.scored)]
+    found = []
+    for sink in sinks:
+        dead = letters(topics, sink)
+        should = wanted(posts, lambda post: (post.uid, post.version) in dead)  # noqa: B023
+        shows = stores.shown(sink)
+        for what, uids in (
+            ("lacks", [uid for uid in should if uid not in shows]),
+            ("shows deleted or unknown", [uid for uid in shows if uid not in should]),
+            ("shows another version of", [uid for uid in should if uid in shows and shows[uid] != should[uid]]),
+        ):
+            if uids:
+                found.append(f"{sink} {what} {shorten(uids)}")
+    return found
+
+
+def assert_latest(topics: Topics, stores: Stores, sinks: Iterable[str] = SINKS) -> None:
+    found = violations(topics, stores, sinks)
+    assert not found, "the promise is broken:\n  " + "\n  ".join(found)
