@@ -11,9 +11,8 @@ use undertone_proto::Partition;
 use undertone_proto::v1::DeadLetter;
 use undertone_sinks::latest::{LatestSink, LatestStore, Ledger, Standing};
 use undertone_sinks::pump::{Policy, SinkStatus};
-use undertone_stream::kafka::{Kafka, LetterWriter, Membership, TopicReader};
+use undertone_stream::kafka::{Kafka, LetterWriter, Membership, TopicReader, Topics};
 
-use undertone_stream::kafka::Topics;
 use super::feed::{AsScored, Feed, Ours};
 use crate::run::pumps::Pumps;
 

@@ -26,10 +26,10 @@ use undertone_error::{Error, ErrorKind, Result, failpoint};
 use undertone_proto::v1::{DeadLetter, Origin};
 use undertone_proto::{EventTime, Partition};
 
-use super::client::Kafka;
+use super::client::{Kafka, Logged};
 use super::describe::Topic;
 use super::reader::{Limit, Offsets, Record, TopicReader};
-use super::transaction::{Failure, Logged, STEP, abort, letter_key, producer, send, step};
+use super::transaction::{Failure, STEP, abort, letter_key, producer, send, step};
 use crate::dead::is_scorings;
 use crate::durable::blocking;
 use crate::source::hex;

@@ -291,8 +291,8 @@ impl<S: Scorer> Reading<S> {
 
 /// A record as an event, and what goes on with its outcome.
 fn carry(kafka: &Kafka, topic: &Topic, record: Record) -> (Carried, (i64, Event)) {
-    let (offset, size) = (record.offset, record.size());
-    let mut event = record.into_event(&kafka.partition(topic, record.partition));
+    let (offset, size, partition) = (record.offset, record.size(), kafka.partition(topic, record.partition));
+    let mut event = record.into_event(&partition);
     let mut headers = std::mem::take(&mut event.envelope.headers);
     if header_bytes(&headers) > MAX_HEADER_BYTES {
         tracing::warn!(offset, "headers are too large to go on with the score, and are left out");
