@@ -34,8 +34,8 @@ mod tests;
 mod writer;
 
 pub use catalog::{CATALOG_NAME, CatalogConfig, Login, OAuth2, RestConfig, SqliteConfig};
-pub(crate) use http::causes;
 pub use history::{BronzeHistory, SilverHistory};
+pub(crate) use http::causes;
 pub use maintain::{MIN_ORPHAN_AGE, Maintained, Tally, Upkeep};
 pub use position::{
     COMMIT_ID, POSITION_PREFIX, RunName, StoredPosition, StoredPositions, Track, property, stored_positions,

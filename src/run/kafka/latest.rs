@@ -13,9 +13,9 @@ use undertone_sinks::latest::{LatestSink, LatestStore, Ledger, Standing};
 use undertone_sinks::pump::{Policy, SinkStatus};
 use undertone_stream::kafka::{Kafka, LetterWriter, Membership, TopicReader};
 
-use undertone_stream::kafka::Topics;
 use super::feed::{AsScored, Feed, Ours};
 use crate::run::pumps::Pumps;
+use undertone_stream::kafka::Topics;
 
 /// The offsets of a role's group, and `posts.dead`.
 struct GroupLedger {
