@@ -43,12 +43,12 @@ def constrain_opensearch(stores: Stores) -> None:
     stores.opensearch.call("PUT", f"/{stores.name}-2026.05.01", mapping)
 
 
-POISON: dict[str, tuple[Callable[[Stores], None], list, tuple[str, ...]]] = {
-    "clickhouse": (constrain_clickhouse, [scored(900, author="poison")], ("Constraint",)),
-    "opensearch": (constrain_opensearch, [scored(900, author="poison")], ("author",)),
+POISON: dict[str, tuple[Callable[[Stores], None], Callable[[], list], tuple[str, ...]]] = {
+    "clickhouse": (constrain_clickhouse, lambda: [scored(900, author="poison")], ("Constraint",)),
+    "opensearch": (constrain_opensearch, lambda: [scored(900, author="poison")], ("author",)),
     "qdrant": (
         lambda stores: None,
-        [scored(900, embedding=[0.1, 0.2, 0.3]), scored(901, embedding=[float("nan")] * 384), scored(902, embedding=[])],
+        lambda: [scored(900, embedding=[0.1, 0.2, 0.3]), scored(901, embedding=[float("nan")] * 384), scored(902, embedding=[])],
         ("3 numbers", "not finite", "no embedding"),
     ),
 }
@@ -57,7 +57,7 @@ POISON: dict[str, tuple[Callable[[Stores], None], list, tuple[str, ...]]] = {
 @pytest.mark.parametrize("sink", SINKS)
 def test_of_good_and_bad_posts_only_the_bad_are_dead_letters(world: World, sink: str) -> None:
     arrange, bad, words = POISON[sink]
-    bad = [*bad, scored(950, polarity=float("nan")), scored(951, uid="no-uuid")]
+    bad = [*bad(), scored(950, polarity=float("nan")), scored(951, uid="no-uuid")]
     first = [scored(1, author="7")]
     append(world.topics, first)
     world.init(sink)
