@@ -154,6 +154,7 @@ def test_a_store_that_fails_in_the_middle_of_an_upload(kafka: Kafka, server: Ice
 # ----------------------------------------------------------------------------------------------------------- a foreign writer
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", ["rest", "sqlite"])
 def test_somebody_else_appends_deletes_and_expires_snapshots_meanwhile(kafka: Kafka, server: IcebergRest, minio: MinIO, tmp_path: Path, kind: str):
     rest = kind == "rest"
@@ -186,6 +187,7 @@ def test_somebody_else_appends_deletes_and_expires_snapshots_meanwhile(kafka: Ka
 # -------------------------------------------------------------------------------------------------------- disks and clocks
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("kafka_mode", [False, True], ids=["embedded", "kafka"])
 def test_a_full_disk_is_waited_out(kafka: Kafka, tmp_path: Path, kafka_mode: bool):
     """No file may grow beyond a limit, which is what a full disk is to whoever writes; then there is room again."""
@@ -223,6 +225,7 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("steps", [(7200, -7200), (-86400, 40)], ids=["forth-and-back", "back-and-forth"])
 def test_a_clock_that_is_set_costs_nothing(kafka: Kafka, clock: Path, tmp_path: Path, steps):
     """Two hours on, and an epoch is too old to be committed; a day back, and commits are older than those before them.

@@ -65,6 +65,7 @@ def group(kafka: Kafka, server: IcebergRest, minio: MinIO, tmp_path: Path) -> It
     clear(group.catalog)
 
 
+@pytest.mark.timeout(240)
 def test_each_role_in_a_process_of_its_own(group: Group) -> None:
     group.produce(300)
     running = [group.start(role) for role in ("score", "score", "bronze", "silver", "gold", "gold")]

@@ -253,7 +253,7 @@ impl EpochSource for Rescored {
         let (range, events) = self.ahead.take(limit.events);
         let bytes = events.iter().map(|event| event.payload.len()).sum();
         let posts = self.score(events).await?;
-        Ok(Batch { epoch: Epoch::of(partition.clone(), range, posts), bytes, oldest_us: None })
+        Ok(Batch { epoch: Epoch::of(partition.clone(), range, posts), bytes, ..Batch::default() })
     }
 }
 
@@ -287,7 +287,8 @@ impl EpochSource for OfRun {
             self.ahead.fill(partition, range.start..until, posts.into_iter().map(|post| (offset(&post), post)));
         }
         let (range, posts) = self.ahead.take(limit.events);
-        Ok(Batch { bytes: posts.len() * 256, epoch: Epoch::of(partition.clone(), range, posts), oldest_us: None })
+        let bytes = posts.len() * 256;
+        Ok(Batch { epoch: Epoch::of(partition.clone(), range, posts), bytes, ..Batch::default() })
     }
 }
 

@@ -37,7 +37,8 @@ pub(crate) trait WholeRequest: Sync {
 pub(crate) async fn isolate(request: &dyn WholeRequest, posts: &[&ScoredPost]) -> Result<Vec<Answer>> {
     let mut answers = vec![Answer::Stored; posts.len()];
     let mut rejected = 0;
-    let mut left = vec![0..posts.len()];
+    let all = 0..posts.len();
+    let mut left = vec![all];
     while let Some(range) = left.pop() {
         let Some(part) = posts.get(range.clone()).filter(|part| !part.is_empty()) else { continue };
         match request.send(part).await {

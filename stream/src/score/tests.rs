@@ -4,6 +4,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message;
+use undertone_proto::Envelope;
 use undertone_proto::v1::outcome::Kind;
 
 use super::fake::Fake;
@@ -275,7 +276,8 @@ async fn whatever_the_largest_event_holds_its_outcome_fits_into_a_record() {
         };
         for (number, payload) in payloads.iter().enumerate() {
             let origin = v1::Origin { cluster: "c".repeat(22), topic: "t".repeat(22), partition: 3, offset: i64::MAX };
-            let event = Event { origin: origin.clone(), payload: payload.clone(), ingested_at_us: now() };
+            let envelope = Envelope::default();
+            let event = Event { origin: origin.clone(), payload: payload.clone(), ingested_at_us: now(), envelope };
             let events = vec![(origin.offset, event)];
             let outcomes = score_chunk(&Fake::default(), &config, events, &CancellationToken::new()).await.unwrap();
             let kind = outcomes.unwrap().remove(0).kind.unwrap();
