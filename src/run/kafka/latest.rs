@@ -15,7 +15,6 @@ use undertone_stream::kafka::{Kafka, LetterWriter, Membership, TopicReader, Topi
 
 use super::feed::{AsScored, Feed, Ours};
 use crate::run::pumps::Pumps;
-use undertone_stream::kafka::Topics;
 
 /// The offsets of a role's group, and `posts.dead`.
 struct GroupLedger {
