@@ -55,11 +55,17 @@ impl Record {
 
     /// The record as an event of `partition`; if it is a replay, the earlier event that it is again.
     pub fn into_event(self, partition: &Partition) -> Event {
+        self.into_parts(partition).0
+    }
+
+    /// [`Record::into_event`], and the headers, which say whether it is a replay and go on with its outcome.
+    pub fn into_parts(self, partition: &Partition) -> (Event, Vec<(String, Option<Vec<u8>>)>) {
         let (offset, ingested_at_us) = match self.replay_of(partition) {
             Some(event) => (event.offset, event.ingested_at_us),
             None => (self.offset, self.ingested_at_us()),
         };
-        Event { origin: partition.origin(offset), ingested_at_us, payload: self.payload.unwrap_or_default() }
+        let origin = partition.origin(offset);
+        (Event { origin, ingested_at_us, payload: self.payload.unwrap_or_default() }, self.headers)
     }
 }
 

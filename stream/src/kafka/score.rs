@@ -213,18 +213,16 @@ impl<S: Scorer> Reading<S> {
     fn chunk(&self, records: Vec<Record>, next: Offsets) -> Chunk {
         let mut events: Vec<(i64, Event)> = Vec::with_capacity(records.len());
         let mut carried = Vec::with_capacity(records.len());
-        for mut record in records {
+        for record in records {
             let partition = self.kafka.partition(self.reader.topic(), record.partition);
-            let (size, mut headers) = (record.size(), std::mem::take(&mut record.headers));
+            let (size, offset) = (record.size(), record.offset);
+            let (event, mut headers) = record.into_parts(&partition);
             if header_bytes(&headers) > MAX_HEADER_BYTES {
-                tracing::warn!(
-                    offset = record.offset,
-                    "headers are too large to go on with the score, and are left out"
-                );
+                tracing::warn!(offset, "headers are too large to go on with the score, and are left out");
                 headers.retain(|(name, _)| name == REPLAY_OF);
             }
             carried.push(Carried { size, headers });
-            events.push((record.offset, record.into_event(&partition)));
+            events.push((offset, event));
         }
         let (scorer, config, shutdown) = (Arc::clone(&self.scorer), Arc::clone(&self.config), self.shutdown.clone());
         let work = async move { score_chunk(&*scorer, &config, events, &shutdown).await };
