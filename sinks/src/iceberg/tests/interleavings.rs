@@ -47,13 +47,16 @@ struct Left {
     lies: u8,
 }
 
+/// Offsets by the number of the partition, from and to.
+type Ranges = BTreeMap<usize, (i64, i64)>;
+
 /// The table as the catalog has it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 struct Table {
     version: u8,
     positions: BTreeMap<usize, (i64, u128)>,
     /// Whose commits it is made of; 0 is somebody else's.
-    commits: Vec<(u128, BTreeMap<usize, (i64, i64)>)>,
+    commits: Vec<(u128, Ranges)>,
 }
 
 /// A request to commit: it counts only if the table is still at `base`.
@@ -61,7 +64,7 @@ struct Table {
 struct Request {
     base: u8,
     id: u128,
-    ranges: BTreeMap<usize, (i64, i64)>,
+    ranges: Ranges,
 }
 
 /// Where a writer stands, and which partitions it takes for its own.
@@ -82,7 +85,7 @@ enum Owner {
     Committing {
         stands: Stands,
         id: u128,
-        ranges: BTreeMap<usize, (i64, i64)>,
+        ranges: Ranges,
         step: Step,
     },
 }
@@ -164,13 +167,13 @@ fn stored(positions: &BTreeMap<usize, (i64, u128)>) -> StoredPositions {
     positions.iter().map(|(&number, at)| (partition(number as i32), position(at))).collect()
 }
 
-fn epoch(ranges: &BTreeMap<usize, (i64, i64)>) -> Epoch<()> {
+fn epoch(ranges: &Ranges) -> Epoch<()> {
     let ranges = ranges.iter().map(|(&number, &(start, end))| (partition(number as i32), start..end));
     Epoch { ranges: ranges.collect(), records: Vec::new() }
 }
 
 /// The advance of an epoch that is under way.
-fn advance_of(stands: &Stands, id: u128, ranges: &BTreeMap<usize, (i64, i64)>) -> Advance {
+fn advance_of(stands: &Stands, id: u128, ranges: &Ranges) -> Advance {
     advance(&epoch(ranges), &Track::Live, &stored(&stands.positions), Uuid::from_u128(id))
         .expect("it begins where its writer stands")
 }
@@ -244,7 +247,7 @@ impl World {
                     // It notices; below, it does not yet.
                     next.push(self.fails(who, stands, ErrorKind::Conflict, found));
                 }
-                let ranges: BTreeMap<usize, (i64, i64)> = (stands.committed.iter())
+                let ranges: Ranges = (stands.committed.iter())
                     .filter(|(_, next)| **next < self.size.events)
                     .map(|(&number, &next)| (number, (next, next + 1)))
                     .collect();
