@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ENV := . scripts/env.sh
 
-.PHONY: help run build test test-spark crash-test lint fmt bench bench-stream peers peers-spark soak-score stack page dist lock lock-peers model model-report clean
+.PHONY: help run build test test-full test-spark crash-test lint fmt bench bench-stream peers peers-spark soak-score stack page dist lock lock-peers model model-report clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,10 @@ build: ## set up what is missing and build the binary
 test: ## set up, check and test everything; ends with a line of counts
 	@scripts/setup.py test
 	@$(ENV) && python3 scripts/test.py
+
+test-full: ## everything that `make test` leaves out because it is long: needs Java 21 for OpenSearch, half an hour more
+	@UNDERTONE_TEST_FULL=1 scripts/setup.py test
+	@$(ENV) && UNDERTONE_TEST_FULL=1 python3 scripts/test.py
 
 test-spark: ## the documented SQL in Spark, after `make test`; UNDERTONE_SPARK names a folder with its bin/python and jars/
 	@$(ENV) && UNDERTONE_SPARK="$${UNDERTONE_SPARK:-$$UNDERTONE_CACHE/spark-env}" "$$UNDERTONE_CACHE/test-env/bin/python" -m pytest tests/test_spark.py -q

@@ -81,7 +81,7 @@ COMMANDS = {
 def needed() -> list[str]:
     """The commands needed for what is not installed yet, and Java to run it."""
     wanted = ["java"]
-    if not OPENSEARCH.folder.is_dir() or not all(is_installed(jars.folder, jars.pom) for jars in (KAFKA, ICEBERG_REST)):
+    if not all(is_installed(jars.folder, jars.pom) for jars in (KAFKA, ICEBERG_REST)):
         wanted.append("mvn")
     if not MINIO.exists():
         wanted.append("go")
@@ -92,12 +92,13 @@ def missing_packages() -> set[str]:
     return {COMMANDS[command][0] for command in needed() if not shutil.which(command)}
 
 
-def install_servers() -> None:
+def install_servers(opensearch: bool) -> None:
+    """Installs what is missing; OpenSearch only if it is asked for, since it needs a newer Java than the others."""
     check_versions()
     for jars in (KAFKA, ICEBERG_REST):
         if not is_installed(jars.folder, jars.pom):
             copy_jars(jars)
-    if not OPENSEARCH.folder.is_dir():
+    if opensearch and not OPENSEARCH.folder.is_dir():
         newer_java()
         unpack(OPENSEARCH)
     if not MINIO.exists():

@@ -2,7 +2,8 @@
 """Installs what `make run` and `make test` need, once, pinned and hash-checked, and skips what is there.
 
     scripts/setup.py run     libtorch, the base encoder, Debian packages for building
-    scripts/setup.py test    the same, and what the tests need: a Python environment, Chromium, servers
+    scripts/setup.py test    the same, and what the tests need: a Python environment, Chromium, servers (with UNDERTONE_TEST_FULL
+                             also OpenSearch)
     scripts/setup.py servers Kafka, MinIO, an Iceberg REST catalog and OpenSearch, and nothing else
     scripts/setup.py dist    the same as run, and what packing needs: patchelf
 
@@ -74,7 +75,7 @@ def main() -> int:
         if what == "test":
             install_test_environment()
         if what in ("test", "servers"):
-            install_servers()
+            install_servers(opensearch=what == "servers" or bool(os.environ.get("UNDERTONE_TEST_FULL")))
     return 0
 
 

@@ -5,6 +5,7 @@ The servers that many tests share are started once; a test that changes or ends 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from support.process import BINARY, MODEL, Running  # noqa: E402
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "timeout(seconds): the longest that a test may take")
+    config.addinivalue_line("markers", "full: runs in `make test-full` alone")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,6 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(120))
+        if item.get_closest_marker("full") and not os.environ.get("UNDERTONE_TEST_FULL"):
+            item.add_marker(pytest.mark.skip(reason="`make test-full` runs it"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,7 +19,7 @@ from support.topics import Topics
 
 THREE = ",".join(SINKS)
 # The first test starts the servers, and OpenSearch takes half a minute on an idle machine.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.full]
 
 
 class World:

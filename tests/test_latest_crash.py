@@ -2,7 +2,7 @@
 
 Each round appends posts, edits and deletions in no order, starts the three sinks, and kills them at a fail point or at a
 random moment, or kills a store under them. The seed is printed; UNDERTONE_CRASH_SEED repeats a run,
-UNDERTONE_LATEST_ROUNDS makes it longer. In work: run with UNDERTONE_TEST_LATEST=1.
+UNDERTONE_LATEST_ROUNDS makes it longer. Runs in `make test-full`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from support.proxy import Proxy
 from test_latest import THREE, World
 
 SEED = int(os.environ.get("UNDERTONE_CRASH_SEED") or time.time_ns() % 1_000_000)
-pytestmark = pytest.mark.skipif(not os.environ.get("UNDERTONE_TEST_LATEST"), reason="in work; UNDERTONE_TEST_LATEST=1 runs it")
+pytestmark = pytest.mark.full
 ROUNDS = int(os.environ.get("UNDERTONE_LATEST_ROUNDS", "6"))
 POINTS = ["latest.stored", "latest.settled", *(f"{sink}.{step}" for sink, step in zip(SINKS, ("begun", "offsets-sent", "committed"), strict=True))]
 

@@ -1,11 +1,10 @@
 """Qdrant, OpenSearch and ClickHouse in trouble: replays out of order, posts that cannot be taken, stores that are ill.
 
-In work: run with UNDERTONE_TEST_LATEST=1.
+Runs in `make test-full`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import pytest
@@ -16,7 +15,7 @@ from test_latest import THREE, World, mixed, world  # noqa: F401
 
 pytestmark = [
     pytest.mark.timeout(400),
-    pytest.mark.skipif(not os.environ.get("UNDERTONE_TEST_LATEST"), reason="in work; UNDERTONE_TEST_LATEST=1 runs it"),
+    pytest.mark.full,
 ]
 
 
