@@ -56,7 +56,8 @@ model: build ## train the model again and measure it (needs ../shared/data; hour
 		&& for seed in 1 2 3; do "$$python" models/train/train.py --out "$(RUNS)/$$seed" --seed $$seed --base "$$base" $(ARGS) || exit; done \
 		&& "$$python" models/train/ship.py --runs "$(RUNS)"/{1,2,3} --out "$(RUNS)/mean" --mean-only \
 		&& for seed in $(SECOND_SEEDS); do "$$python" models/train/train.py --out "$(RUNS)/2-$$seed" --seed $$seed --base "$$base" $(SECOND) $(ARGS) || exit; done \
-		&& "$$python" models/train/ship.py --base "$$base" --runs $(SECOND_SEEDS:%="$(RUNS)/2-%") && "$$python" models/reference.py models/sentiment && $(MAKE) model-report
+		&& "$$python" models/train/ship.py --base "$$base" --runs $(SECOND_SEEDS:%="$(RUNS)/2-%") \
+		&& "$$python" models/reference.py models/sentiment && "$$python" models/report.py
 
 model-report: build ## measure the shipped model, and bring its card in line (needs ../shared/data); ARGS="--model DIR --out DIR" for another
 	@scripts/setup.py test && $(ENV) && "$$UNDERTONE_CACHE/test-env/bin/python" models/report.py $(ARGS)
