@@ -46,7 +46,8 @@ page: ## build the live page into gateway/page/dist
 # Where training keeps its state, so that a run which was broken off goes on.
 RUNS ?= $(or $(UNDERTONE_CACHE),$(HOME)/.cache/undertone)/training
 
-# The second stage: from the mean of the first's three runs, with it as the teacher. Weights of several runs are averaged; what ships is of one.
+# The second stage: from the mean of the first's three runs, with it as the teacher. Weights of several seeds are averaged; what ships is of
+# one, as the mean of three was no better (models/README.md).
 SECOND_SEEDS ?= 1
 SECOND := --start "$(RUNS)/mean" --teacher "$(RUNS)/mean" --rate 4e-5 --head-rate 3e-4 --embedding 2.5 --precision bf16 \
 	--mix sentiment=9000,emotion=2000,irony=2000,offensive=2000,hate=1400
