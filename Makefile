@@ -68,7 +68,8 @@ page: ## build the live page into gateway/page/dist
 # Where training keeps its state, so that a run which was broken off goes on.
 RUNS ?= $(or $(UNDERTONE_CACHE),$(HOME)/.cache/undertone)/training
 
-# The second stage: from the mean of the first's three runs, with it as the teacher. Weights of several runs are averaged; what ships is of one.
+# The second stage: from the mean of the first's three runs, with it as the teacher. Weights of several seeds are averaged; what ships is of
+# one, as the mean of three was no better (models/README.md).
 SECOND_SEEDS ?= 1
 SECOND := --start "$(RUNS)/mean" --teacher "$(RUNS)/mean" --rate 4e-5 --head-rate 3e-4 --embedding 2.5 --precision bf16 \
 	--mix sentiment=9000,emotion=2000,irony=2000,offensive=2000,hate=1400
@@ -78,7 +79,8 @@ model: build ## train the model again and measure it (needs ../shared/data; hour
 		&& for seed in 1 2 3; do "$$python" models/train/train.py --out "$(RUNS)/$$seed" --seed $$seed --base "$$base" $(ARGS) || exit; done \
 		&& "$$python" models/train/ship.py --runs "$(RUNS)"/{1,2,3} --out "$(RUNS)/mean" --mean-only \
 		&& for seed in $(SECOND_SEEDS); do "$$python" models/train/train.py --out "$(RUNS)/2-$$seed" --seed $$seed --base "$$base" $(SECOND) $(ARGS) || exit; done \
-		&& "$$python" models/train/ship.py --base "$$base" --runs $(SECOND_SEEDS:%="$(RUNS)/2-%") && "$$python" models/reference.py models/sentiment && $(MAKE) model-report
+		&& "$$python" models/train/ship.py --base "$$base" --runs $(SECOND_SEEDS:%="$(RUNS)/2-%") \
+		&& "$$python" models/reference.py models/sentiment && "$$python" models/report.py
 
 model-report: build ## measure the shipped model, and bring its card in line (needs ../shared/data); ARGS="--model DIR --out DIR" for another
 	@scripts/setup.py test && $(ENV) && "$$UNDERTONE_CACHE/test-env/bin/python" models/report.py $(ARGS)
