@@ -71,7 +71,7 @@ class World:
         http, grpc = free_ports(2)
         addresses = ("--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}")
         command = ("run", "--once", "--config", self.config, "--data", self.data, *addresses)
-        done = undertone(*command, cwd=self.folder, env=self.topics.settings(**env), timeout=200)
+        done = undertone(*command, cwd=self.folder, env=self.topics.settings(**env), timeout=500)
         assert done.returncode == 0, done.stderr.decode()
 
 
@@ -90,7 +90,7 @@ def kill_at(world: World, point: str, visit: int) -> None:
         running.await_file(marker)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_kill_at_every_step_and_at_random_moments_loses_and_doubles_nothing(world: World) -> None:
     chance = random.Random(SEED)
     moments: list[str | None] = [*POINTS, *[None] * ROUNDS]
