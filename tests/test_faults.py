@@ -29,6 +29,8 @@ from support.proxy import Proxy, Request, Spoil
 from support.tables import Tables
 from support.topics import Topics, assert_promise, violations
 
+pytestmark = pytest.mark.full
+
 OFTEN = {"UNDERTONE_SINKS__COMMIT_INTERVAL": "300ms", "UNDERTONE_SINKS__COMMIT_ROWS": "200"}
 ROLES = ("--roles", "score,bronze,silver,gold")
 

@@ -37,7 +37,7 @@ def test_the_largest_events_have_outcomes_that_their_topics_take(kafka: Kafka, t
     topics = Topics(kafka.brokers)
     names = {f"UNDERTONE_KAFKA__TOPICS__{name}": f"{topics.group}.large.{name.lower()}" for name in ("RAW", "SCORED", "DEAD", "SCORED_JSON")}
     topics.raw, topics.scored, topics.dead, as_json = names.values()
-    names["UNDERTONE_KAFKA__TOPICS__PARTITIONS"] = "2"
+    names |= {"UNDERTONE_KAFKA__TOPICS__PARTITIONS": "2", "UNDERTONE_KAFKA__TOPICS__MAX_EVENT_BYTES": str(1 << 20)}
     made = undertone("init", "--data", tmp_path / "data", cwd=tmp_path, env=topics.settings(**names))
     assert made.returncode == 0 and as_json in made.stdout.decode(), made.stderr.decode()
 

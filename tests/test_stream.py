@@ -255,7 +255,8 @@ def duck_type(of: pa.DataType) -> str:
     if pa.types.is_map(of):
         return f"MAP({duck_type(of.key_type)}, {duck_type(of.item_type)})"
     if pa.types.is_struct(of):
-        return f"STRUCT({', '.join(f'"{field.name}" {duck_type(field.type)}' for field in of)})"
+        fields = ", ".join(f'"{field.name}" {duck_type(field.type)}' for field in of)
+        return f"STRUCT({fields})"
     names = {
         "string": "VARCHAR",
         "large_string": "VARCHAR",
