@@ -21,8 +21,14 @@ pub(crate) async fn dead(args: DeadArgs) -> Result<Outcome> {
     match args.command {
         DeadCommand::List { place, filter, all, json } => {
             let (config, filter) = (place.config()?, Filter::new(filter, &[]));
-            let mut list =
-                List { output: Output::create(None)?, json, limit: filter.limit, newest: BTreeMap::new(), seen: 0 };
+            let mut list = List {
+                output: Output::create(None)?,
+                json,
+                partitions: config.kafka.is_some(),
+                limit: filter.limit,
+                newest: BTreeMap::new(),
+                seen: 0,
+            };
             match &config.kafka {
                 Some(kafka) => topic::list(kafka, &filter, all, &mut list).await?,
                 None => file::list(&config.data, &filter, all, &mut list)?,
@@ -121,6 +127,8 @@ fn event(letter: &DeadLetter) -> EventPlace {
 struct List {
     output: Output,
     json: bool,
+    /// Whether there are several, so that an offset alone names no event.
+    partitions: bool,
     limit: usize,
     /// By when they died, and as they came.
     newest: BTreeMap<(i64, usize), String>,
@@ -133,7 +141,8 @@ impl List {
             dead::to_json(letter)?.trim_end().to_owned()
         } else {
             let EventPlace { partition, offset } = event(letter);
-            let (at, place) = (timestamp(letter.dead_at_us), format!("{partition}:{offset}"));
+            let place = if self.partitions { format!("{partition}:{offset}") } else { offset.to_string() };
+            let at = timestamp(letter.dead_at_us);
             // A reason may hold what a post holds.
             let reason: String = letter.reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             format!("{place:>12}  {at:.0}  {:<6}  {reason}", letter.stage)
