@@ -23,8 +23,8 @@ COPY = f"{PLUGIN}:copy-dependencies"
 
 
 @dataclass(frozen=True)
-class Jars:
-    """A server of jars: its folder, and the digest of `sha256sum`'s lines over them in the order of their names."""
+class Download:
+    """A server that Maven fetches, the digest of what comes, and how much that is."""
 
     name: str
     version: str
@@ -34,6 +34,11 @@ class Jars:
     @property
     def folder(self) -> Path:
         return SERVERS / f"{self.name}-{self.version}"
+
+
+@dataclass(frozen=True)
+class Jars(Download):
+    """A server of jars; the digest is of `sha256sum`'s lines over them in the order of their names."""
 
     @property
     def pom(self) -> Path:
@@ -45,23 +50,15 @@ ICEBERG_REST = Jars("iceberg-rest", "1.10.1", "c600026b8d958545e2a8ed63dbe3e4f3d
 
 
 @dataclass(frozen=True)
-class Archive:
-    """A server in a zip file: where Maven finds it, and the digest of the file."""
+class Archive(Download):
+    """A server in a zip file, and where Maven finds it."""
 
-    name: str
-    version: str
     artifact: str
-    sha256: str
-    size: str
-
-    @property
-    def folder(self) -> Path:
-        return SERVERS / f"{self.name}-{self.version}"
 
 
 OPENSEARCH = Archive(
-    "opensearch", "3.5.0", "org.opensearch.distribution.integ-test-zip:opensearch:3.5.0:zip",
-    "b676ad392c95a94d8d2bd8785b8b922c7811536daf6a9ec0c7277a34bd8a17a9", "185 MB",
+    "opensearch", "3.5.0", "b676ad392c95a94d8d2bd8785b8b922c7811536daf6a9ec0c7277a34bd8a17a9", "185 MB",
+    artifact="org.opensearch.distribution.integ-test-zip:opensearch:3.5.0:zip",
 )  # fmt: skip
 # What OpenSearch needs; Kafka's 17 is too old for it.
 OPENSEARCH_JAVA = 21

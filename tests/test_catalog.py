@@ -7,7 +7,6 @@ the promise holds, or the program says what is wrong and how to mend it, and nev
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,10 +14,10 @@ import pyarrow as pa
 import pytest
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.exceptions import NoSuchNamespaceError
 from servers.iceberg_rest import IcebergRest
 from servers.kafka import Kafka
 from servers.minio import BUCKET, MinIO
+from support.catalog import PYARROW, catalog, server  # noqa: F401
 from support.posts import generate, with_malformed
 from support.process import Running, free_ports, undertone
 from support.proxy import TOKENS, Proxy, Request
@@ -28,29 +27,6 @@ from support.topics import Topics, assert_promise, violations
 OFTEN = {"UNDERTONE_SINKS__COMMIT_INTERVAL": "300ms", "UNDERTONE_SINKS__COMMIT_ROWS": "200"}
 # A dead member is missed after a second instead of 45.
 IMPATIENT = '[kafka.client]\n"session.timeout.ms" = 1500\n"heartbeat.interval.ms" = 300\n'
-# pyarrow's own S3 client: no test needs another.
-PYARROW = {"py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, minio: MinIO) -> Iterator[IcebergRest]:
-    """A catalog of our own: its tables have names that are ours to give."""
-    with IcebergRest(tmp_path_factory.mktemp("catalog"), minio) as running:
-        yield running
-
-
-@pytest.fixture
-def catalog(server: IcebergRest) -> Iterator[Catalog]:
-    """The catalog as PyIceberg sees it, empty."""
-    catalog = load_catalog("rest", **server.properties(), **PYARROW)
-    yield catalog
-    for namespace in ("bronze", "silver", "gold"):
-        try:
-            for table in catalog.list_tables(namespace):
-                catalog.drop_table(table)
-            catalog.drop_namespace(namespace)
-        except NoSuchNamespaceError:
-            pass
 
 
 class Site:

@@ -11,7 +11,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,8 @@ from servers.iceberg_rest import IcebergRest
 from servers.kafka import Kafka
 from servers.minio import MinIO
 from support import foreign
-from support.campaign import CONFIG, PYARROW, clear
+from support.campaign import CONFIG
+from support.catalog import PYARROW, catalog, server  # noqa: F401
 from support.ledger import Ledger
 from support.posts import generate, with_malformed
 from support.process import ROOT, Running, free_ports, undertone
@@ -33,20 +34,6 @@ pytestmark = pytest.mark.full
 
 OFTEN = {"UNDERTONE_SINKS__COMMIT_INTERVAL": "300ms", "UNDERTONE_SINKS__COMMIT_ROWS": "200"}
 ROLES = ("--roles", "score,bronze,silver,gold")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, minio: MinIO) -> Iterator[IcebergRest]:
-    """A catalog of our own: its tables have names that are ours to give."""
-    with IcebergRest(tmp_path_factory.mktemp("catalog"), minio) as running:
-        yield running
-
-
-@pytest.fixture
-def catalog(server: IcebergRest) -> Iterator[Catalog]:
-    catalog = load_catalog("rest", **server.properties(), **PYARROW)
-    yield catalog
-    clear(catalog)
 
 
 class Site:

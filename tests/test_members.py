@@ -18,7 +18,8 @@ from pyiceberg.catalog import Catalog, load_catalog
 from servers.iceberg_rest import IcebergRest
 from servers.kafka import Kafka
 from servers.minio import MinIO
-from support.campaign import CONFIG, PYARROW, clear
+from support.campaign import CONFIG
+from support.catalog import PYARROW, clear, server  # noqa: F401
 from support.ledger import Ledger
 from support.posts import generate, with_malformed
 from support.process import Running
@@ -28,13 +29,6 @@ SEED = int(os.environ.get("UNDERTONE_CRASH_SEED") or time.time_ns() % 1_000_000)
 TURNS = int(os.environ.get("UNDERTONE_MEMBER_TURNS", "15"))
 MEMBERS = 4
 OFTEN = {"UNDERTONE_SINKS__COMMIT_INTERVAL": "200ms", "UNDERTONE_SINKS__COMMIT_ROWS": "200"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, minio: MinIO) -> Iterator[IcebergRest]:
-    """A catalog of our own: its tables have names that are ours to give."""
-    with IcebergRest(tmp_path_factory.mktemp("catalog"), minio) as running:
-        yield running
 
 
 class Group:

@@ -44,11 +44,14 @@ pub struct Event {
     pub envelope: Envelope,
 }
 
+/// Headers of a record, in order; names may repeat, and a value may be absent.
+pub type Headers = Vec<(String, Option<Vec<u8>>)>;
+
 /// What a record of Kafka carries beside its bytes; events from elsewhere carry nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Envelope {
     /// The key.
     pub key: Option<Vec<u8>>,
-    /// The headers, in order; names may repeat.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// The headers.
+    pub headers: Headers,
 }

@@ -14,7 +14,7 @@ mod scored;
 mod topics;
 mod value;
 
-pub use event::{Envelope, Event, EventTime, Partition, timestamp};
+pub use event::{Envelope, Event, EventTime, Headers, Partition, timestamp};
 pub use mapping::Mapping;
 pub use pointer::Pointer;
 pub use post::{MAX_FUTURE_US, MAX_PAST_US, Post};

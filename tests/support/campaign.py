@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+from pyiceberg.exceptions import NoSuchTableError
 from servers.iceberg_rest import IcebergRest
 from servers.kafka import Kafka
 from servers.minio import MinIO
@@ -29,6 +29,7 @@ from servers.process import Died as ServerDied
 from servers.process import Server
 
 from . import foreign
+from .catalog import PYARROW, clear
 from .ledger import Ledger
 from .posts import generate, line, now, post, with_malformed
 from .process import Died, Running, free_ports, undertone
@@ -41,8 +42,6 @@ CONFIG = """
 "session.timeout.ms" = 1500
 "heartbeat.interval.ms" = 300
 """
-# pyarrow's own S3 client: no test needs another.
-PYARROW = {"py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO"}
 
 SCORE_POINTS = ("start.before-pin", "start.after-pin", "score.ready", "score.begun", "score.producing", "score.produced")
 SCORE_POINTS += ("score.flushed", "score.offsets-sent", "score.committed")
@@ -416,14 +415,3 @@ class Campaign:
 
 def points_of(roles: str) -> tuple[str, ...]:
     return SCORE_POINTS if roles == "score" else TABLE_POINTS
-
-
-def clear(catalog: Catalog) -> None:
-    """Drops all our tables."""
-    for namespace in sorted({name.partition(".")[0] for name in TABLES}):
-        try:
-            for table in catalog.list_tables(namespace):
-                catalog.drop_table(table)
-            catalog.drop_namespace(namespace)
-        except NoSuchNamespaceError:
-            pass

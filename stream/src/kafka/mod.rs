@@ -23,6 +23,7 @@ mod lag;
 mod ledger;
 mod membership;
 mod poll;
+mod producer;
 mod reader;
 mod replay;
 mod score;

@@ -13,6 +13,8 @@ use rdkafka::bindings as rd;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::RDKafkaErrorCode;
 
+use undertone_proto::Headers;
+
 use super::reader::Record;
 
 /// What came out of one poll.
@@ -93,7 +95,7 @@ unsafe fn record(message: *mut rd::rd_kafka_message_t, partition: i32) -> Record
     }
 }
 
-unsafe fn headers(message: *mut rd::rd_kafka_message_t) -> Vec<(String, Option<Vec<u8>>)> {
+unsafe fn headers(message: *mut rd::rd_kafka_message_t) -> Headers {
     // SAFETY: the headers belong to the message, which the caller holds.
     unsafe {
         let mut found = ptr::null_mut();

@@ -11,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use undertone_error::{Error, ErrorKind, Result};
-use undertone_proto::{Envelope, Event, EventTime, Partition};
+use undertone_proto::{Envelope, Event, EventTime, Headers, Partition};
 
 use super::client::{Kafka, Logged};
 use super::describe::Topic;
@@ -37,15 +37,14 @@ pub struct Record {
     /// The value; absent for a tombstone of a compacted topic.
     pub payload: Option<Vec<u8>>,
     /// The headers, in order.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub headers: Headers,
 }
 
 impl Record {
     /// Bytes that it holds, about.
     pub fn size(&self) -> usize {
-        let header = |(name, value): &(String, Option<Vec<u8>>)| name.len() + value.as_ref().map_or(0, Vec::len);
         let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-        length(&self.key) + length(&self.payload) + self.headers.iter().map(header).sum::<usize>() + 64
+        length(&self.key) + length(&self.payload) + header_bytes(&self.headers) + 64
     }
 
     /// When it came, in microseconds; now if nobody said.
@@ -66,6 +65,11 @@ impl Record {
             envelope: Envelope { key: self.key, headers: self.headers },
         }
     }
+}
+
+/// Bytes of headers.
+pub(super) fn header_bytes(headers: &Headers) -> usize {
+    headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len)).sum()
 }
 
 /// How much one read may bring.

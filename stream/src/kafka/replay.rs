@@ -24,12 +24,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use undertone_error::{Error, ErrorKind, Result, failpoint};
 use undertone_proto::v1::{DeadLetter, Origin};
-use undertone_proto::{EventTime, Partition};
+use undertone_proto::{EventTime, Headers, Partition};
 
 use super::client::{Kafka, Logged};
 use super::describe::Topic;
+use super::producer::{Failure, STEP, abort, owned, producer, send, step};
 use super::reader::{Limit, Offsets, Record, TopicReader};
-use super::transaction::{Failure, STEP, abort, letter_key, producer, send, step};
+use super::transaction::letter_key;
 use crate::dead::is_scorings;
 use crate::durable::blocking;
 use crate::source::hex;
@@ -86,7 +87,7 @@ pub struct Letter {
     /// What it says.
     pub letter: DeadLetter,
     /// The headers that its event had.
-    headers: Vec<(String, Option<Vec<u8>>)>,
+    headers: Headers,
 }
 
 impl Letter {
@@ -352,11 +353,8 @@ fn write(producer: &BaseProducer<Logged>, raw: &Topic, dead: &Topic, replays: &[
             ingested_at_us: letter.ingested_at_us,
         };
         // A letter of an event that was replayed before has the header of that replay.
-        let mut carried = OwnedHeaders::new_with_capacity(headers.len() + 1);
-        for (name, value) in headers.iter().filter(|(name, _)| name != REPLAY_OF) {
-            carried = carried.insert(Header { key: name, value: value.as_ref() });
-        }
-        carried = carried.insert(Header { key: REPLAY_OF, value: Some(&json(&of)?) });
+        let carried = owned(headers.iter().filter(|(name, _)| name != REPLAY_OF));
+        let carried = carried.insert(Header { key: REPLAY_OF, value: Some(&json(&of)?) });
         let key = letter_key(&origin);
         let record = BaseRecord::to(&raw.name).partition(origin.partition).key(&key).payload(payload);
         send(producer, record.headers(carried))?;

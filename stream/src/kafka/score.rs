@@ -13,13 +13,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use undertone_error::{Error, ErrorKind, Result};
-use undertone_proto::Event;
 use undertone_proto::v1::Outcome;
+use undertone_proto::{Event, Headers};
 
 use super::client::Kafka;
 use super::describe::Topic;
 use super::ledger::Ledger;
-use super::reader::{Limit, Offsets, Record, TopicReader};
+use super::reader::{Limit, Offsets, Record, TopicReader, header_bytes};
 use super::replay::REPLAY_OF;
 use super::transaction::ScoreWriter;
 use crate::score::{Plan, ScoreConfig, Scorer, Watched, give_up, score_chunk};
@@ -29,17 +29,13 @@ const MAX_HEADER_BYTES: usize = 32 << 10;
 /// How long a reader waits for events before it looks up.
 const IDLE: Duration = Duration::from_millis(250);
 
-fn header_bytes(headers: &[(String, Option<Vec<u8>>)]) -> usize {
-    headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len)).sum()
-}
-
 /// What became of one event, and what its record carried along.
 #[derive(Clone, Debug)]
 pub struct KafkaOutcome {
     /// The outcome; its origin says of which event.
     pub outcome: Outcome,
     /// The headers of the event's record.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub headers: Headers,
     /// Bytes of the event's record, about.
     pub size: usize,
 }
@@ -84,7 +80,7 @@ struct Chunk {
 }
 
 struct Carried {
-    headers: Vec<(String, Option<Vec<u8>>)>,
+    headers: Headers,
     size: usize,
 }
 
@@ -167,7 +163,7 @@ impl<S: Scorer> ScoredChunks<S> {
             return Ok(batch);
         };
         let offset = record.offset;
-        let (carried, event) = self.carry(record);
+        let (carried, event) = carry(&self.kafka, self.reader.topic(), record);
         let outcome = match self.writer.begin_alone(partition, at, self.config.in_flight()).await? {
             Plan::Together => return Ok(batch),
             Plan::Alone => {
@@ -187,10 +183,6 @@ impl<S: Scorer> ScoredChunks<S> {
         batch.outcomes.push(carried.with(outcome));
         batch.next = fetched.next;
         Ok(batch)
-    }
-
-    fn carry(&self, record: Record) -> (Carried, (i64, Event)) {
-        carry(&self.kafka, self.reader.topic(), record)
     }
 
     fn start(&self, from: Offsets) -> Running {

@@ -10,18 +10,15 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use prost::Message;
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use sha2::{Digest, Sha256};
 use undertone_error::{Error, ErrorKind, Result, failpoint};
-use undertone_proto::to_json;
 use undertone_proto::v1::{Origin, outcome};
+use undertone_proto::{Headers, to_json};
 use uuid::Uuid;
 
 use super::client::{Kafka, Logged, Topics};
@@ -29,6 +26,7 @@ use super::describe::Topic;
 use super::failure::failed;
 use super::ledger::Ledger;
 use super::membership::Membership;
+use super::producer::{Failure, STEP, abort, owned, producer, send, step};
 use super::reader::Offsets;
 use super::replay::is_replay;
 use super::score::KafkaOutcome;
@@ -37,16 +35,8 @@ use crate::score::{Plan, Record, observe};
 use crate::source::hex;
 use crate::telemetry;
 
-/// An open transaction stalls every reader of committed records, so one whose owner died is ended by the broker after
-/// this long.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long one step of a transaction may take.
-pub(super) const STEP: Duration = Duration::from_secs(8);
 /// Longer keys would make records larger than their topic takes.
 const MAX_KEY_BYTES: usize = 1024;
-/// How often a step is tried again that the client calls retriable.
-const TRIES: u32 = 4;
-
 /// Writes outcomes of the events of `posts.raw`. Calls on it go one after another.
 #[derive(Clone)]
 pub struct ScoreWriter {
@@ -114,14 +104,7 @@ impl ScoreWriter {
     /// Those of the cluster.
     pub async fn committed(&self, version: u64, partitions: BTreeSet<i32>) -> Result<Offsets> {
         self.with(move |inner, state| {
-            inner.with_producer(&mut state.producer, |_| Ok(()))?;
-            let committed = inner.membership.committed(&partitions)?;
-            let mut standing = Vec::with_capacity(partitions.len());
-            for element in committed.elements() {
-                element.error().map_err(|e| failed("cannot read the group's offset of a partition", e))?;
-                let Offset::Offset(offset) = element.offset() else { continue };
-                standing.push((element.partition(), offset, record(&element)));
-            }
+            let mut standing = inner.standing(&mut state.producer, &partitions)?;
             let known: BTreeSet<i32> = standing.iter().map(|(partition, ..)| *partition).collect();
             standing.extend(partitions.difference(&known).map(|&partition| (partition, 0, None)));
             let offsets = standing.iter().map(|&(partition, offset, _)| (partition, offset)).collect();
@@ -135,15 +118,8 @@ impl ScoreWriter {
     /// committed is absent.
     pub(super) async fn settled(&self, partitions: BTreeSet<i32>) -> Result<Offsets> {
         self.with(move |inner, state| {
-            inner.with_producer(&mut state.producer, |_| Ok(()))?;
-            let mut offsets = Offsets::new();
-            for element in inner.membership.committed(&partitions)?.elements() {
-                element.error().map_err(|e| failed("cannot read the group's offset of a partition", e))?;
-                if let Offset::Offset(offset) = element.offset() {
-                    offsets.insert(element.partition(), offset);
-                }
-            }
-            Ok(offsets)
+            let standing = inner.standing(&mut state.producer, &partitions)?;
+            Ok(standing.into_iter().map(|(partition, offset, _)| (partition, offset)).collect())
         })
         .await
     }
@@ -315,6 +291,22 @@ const ATTEMPTS: Points = Points {
 };
 
 impl Inner {
+    /// What is committed, and what stands beside it, once the transactions of an earlier producer of ours have ended.
+    fn standing(
+        &self,
+        slot: &mut Option<BaseProducer<Logged>>,
+        partitions: &BTreeSet<i32>,
+    ) -> Result<Vec<(i32, i64, Option<Record>)>> {
+        self.with_producer(slot, |_| Ok(()))?;
+        let mut standing = Vec::with_capacity(partitions.len());
+        for element in self.membership.committed(partitions)?.elements() {
+            element.error().map_err(|e| failed("cannot read the group's offset of a partition", e))?;
+            let Offset::Offset(offset) = element.offset() else { continue };
+            standing.push((element.partition(), offset, record(&element)));
+        }
+        Ok(standing)
+    }
+
     /// Writes records beside offsets that stay where they are.
     fn note(&self, state: &mut State, moves: &[Move]) -> Result<()> {
         if moves.is_empty() {
@@ -469,46 +461,6 @@ impl Inner {
     }
 }
 
-/// A producer of transactions under an id: what another of the same id left open is ended, and it can commit nothing more.
-pub(super) fn producer(kafka: &Kafka, transactional_id: &str) -> Result<BaseProducer<Logged>> {
-    let mut config = kafka.producer_config();
-    config
-        .set("transactional.id", transactional_id)
-        .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
-        // Dead letters and posts are larger than the posts that they come from.
-        .set("message.max.bytes", "67108864")
-        // A batch must fit where its largest record does: topics take that much more than the largest event.
-        .set("batch.size", "250000")
-        .set("queue.buffering.max.messages", "200000");
-    // Nobody waits for `linger.ms`: the flush that follows at once ends it, and full batches do not know it. Shorter, it
-    // only wakes the client's thread for batches that are too small.
-    for (key, value) in [("linger.ms", "50"), ("compression.type", "lz4")] {
-        if !kafka.config().client.contains_key(key) {
-            config.set(key, value);
-        }
-    }
-    let producer = BaseProducer::from_config_and_context(&config, Logged)
-        .map_err(|e| failed("cannot make a kafka producer", e))?;
-    step("cannot begin with transactions", || producer.init_transactions(STEP)).map_err(|failure| failure.error)?;
-    Ok(producer)
-}
-
-/// Hands a record of the open transaction to the client; waits while its queue is full.
-pub(super) fn send(
-    producer: &BaseProducer<Logged>,
-    mut record: BaseRecord<'_, Vec<u8>, Vec<u8>>,
-) -> Result<(), Failure> {
-    let until = Instant::now() + STEP;
-    loop {
-        record = match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < until => back,
-            Err((error, _)) => return Err(Failure::of("cannot produce a record", error)),
-        };
-        producer.poll(Duration::from_millis(5));
-    }
-}
-
 fn is_dead(outcome: &KafkaOutcome) -> bool {
     matches!(outcome.outcome.kind, Some(outcome::Kind::Dead(_)))
 }
@@ -520,79 +472,16 @@ fn send_outcome(
     origin: Option<&Origin>,
     key: &Vec<u8>,
     payload: &Vec<u8>,
-    carried: &[(String, Option<Vec<u8>>)],
+    carried: &Headers,
 ) -> Result<(), Failure> {
     // The partition of the event's: what is in order there stays in order.
     let partition = origin.map_or(0, |origin| origin.partition).rem_euclid(topic.partitions.max(1));
-    let mut headers = OwnedHeaders::new_with_capacity(carried.len());
-    for (name, value) in carried {
-        headers = headers.insert(Header { key: name, value: value.as_ref() });
-    }
-    send(producer, BaseRecord::to(&topic.name).partition(partition).key(key).payload(payload).headers(headers))
+    send(producer, BaseRecord::to(&topic.name).partition(partition).key(key).payload(payload).headers(owned(carried)))
 }
 
 /// The key of an event's dead letters.
 pub(super) fn letter_key(origin: &Origin) -> Vec<u8> {
     format!("{}-{}-{}", origin.topic, origin.partition, origin.offset).into_bytes()
-}
-
-/// Aborts the open transaction; answers whether it is.
-pub(super) fn abort(producer: &BaseProducer<Logged>) -> bool {
-    let until = Instant::now() + STEP;
-    loop {
-        // What is purged is reported, and the abort waits until somebody has taken the reports.
-        producer.poll(Duration::ZERO);
-        match producer.abort_transaction(Duration::from_millis(100)) {
-            Ok(()) => return true,
-            Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < until => {}
-            Err(error) => {
-                tracing::info!(%error, "transaction cannot be aborted; its producer is given up");
-                return false;
-            }
-        }
-    }
-}
-
-/// A failed step.
-pub(super) struct Failure {
-    pub(super) error: Error,
-    /// Whether the transaction can still be aborted.
-    pub(super) abort: bool,
-    /// Whether it was the commit, after which anything may have happened.
-    committing: bool,
-}
-
-impl Failure {
-    fn of(doing: &'static str, error: KafkaError) -> Self {
-        let lost = matches!(&error, KafkaError::Transaction(error) if error.is_fatal() || !error.txn_requires_abort());
-        Self { error: failed(doing, error), abort: !lost, committing: false }
-    }
-
-    fn of_commit(self) -> Self {
-        Self { committing: true, ..self }
-    }
-
-    pub(super) fn ours(error: Error) -> Self {
-        Self { error, abort: true, committing: false }
-    }
-}
-
-/// One step of a transaction; repeated where the client says that this may help.
-pub(super) fn step(
-    doing: &'static str,
-    mut work: impl FnMut() -> rdkafka::error::KafkaResult<()>,
-) -> Result<(), Failure> {
-    let mut tries = 1;
-    loop {
-        match work() {
-            Ok(()) => return Ok(()),
-            Err(KafkaError::Transaction(error)) if error.is_retriable() && tries < TRIES => {
-                tracing::info!(%error, doing, tries, "step of a transaction is tried again");
-                tries += 1;
-            }
-            Err(error) => return Err(Failure::of(doing, error)),
-        }
-    }
 }
 
 /// Source and id, as JSON, so that no two posts share a key; the hash of that where it is too long for one.

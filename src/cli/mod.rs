@@ -1,12 +1,16 @@
 //! The command line: names and meanings of commands and flags. Scripts rely on them.
 
+mod dead;
+mod tables;
+
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use undertone_error::{Error, ErrorKind, Result};
 
-use crate::config::{Config, DeadConfig, Layers, ModelConfig, TablesConfig};
+pub(crate) use self::dead::{DeadArgs, DeadCommand, DeadFilter, EventPlace};
+pub(crate) use self::tables::{ForgetArgs, MaintainArgs, RescoreArgs};
+use crate::config::{Config, Layers, ModelConfig};
 
 /// Scores the sentiment of social posts: as a stream into Iceberg tables, over REST and gRPC, or from files.
 #[derive(Debug, Parser)]
@@ -298,111 +302,6 @@ pub(crate) enum BenchPhase {
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct DeadArgs {
-    #[command(subcommand)]
-    pub(crate) command: DeadCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum DeadCommand {
-    /// One line a dead letter that was not replayed, newest last
-    List {
-        #[command(flatten)]
-        place: DeadPlace,
-        #[command(flatten)]
-        filter: DeadFilter,
-        /// Also those that were replayed
-        #[arg(long)]
-        all: bool,
-        /// Print JSON lines with the payloads
-        #[arg(long)]
-        json: bool,
-    },
-    /// The last dead letter of one event, whole
-    Show {
-        /// The event, as `list` prints it: PARTITION:OFFSET, or its offset alone
-        event: EventPlace,
-        #[command(flatten)]
-        place: DeadPlace,
-    },
-    /// Score events of the stages parse and score again, each once, with their origin kept: for after a mapping or a model
-    /// was mended. The embedded stream must not be running, and scores them at its next start
-    Replay {
-        /// The events, as `list` prints them [default: all that were not replayed]
-        events: Vec<EventPlace>,
-        #[command(flatten)]
-        place: DeadPlace,
-        #[command(flatten)]
-        filter: DeadFilter,
-        /// Say how many it would be
-        #[arg(long)]
-        dry_run: bool,
-    },
-}
-
-/// Where the dead letters are: on the cluster that the configuration names, else in a data folder.
-#[derive(Args, Debug)]
-pub(crate) struct DeadPlace {
-    /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE", env = "UNDERTONE_CONFIG")]
-    config: Option<PathBuf>,
-    /// Folder that holds the dead letters of the embedded stream [default: data]
-    #[arg(long, value_name = "DIR")]
-    data: Option<String>,
-}
-
-impl DeadPlace {
-    /// Of the variables only those of these sections count.
-    ///
-    /// # Errors
-    /// As [`DeadConfig::load`].
-    pub(crate) fn config(self) -> Result<DeadConfig> {
-        let ours = ["UNDERTONE_DATA__", "UNDERTONE_KAFKA__"];
-        let variables = environment()?.filter(|(name, _)| ours.iter().any(|prefix| name.starts_with(prefix)));
-        let place = ComputeArgs { config: self.config, ..ComputeArgs::default() };
-        DeadConfig::load(place.layers(variables)?.flag("--data", "data.dir", self.data))
-    }
-}
-
-/// Which dead letters are meant.
-#[derive(Args, Debug)]
-pub(crate) struct DeadFilter {
-    /// Only those of a stage: parse, score, or a store
-    #[arg(long)]
-    pub(crate) stage: Option<String>,
-    /// Only those from this time on: RFC 3339, or an age like 2h
-    #[arg(long, value_name = "TIME", value_parser = since)]
-    pub(crate) since: Option<jiff::Timestamp>,
-    /// At most so many: the newest to list, the oldest to replay
-    #[arg(long, value_name = "N")]
-    pub(crate) limit: Option<usize>,
-}
-
-fn since(text: &str) -> std::result::Result<jiff::Timestamp, String> {
-    let age = |age: jiff::SignedDuration| jiff::Timestamp::now().checked_sub(age).ok();
-    let time = text.parse().ok().or_else(|| text.parse().ok().and_then(age));
-    time.ok_or_else(|| "write a time like 2026-05-01T12:00:00Z, or an age like 2h".to_owned())
-}
-
-/// Where an event stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct EventPlace {
-    pub(crate) partition: i32,
-    pub(crate) offset: i64,
-}
-
-impl std::str::FromStr for EventPlace {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let (partition, offset) = text.split_once(':').unwrap_or(("0", text));
-        let numbers = partition.parse().ok().zip(offset.parse().ok());
-        let (partition, offset) = numbers.ok_or("write PARTITION:OFFSET, like 3:1207")?;
-        Ok(Self { partition, offset })
-    }
-}
-
-#[derive(Args, Debug)]
 pub(crate) struct ModelArgs {
     #[command(subcommand)]
     pub(crate) command: ModelCommand,
@@ -432,102 +331,6 @@ pub(crate) enum ModelCommand {
         #[command(flatten)]
         compute: ComputeArgs,
     },
-}
-
-/// Where the tables are.
-#[derive(Args, Debug)]
-pub(crate) struct TableArgs {
-    /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE", env = "UNDERTONE_CONFIG")]
-    config: Option<PathBuf>,
-    /// Folder that holds catalog and tables [default: data]
-    #[arg(long, value_name = "DIR")]
-    data: Option<String>,
-}
-
-impl TableArgs {
-    /// # Errors
-    /// As [`TablesConfig::load`].
-    pub(crate) fn config(self) -> Result<TablesConfig> {
-        let compute = ComputeArgs { config: self.config, ..ComputeArgs::default() };
-        TablesConfig::load(compute.layers(environment()?)?.flag("--data", "data.dir", self.data))
-    }
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct MaintainArgs {
-    #[command(flatten)]
-    pub(crate) place: TableArgs,
-    /// Snapshots younger than this are kept
-    #[arg(long, value_name = "AGE", default_value = "7d", value_parser = age)]
-    pub(crate) older_than: Duration,
-    /// So many of the newest snapshots of a table are kept, however old
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) retain_last: usize,
-    /// Files that were never part of a table are kept until they are this old; 72h at least
-    #[arg(long, value_name = "AGE", default_value = "72h", value_parser = age)]
-    pub(crate) orphans_older_than: Duration,
-    /// Do it
-    #[arg(long, alias = "yes")]
-    pub(crate) apply: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct RescoreArgs {
-    /// Name of the run, which its rows carry; the same name again goes on with it
-    #[arg(long, value_name = "NAME")]
-    pub(crate) run: String,
-    /// Only events that were ingested on this day or at this moment, or later
-    #[arg(long, value_name = "DATE")]
-    pub(crate) from: Option<String>,
-    /// Only events that were ingested before this day or this moment
-    #[arg(long, value_name = "DATE")]
-    pub(crate) to: Option<String>,
-    /// Folder that holds catalog and tables [default: data]
-    #[arg(long, value_name = "DIR")]
-    data: Option<String>,
-    /// Model folder [default: models/sentiment]
-    #[arg(long, value_name = "DIR")]
-    model: Option<String>,
-    #[command(flatten)]
-    compute: ComputeArgs,
-}
-
-impl RescoreArgs {
-    /// # Errors
-    /// As [`TablesConfig::load`].
-    pub(crate) fn config(&self) -> Result<TablesConfig> {
-        TableArgs { config: self.compute.config.clone(), data: self.data.clone() }.config()
-    }
-
-    /// # Errors
-    /// As [`ModelConfig::load`].
-    pub(crate) fn model(&self) -> Result<ModelConfig> {
-        self.compute.clone().model(self.model.clone())
-    }
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ForgetArgs {
-    /// Where the post was posted
-    #[arg(long, value_name = "S")]
-    pub(crate) source: String,
-    /// Its id there
-    #[arg(long, value_name = "I")]
-    pub(crate) id: String,
-    /// When it was posted, if silver.posts does not know it (RFC 3339)
-    #[arg(long, value_name = "TIME")]
-    pub(crate) created_at: Option<String>,
-    #[command(flatten)]
-    pub(crate) place: TableArgs,
-}
-
-/// A length of time as people write it: 30s, 12h, 7d, 2w.
-fn age(text: &str) -> std::result::Result<Duration, String> {
-    let wrong = || "write a length of time like 12h or 7d".to_owned();
-    let span: jiff::Span = text.parse().map_err(|_| wrong())?;
-    let length = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
-    Duration::try_from(length).map_err(|_| wrong())
 }
 
 /// Our own variables. Others may hold what they like, even what is not UTF-8.
