@@ -1,5 +1,5 @@
 # Exports what Cargo needs to build and run Undertone from this checkout. Source it: `. scripts/env.sh`
-# Caches live outside the checkout, so that a second clean clone on the same machine builds only our own crates.
+# Caches live outside the checkout, so that a clean clone at the same place builds only our own crates.
 
 UNDERTONE_CACHE="${UNDERTONE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/undertone}"
 export UNDERTONE_CACHE
@@ -7,8 +7,10 @@ export UNDERTONE_CACHE
 # torch 2.11.0's CPU libraries and headers, put there by scripts/setup.py.
 export LIBTORCH="$UNDERTONE_CACHE/libtorch-2.11.0-cpu/torch"
 
-# Intermediate files of every checkout share one folder; the finished binary stays in the checkout's own target/.
-export CARGO_BUILD_BUILD_DIR="$UNDERTONE_CACHE/build"
+# Intermediate files of this checkout; the finished binary is in its target/. Not one folder for every checkout: Cargo names
+# them by their place in the workspace, so that one checkout would take another's crates for its own.
+CARGO_BUILD_BUILD_DIR="$UNDERTONE_CACHE/build/$(pwd -P | cksum | cut -d ' ' -f 1)"
+export CARGO_BUILD_BUILD_DIR
 
 # The binary finds libtorch where setup put it. Flags are parted by the unit separator, since a path may hold spaces.
 unit_separator=$(printf '\037')

@@ -148,7 +148,7 @@ def test_beside_a_stream_that_commits_all_the_time_nothing_is_lost_or_doubled(tm
 
 @pytest.fixture
 def server(tmp_path: Path, minio: MinIO) -> Iterator[IcebergRest]:
-    with IcebergRest(tmp_path / "catalog", minio) as running:
+    with IcebergRest(tmp_path / "catalog", minio, prefix=tmp_path.name) as running:
         yield running
 
 

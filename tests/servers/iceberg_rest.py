@@ -16,18 +16,19 @@ from .minio import BUCKET, REGION, MinIO
 class IcebergRest(process.Java):
     """A catalog at `uri` whose state is in `folder`, and its tables in MinIO, or in `folder` without one.
 
-    It is used over 127.0.0.1, but its code binds every address, and knows no passwords: not for a machine that others reach.
+    `prefix` keeps its tables apart from those of another catalog in the same MinIO. It is used over 127.0.0.1, but its code binds
+    every address, and knows no passwords: not for a machine that others reach.
     """
 
     name = "iceberg-rest"
     jars = ICEBERG_REST.folder
 
-    def __init__(self, folder: Path, minio: MinIO | None = None, port: int | None = None) -> None:
+    def __init__(self, folder: Path, minio: MinIO | None = None, port: int | None = None, prefix: str = "") -> None:
         super().__init__(folder)
         self.minio = minio
         self.port = port or process.fixed_ports(1)[0]
         self.uri = f"http://127.0.0.1:{self.port}"
-        self.warehouse = f"s3://{BUCKET}/" if minio else f"file://{self.folder}/warehouse"
+        self.warehouse = f"s3://{BUCKET}/{prefix}" if minio else f"file://{self.folder}/warehouse"
 
     def command(self) -> list[str]:
         return self.java("org.apache.iceberg.rest.RESTCatalogServer")
