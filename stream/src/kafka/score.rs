@@ -62,6 +62,8 @@ pub struct ScoredChunks<S> {
     config: Arc<ScoreConfig>,
     shutdown: CancellationToken,
     running: Option<Running>,
+    /// Whether a step of a search was begun and has not ended: its future may have been dropped.
+    searching: bool,
 }
 
 struct Running {
@@ -108,7 +110,7 @@ impl<S: Scorer> ScoredChunks<S> {
         shutdown: CancellationToken,
     ) -> Self {
         let (scorer, config) = (Arc::new(Watched::new(scorer)), Arc::new(config));
-        Self { kafka: kafka.clone(), reader, writer, scorer, config, shutdown, running: None }
+        Self { kafka: kafka.clone(), reader, writer, scorer, config, shutdown, running: None, searching: false }
     }
 
     /// What to call once nothing is scored any more.
@@ -130,7 +132,13 @@ impl<S: Scorer> ScoredChunks<S> {
         if self.running.as_ref().is_none_or(|running| running.at != *from) {
             self.running = None;
             if let Some(partition) = self.writer.suspect(from.clone(), self.config.in_flight()).await? {
-                return self.read_alone(partition, from, limit).await;
+                if std::mem::replace(&mut self.searching, true) {
+                    // The end of a partition is told once to who goes to an offset; a read that was dropped may have heard it.
+                    self.reader.read(Offsets::new(), Limit { records: 0, bytes: 0, wait: Duration::ZERO }).await?;
+                }
+                let batch = self.read_alone(partition, from, limit).await;
+                self.searching = false;
+                return batch;
             }
             self.begin(from).await?;
             self.running = Some(self.start(from.clone()));
