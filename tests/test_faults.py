@@ -148,16 +148,16 @@ def test_a_store_that_fails_in_the_middle_of_an_upload(kafka: Kafka, server: Ice
 def test_somebody_else_appends_deletes_and_expires_snapshots_meanwhile(kafka: Kafka, server: IcebergRest, minio: MinIO, tmp_path: Path, kind: str):
     rest = kind == "rest"
     site = Site(kafka.brokers, tmp_path, *([server.toml(), minio.toml()] if rest else []), keys=minio.keys())
-    theirs = load_catalog("rest", **server.properties(), **PYARROW) if rest else Tables(site.data).catalog
+    tables = Tables(load_catalog("rest", **server.properties(), **PYARROW) if rest else site.data)
+    theirs = tables.catalog
     try:
         did = 0
         with site.start() as running:
             for turn in range(10):
                 site.produce(60)
                 running.await_that(lambda: not rest or theirs.namespace_exists("gold"), "make its tables")
-                running.await_that(lambda: rest or (site.data / "catalog.db").exists(), "make its catalog")
                 for name in ("bronze.posts", "silver.posts"):
-                    running.await_that(lambda name=name: theirs.table_exists(name), f"make {name}")
+                    running.await_that(lambda name=name: name in tables.names(), f"make {name}")
                     foreign.patiently(theirs, name, (foreign.append, foreign.expire, foreign.append, foreign.delete)[turn % 4])
                     did += 1
             events = len(site.topics.events)
@@ -165,12 +165,12 @@ def test_somebody_else_appends_deletes_and_expires_snapshots_meanwhile(kafka: Ka
             assert running.alive() and running.stop() == 0, running.log()
         where = theirs if rest else site.data
         site.finish(where)
-        with Tables(where) as tables:
-            theirs_now = [row for row in tables.rows("bronze.posts", "topic").to_pylist() if row["topic"] == foreign.FOREIGN]
+        theirs_now = [row for row in tables.rows("bronze.posts", "topic").to_pylist() if row["topic"] == foreign.FOREIGN]
         assert did == 20 and theirs_now, "rows of somebody else must be there, and stay"
     finally:
         if rest:
             clear(theirs)
+        tables.close()
 
 
 # -------------------------------------------------------------------------------------------------------- disks and clocks
