@@ -12,6 +12,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 from pyiceberg.transforms import DayTransform
+from sqlalchemy.exc import OperationalError
 
 from .promise import FOREIGN
 
@@ -52,7 +53,9 @@ def patiently(catalog: Catalog, name: str, work: Callable[[Table], None], tries:
     for left in reversed(range(tries)):
         try:
             return work(catalog.load_table(name))
-        except CommitFailedException:
-            if not left:
+        except (CommitFailedException, OperationalError) as error:
+            # SQLite has one writer at a time, and PyIceberg waits five seconds for it.
+            busy = not isinstance(error, OperationalError) or "locked" in str(error)
+            if not left or not busy:
                 raise
             time.sleep(random.uniform(0, 0.1))

@@ -189,8 +189,15 @@ class Ledger:
         names = [TopicPartition(name, number) for name in (self.topics.scored, self.topics.dead) for number in range(self.topics.partitions)]
 
         def ends(level: IsolationLevel) -> dict:
-            answers = self.topics.admin.list_offsets({each: OffsetSpec.latest() for each in names}, isolation_level=level)
-            return {(at.topic, at.partition): answer.result(30).offset for at, answer in answers.items()}
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    answers = self.topics.admin.list_offsets({each: OffsetSpec.latest() for each in names}, isolation_level=level)
+                    return {(at.topic, at.partition): answer.result(30).offset for at, answer in answers.items()}
+                except KafkaException:  # a client that does not know yet that the broker has come back
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.3)
 
         stable, high = ends(IsolationLevel.READ_COMMITTED), ends(IsolationLevel.READ_UNCOMMITTED)
         return {at[1] for at in high if stable[at] < high[at]}
