@@ -35,6 +35,7 @@ class World:
         self.folder, self.topics = folder, Topics(kafka.brokers, partitions=2)
         self.config = folder / "kafka.toml"
         self.config.write_text(CONFIG)
+        self.log = ""
         texts = [DEADLY if deadly and number == posts // 2 else None for number in range(posts)]
         self.topics.produce(line(post(number, text)) for number, text in enumerate(texts))
 
@@ -48,6 +49,7 @@ class World:
         settings = self.topics.settings(**env)
         done = undertone("run", "--once", *self.args("data"), *addresses, cwd=self.folder, env=settings)
         assert done.returncode in (0, -signal.SIGABRT), done.stderr.decode()
+        self.log += done.stderr.decode()
         return done.returncode
 
     def start(self, data: str, **env: str) -> Running:
@@ -88,9 +90,22 @@ def test_a_post_that_kills_the_process_is_found_and_given_up_alone(kafka: Kafka,
     while world.once(**KILLS) != 0:
         deaths += 1
         assert deaths <= 6, "it is tried for ever"
-    assert deaths == 6, "three times among others, and three times alone"
+    assert deaths == 6, "twice among others, once among a few, and three times alone"
     world.assert_only_the_killer_is_dead()
     assert not world.counts()
+
+
+@pytest.mark.timeout(300)
+def test_among_many_it_is_found_in_as_few_deaths_and_few_steps(kafka: Kafka, tmp_path: Path) -> None:
+    world = World(kafka, tmp_path, posts=240)
+    deaths = 0
+    while world.once(**KILLS) != 0:
+        deaths += 1
+        assert deaths <= 8, "it is tried for ever"
+    assert deaths >= 6, "more only if what is before it is written just before the first two: then the place moves"
+    world.assert_only_the_killer_is_dead()
+    steps = world.log.count("looking for the post that kills the process")
+    assert 5 <= steps <= 240 // 12 + 2 + 12 + 3, "both partitions in groups of twelve, one group one by one"
 
 
 @pytest.mark.timeout(300)

@@ -146,14 +146,19 @@ class Proxy:
             return self.answer(handler, request, 403, {"Content-Type": "application/xml"}, document)
         if spoil := self.spoiled(request):
             status = self.forward(request)[0] if spoil.forwarded else 0
+            # Before the wait: who asked may have given up and gone on by its end.
+            request.status, request.lost = status, True
             time.sleep(spoil.seconds)
-            request.lost = True
-            if spoil.status:
-                self.answer(handler, request, spoil.status, {"Content-Type": "text/html"}, b"<html>a proxy's own words</html>")
-            else:
+            try:
+                if spoil.status:
+                    self.answer(handler, request, spoil.status, {"Content-Type": "text/html"}, b"<html>a proxy's own words</html>")
+                else:
+                    handler.close_connection = True
+                    handler.connection.close()
+            except OSError:  # nobody waits for it any more
                 handler.close_connection = True
-                handler.connection.close()
-            request.status = status
+            finally:
+                request.status = status
             return None
         if self.is_picked(request, self.repeats):
             self.forward(request)

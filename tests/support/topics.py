@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from pyiceberg.catalog import Catalog
 
@@ -50,7 +50,9 @@ class Topics:
         self.events: dict[Place, bytes] = {}
         self.partitions = partitions
         self.make(self.raw, partitions=partitions, **{"max.message.bytes": str(RAW_BYTES)})
-        self.make(self.scored, self.dead, partitions=partitions, **{"max.message.bytes": str(RECORD_BYTES)})
+        # As `undertone init` makes them: what is there is there by the broker's clock.
+        outcomes = {"max.message.bytes": str(RECORD_BYTES), "message.timestamp.type": "LogAppendTime"}
+        self.make(self.scored, self.dead, partitions=partitions, **outcomes)
 
     def make(self, *names: str, partitions: int, **config: str) -> None:
         new = [NewTopic(name, num_partitions=partitions, replication_factor=1, config=config) for name in names]
@@ -60,6 +62,12 @@ class Topics:
     def grow(self, name: str, partitions: int) -> None:
         for grown in self.admin.create_partitions([NewPartitions(name, partitions)]).values():
             grown.result(30)
+
+    def alter(self, name: str, **config: str) -> None:
+        entries = [ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in config.items()]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)
+        for altered in self.admin.incremental_alter_configs([resource]).values():
+            altered.result(30)
 
     def delete(self, name: str) -> None:
         for deleted in self.admin.delete_topics([name]).values():

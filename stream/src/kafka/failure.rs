@@ -27,7 +27,7 @@ pub(super) fn kind(code: RDKafkaErrorCode) -> ErrorKind {
         | C::InvalidProducerIdMapping
         | C::ConcurrentTransactions => ErrorKind::Conflict,
         C::AutoOffsetReset | C::OffsetOutOfRange => ErrorKind::Corrupt,
-        C::MessageSizeTooLarge | C::InvalidRecord | C::InvalidTimestamp | C::PolicyViolation => ErrorKind::TooLarge,
+        C::MessageSizeTooLarge | C::InvalidRecord | C::PolicyViolation => ErrorKind::TooLarge,
         C::UnsupportedVersion | C::UnsupportedFeature | C::NotImplemented => ErrorKind::Unsupported,
         C::OperationTimedOut | C::RequestTimedOut | C::MessageTimedOut => ErrorKind::DeadlineExceeded,
         _ => ErrorKind::Unavailable,
@@ -36,19 +36,26 @@ pub(super) fn kind(code: RDKafkaErrorCode) -> ErrorKind {
 
 /// An error of the client, with what was being done.
 pub(super) fn failed(doing: &'static str, error: KafkaError) -> Error {
-    let kind = match &error {
+    let code = match &error {
         KafkaError::ClientConfig(_, what, key, value) => {
             let wrong = Error::new(ErrorKind::InvalidConfig, "kafka client property is wrong").with("property", key);
             // A password may be the value.
             let shown = if is_secret(key) { "(not shown)" } else { value };
             return wrong.with("value", shown).source(what.clone()).help("see librdkafka's CONFIGURATION.md");
         }
+        KafkaError::Transaction(error) => Some(error.code()),
+        other => other.rdkafka_error_code(),
+    };
+    let kind = match &error {
         KafkaError::ClientCreation(_) => ErrorKind::InvalidConfig,
-        KafkaError::Transaction(error) => kind(error.code()),
-        other => other.rdkafka_error_code().map_or(ErrorKind::Unavailable, kind),
+        _ => code.map_or(ErrorKind::Unavailable, kind),
     };
     let found = Error::new(kind, doing).source(error);
     match kind {
+        // We stamp our own records, so it is no record's fault.
+        _ if code == Some(RDKafkaErrorCode::InvalidTimestamp) => {
+            found.help("is this machine's clock right? it is further ahead of the broker's than the topic allows")
+        }
         ErrorKind::InvalidConfig => found.help("check [kafka] and what the broker allows this user"),
         ErrorKind::TooLarge => {
             found.help("the topic refuses the record: raise its max.message.bytes, as `undertone check` says")
@@ -83,6 +90,7 @@ mod tests {
             RDKafkaErrorCode::BrokerTransportFailure,
             RDKafkaErrorCode::NotCoordinator,
             RDKafkaErrorCode::AllBrokersDown,
+            RDKafkaErrorCode::InvalidTimestamp,
         ] {
             assert_eq!(failed("x", KafkaError::Global(code)).fault(), Fault::Outside, "{code:?}");
         }

@@ -6,9 +6,10 @@
 //! and whoever no longer owns the partition counts nothing.
 //!
 //! A start is counted once when a process begins to read, and only where there is something to score; the first
-//! transaction that goes past it forgets it, and so does a clean end. Posts that are scored alone are scored one at a
-//! time in the whole process, so that a death says of which of them it is: each is counted before it is begun and
-//! acquitted before its outcome is written.
+//! transaction that goes past it forgets it, and so does a clean end. Once two processes died at one place, its posts are
+//! scored in groups, of one partition at a time and nothing beside them in the whole process, so that a death says of which
+//! group it is. Each is counted by the transaction that writes the one before. In the group that killed, each post is
+//! counted before it is begun and acquitted before its outcome is written.
 
 use std::collections::BTreeMap;
 
@@ -26,8 +27,8 @@ struct Standing {
     counted: bool,
     /// Whether a record stands beside the group's offset that is of no use any more.
     stale: bool,
-    /// What this process tried to count with a transaction of which it never learned what became.
-    tried: Option<Record>,
+    /// What this process tried to write, counting a start, with a transaction of which it never learned what became.
+    tried: Option<(i64, Record)>,
 }
 
 impl Standing {
@@ -43,8 +44,8 @@ impl Standing {
 
     /// Whether the last start that the group's record counts is one of this process: none is counted twice.
     fn is_of(&self, next: i64, record: Option<Record>) -> bool {
-        let known = (self.counted && self.record == record) || self.tried == record;
-        self.next == next && record.is_some() && known
+        let known = self.counted && (self.next, self.record) == (next, record);
+        record.is_some_and(|record| known || self.tried == Some((next, record)))
     }
 }
 
@@ -92,12 +93,13 @@ impl Ledger {
         Err(error.with("group stands", stands.map_or_else(|| "elsewhere".to_owned(), |next| next.to_string())))
     }
 
-    /// The partition whose next post is to be scored alone, if there is one; that at which the process died comes first.
+    /// The partition whose next posts are to be scored beside no others, if there is one; that at which the process died
+    /// comes first.
     pub(super) fn suspect(&self, from: &Offsets, in_flight: i64) -> Option<i32> {
         let suspects = from.iter().filter_map(|(&partition, &at)| {
             let standing = self.partitions.get(&partition).filter(|standing| standing.next == at)?;
-            let alone = self.decide(partition, in_flight).is_some_and(|(plan, _)| plan != Plan::Together);
-            alone.then_some((!standing.record.is_some_and(|record| record.accuses(at)), partition))
+            let searched = self.decide(partition, in_flight).is_some_and(|(plan, _)| plan != Plan::Together);
+            searched.then_some((standing.record.map(|record| record.rank(at)), partition))
         });
         suspects.min().map(|(_, partition)| partition)
     }
@@ -106,11 +108,16 @@ impl Ledger {
     pub(super) fn decide(&self, partition: i32, in_flight: i64) -> Option<(Plan, Option<Record>)> {
         let &Standing { next, record, counted, .. } = self.partitions.get(&partition)?;
         if counted {
-            let alone = record.is_some_and(|record| record.accuses(next));
-            return Some((if alone { Plan::Alone } else { Plan::Together }, None));
+            return Some((record.map_or(Plan::Together, |record| record.stage(next)), None));
         }
         let (plan, record) = plan(record, next, in_flight);
         Some((plan, (plan != Plan::GiveUp).then_some(record)))
+    }
+
+    /// How many posts of a partition are scored at once.
+    pub(super) fn most(&self, partition: i32, in_flight: i64) -> usize {
+        let most = self.decide(partition, in_flight).map_or(1, |(plan, _)| plan.most(in_flight));
+        usize::try_from(most).unwrap_or(1)
     }
 
     /// The starts to count before the partitions `begun` are scored together from where they stand.
@@ -140,15 +147,15 @@ impl Ledger {
         self.partitions.get(&partition).map(|standing| standing.next)
     }
 
-    /// A transaction of ours has written this. `counted` tells whether it counted a start.
-    pub(super) fn wrote(&mut self, partition: i32, next: i64, record: Option<Record>, counted: bool) {
-        self.partitions.insert(partition, Standing::new(next, record, counted));
+    /// A transaction of ours has written this, and so counted the start that the record counts, if it does.
+    pub(super) fn wrote(&mut self, partition: i32, next: i64, record: Option<Record>) {
+        self.partitions.insert(partition, Standing::new(next, record, record.is_some_and(Record::is_begun)));
     }
 
-    /// A transaction of ours is about to count a start.
-    pub(super) fn tries(&mut self, partition: i32, record: Option<Record>) {
+    /// A transaction of ours is about to write this.
+    pub(super) fn tries(&mut self, partition: i32, next: i64, record: Option<Record>) {
         if let Some(standing) = self.partitions.get_mut(&partition) {
-            standing.tried = record;
+            standing.tried = record.filter(|record| record.is_begun()).map(|record| (next, record));
         }
     }
 
@@ -183,41 +190,47 @@ mod tests {
         killers: &'a [(i32, i64)],
         given_up: &'a mut Vec<(i32, i64)>,
         scored: &'a mut Vec<(i32, i64)>,
+        writes: &'a mut usize,
+        in_flight: i64,
     }
 
     impl Life<'_> {
-        fn run(&mut self, ours: &[i32], slow: usize) -> bool {
+        fn run(&mut self, ours: &[i32], slow: i64) -> bool {
             let mut ledger = Ledger::default();
             ledger.learn(1, ours.iter().map(|p| (*p, self.group[p].0, self.group[p].1)));
             loop {
                 let from: Offsets = ours.iter().map(|p| (*p, self.group[p].0)).collect();
-                let Some(partition) = ledger.suspect(&from, IN_FLIGHT) else { break };
-                let at = from[&partition];
-                if at == self.ends[&partition] {
+                let Some(partition) = ledger.suspect(&from, self.in_flight) else { break };
+                let (at, end) = (from[&partition], self.ends[&partition]);
+                if at == end {
                     ledger.release(partition);
                     continue;
                 }
-                let (plan, record) = ledger.decide(partition, IN_FLIGHT).expect("ours");
-                if plan == Plan::Alone {
-                    if let Some(record) = record {
-                        self.write(&mut ledger, partition, at, Some(record), true);
-                    }
-                    if self.killers.contains(&(partition, at)) {
-                        return true;
-                    }
-                    let acquitted = ledger.acquitted(partition);
-                    self.write(&mut ledger, partition, at, acquitted, false);
-                    self.scored.push((partition, at));
-                } else {
+                let (plan, record) = ledger.decide(partition, self.in_flight).expect("ours");
+                if let Some(record) = record {
+                    self.write(&mut ledger, partition, at, Some(record));
+                }
+                // No more than a group; how many of them are there already is chance.
+                let most = plan.most(self.in_flight);
+                let to = (at + (most - slow).max(1)).min(end);
+                if plan == Plan::GiveUp {
                     self.given_up.push((partition, at));
                     ledger.release_all();
+                } else if self.killers.iter().any(|(p, k)| *p == partition && (at..to).contains(k)) {
+                    return true;
+                } else {
+                    if plan == Plan::Alone {
+                        let acquitted = ledger.acquitted(partition);
+                        self.write(&mut ledger, partition, at, acquitted);
+                    }
+                    self.scored.extend((at..to).map(|offset| (partition, offset)));
                 }
-                let left = ledger.behind(partition, at + 1);
-                self.write(&mut ledger, partition, at + 1, left, false);
+                let left = ledger.behind(partition, to);
+                self.write(&mut ledger, partition, to, left);
             }
             let begun = ours.iter().copied().filter(|p| self.group[p].0 < self.ends[p]);
-            for (partition, record) in ledger.starts(begun, IN_FLIGHT) {
-                self.write(&mut ledger, partition, self.group[&partition].0, Some(record), true);
+            for (partition, record) in ledger.starts(begun, self.in_flight) {
+                self.write(&mut ledger, partition, self.group[&partition].0, Some(record));
             }
             // Some of what lies before the killers gets through; how much is chance.
             let dies = ours.iter().any(|p| self.killers.iter().any(|k| k.0 == *p && k.1 >= self.group[p].0));
@@ -226,19 +239,20 @@ mod tests {
                 let killer = self.killers.iter().filter(|k| k.0 == partition && k.1 >= from).map(|k| k.1).min();
                 let most = killer.unwrap_or(self.ends[&partition]);
                 // What is under way ends with the first death: at most so much was written behind it.
-                let to = if dies { (from + i64::try_from(slow).unwrap()).min(most) } else { most };
+                let to = if dies { (from + slow).min(most) } else { most };
                 if to > from {
                     self.scored.extend((from..to).map(|offset| (partition, offset)));
                     let left = ledger.behind(partition, to);
-                    self.write(&mut ledger, partition, to, left, false);
+                    self.write(&mut ledger, partition, to, left);
                 }
             }
             dies
         }
 
-        fn write(&mut self, ledger: &mut Ledger, partition: i32, next: i64, record: Option<Record>, counted: bool) {
+        fn write(&mut self, ledger: &mut Ledger, partition: i32, next: i64, record: Option<Record>) {
             self.group.insert(partition, (next, record));
-            ledger.wrote(partition, next, record, counted);
+            ledger.wrote(partition, next, record);
+            *self.writes += 1;
         }
     }
 
@@ -249,12 +263,12 @@ mod tests {
         fn only_killers_are_given_up_whoever_has_their_partitions(
             ends in prop::collection::vec(0_i64..30, 3),
             killers in prop::collection::btree_set((0_i32..3, 0_i64..30), 0..3),
-            turns in prop::collection::vec((0_usize..4, 0_usize..3), 1..6),
+            turns in prop::collection::vec((0_usize..4, 0_i64..3), 1..6),
         ) {
             let ends: BTreeMap<i32, i64> = (0..).zip(ends).collect();
             let killers: Vec<_> = killers.into_iter().filter(|(p, at)| *at < ends[p]).collect();
             let mut group: Group = (0..3).map(|p| (p, (0, None))).collect();
-            let (mut given_up, mut scored) = (Vec::new(), Vec::new());
+            let (mut given_up, mut scored, mut writes) = (Vec::new(), Vec::new(), 0);
             let shares: [&[i32]; 4] = [&[0, 1, 2], &[0, 1], &[2], &[1, 2]];
             let mut lives = 0;
             while group.iter().any(|(p, (next, _))| *next < ends[p]) {
@@ -262,7 +276,10 @@ mod tests {
                 // After the first turns one member has everything, so that every partition gets its turn.
                 let (share, slow) = turns.get(lives).copied().unwrap_or((0, 0));
                 let killers: Vec<_> = killers.iter().copied().filter(|k| !given_up.contains(k)).collect();
-                let mut life = Life { group: &mut group, ends: &ends, killers: &killers, given_up: &mut given_up, scored: &mut scored };
+                let mut life = Life {
+                    group: &mut group, ends: &ends, killers: &killers, given_up: &mut given_up, scored: &mut scored,
+                    writes: &mut writes, in_flight: IN_FLIGHT,
+                };
                 life.run(shares[share], slow);
                 lives += 1;
             }
@@ -276,11 +293,56 @@ mod tests {
     }
 
     #[test]
+    fn a_killer_among_all_that_is_under_way_costs_six_deaths_and_few_transactions() {
+        let (in_flight, ends) = (384, BTreeMap::from([(0, 400)]));
+        for killer in [0, 1, 11, 12, 200, 371, 372, 382, 383] {
+            let mut group = Group::from([(0, (0, None))]);
+            let (mut given_up, mut scored, mut writes, mut deaths) = (Vec::new(), Vec::new(), 0, 0);
+            while group[&0].0 < ends[&0] {
+                let left = if given_up.is_empty() { vec![(0, killer)] } else { Vec::new() };
+                let mut life = Life {
+                    group: &mut group,
+                    ends: &ends,
+                    killers: &left,
+                    given_up: &mut given_up,
+                    scored: &mut scored,
+                    writes: &mut writes,
+                    in_flight,
+                };
+                deaths += usize::from(life.run(&[0], 0));
+            }
+            assert_eq!((given_up, scored.len(), deaths), (vec![(0, killer)], 399, 6), "{killer}");
+            assert!(writes <= 80, "{writes} transactions for {killer}");
+        }
+    }
+
+    #[test]
+    fn a_group_is_counted_by_the_transaction_before_it() {
+        let mut ledger = Ledger::default();
+        let died: Record = serde_json::from_str(r#"{"start":5,"starts":2}"#).unwrap();
+        ledger.learn(1, [(0, 5, Some(died)), (1, 7, Some(died))]);
+        assert_eq!(ledger.suspect(&Offsets::from([(0, 5), (1, 7)]), IN_FLIGHT), Some(0), "it died there, and not at 1");
+        let (plan, first) = ledger.decide(0, IN_FLIGHT).unwrap();
+        assert_eq!((plan, first.is_some()), (Plan::Group, true));
+        ledger.wrote(0, 5, first);
+        assert_eq!(ledger.decide(0, IN_FLIGHT), Some((Plan::Group, None)));
+        // Of this transaction it is never learned what became; it did happen.
+        let second = ledger.behind(0, 7);
+        ledger.tries(0, 7, second);
+        ledger.learn(2, [(0, 7, second)]);
+        assert_eq!(ledger.decide(0, IN_FLIGHT), Some((Plan::Group, None)));
+        // To another process it tells of a death there.
+        let mut other = Ledger::default();
+        other.learn(1, [(0, 7, second)]);
+        assert_eq!(other.decide(0, IN_FLIGHT).unwrap().0, Plan::Alone);
+    }
+
+    #[test]
     fn a_start_is_counted_once_by_a_process_and_again_by_the_next() {
         let mut ledger = Ledger::default();
         ledger.learn(1, [(0, 5, None)]);
         let first = ledger.starts([0], IN_FLIGHT)[&0];
-        ledger.wrote(0, 5, Some(first), true);
+        ledger.wrote(0, 5, Some(first));
         assert!(ledger.starts([0], IN_FLIGHT).is_empty());
         // A rebalance that leaves us the partition.
         ledger.learn(2, [(0, 5, Some(first)), (1, 0, None)]);
@@ -298,11 +360,11 @@ mod tests {
         ledger.learn(1, [(0, 5, None)]);
         for _ in 0..9 {
             let record = ledger.starts([0], IN_FLIGHT)[&0];
-            ledger.tries(0, Some(record));
+            ledger.tries(0, 5, Some(record));
             // It did not happen.
             ledger.learn(1, [(0, 5, None)]);
             assert_eq!(ledger.starts([0], IN_FLIGHT)[&0], record);
-            ledger.tries(0, Some(record));
+            ledger.tries(0, 5, Some(record));
             // It did happen.
             ledger.learn(1, [(0, 5, Some(record))]);
             assert!(ledger.starts([0], IN_FLIGHT).is_empty());
@@ -315,12 +377,12 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.learn(1, [(0, 5, None)]);
         let record = ledger.starts([0], IN_FLIGHT)[&0];
-        ledger.wrote(0, 5, Some(record), true);
+        ledger.wrote(0, 5, Some(record));
         assert_eq!(ledger.behind(0, 9), None);
-        ledger.wrote(0, 9, None, false);
+        ledger.wrote(0, 9, None);
         assert_eq!(ledger.left().next(), None);
         // A search that found nothing here leaves its record to a clean end.
-        ledger.wrote(0, 9, Some(record), false);
+        ledger.wrote(0, 9, Some(record));
         ledger.release(0);
         assert_eq!(ledger.left().collect::<Vec<_>>(), [(0, 9)]);
         assert!(ledger.expect(0, 9).is_ok());

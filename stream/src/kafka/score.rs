@@ -4,7 +4,8 @@
 //! caller names. Events are read and scored ahead, several chunks at once, while the caller writes earlier ones: the
 //! encoder never waits for a commit, nor a commit for the encoder, as long as there is [room](super::room).
 //!
-//! Where the process died before, posts are scored one by one until the one that kills is found (see [`super::ledger`]).
+//! Where the process died before, posts are scored in groups, and then one by one, until the one that kills is found (see
+//! [`super::ledger`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use undertone_proto::{Event, Headers};
 use super::client::Kafka;
 use super::describe::Topic;
 use super::ledger::Ledger;
-use super::reader::{Limit, Offsets, Record, TopicReader, header_bytes};
+use super::reader::{Fetched, Limit, Offsets, Record, TopicReader, header_bytes};
 use super::replay::REPLAY_OF;
 use super::room::{Held, Room};
 use super::transaction::ScoreWriter;
@@ -131,9 +132,10 @@ impl<S: Scorer> ScoredChunks<S> {
     pub async fn read(&mut self, from: &Offsets, limit: Limit) -> Result<ScoredBatch> {
         if self.running.as_ref().is_none_or(|running| running.at != *from) {
             self.running = None;
-            if let Some(partition) = self.begin(from).await? {
+            if let Some(partition) = self.writer.suspect(from.clone(), self.config.in_flight()).await? {
                 return self.read_alone(partition, from, limit).await;
             }
+            self.begin(from).await?;
             self.running = Some(self.start(from.clone()));
         }
         let Some(running) = &mut self.running else { return Ok(ScoredBatch::default()) };
@@ -144,46 +146,53 @@ impl<S: Scorer> ScoredChunks<S> {
         taken
     }
 
-    /// Counts the start of the partitions that have something to score, or names one whose next post is to be scored alone.
-    async fn begin(&self, from: &Offsets) -> Result<Option<i32>> {
+    /// Counts the start of the partitions that have something to score.
+    async fn begin(&self, from: &Offsets) -> Result<()> {
         let bounds = self.reader.bounds(from.keys().copied().collect()).await?;
         let waits = |(partition, at): (&i32, &i64)| bounds.get(partition).is_some_and(|(_, end)| at < end);
         let begun = from.iter().filter(|each| waits(*each)).map(|(partition, _)| *partition).collect();
         self.writer.begin(from.clone(), begun, self.config.in_flight()).await
     }
 
-    /// Scores the next post of one partition, and nothing beside it.
+    /// Scores the next post of one partition, or the next few, and nothing beside them.
     async fn read_alone(&self, partition: i32, from: &Offsets, limit: Limit) -> Result<ScoredBatch> {
         let mut batch = ScoredBatch { alone: true, ..ScoredBatch::default() };
         let Some(&at) = from.get(&partition) else { return Ok(batch) };
-        let one = Limit { records: 1, bytes: usize::MAX, wait: limit.wait };
-        let fetched = self.reader.read(Offsets::from([(partition, at)]), one).await?;
-        let Some(record) = fetched.records.into_iter().next() else {
+        let in_flight = self.config.in_flight();
+        let most = self.writer.with_ledger(|ledger| ledger.most(partition, in_flight));
+        let few = Limit { records: most, bytes: self.config.chunk_bytes, wait: limit.wait };
+        let mut fetched = self.reader.read(Offsets::from([(partition, at)]), few).await?;
+        if fetched.records.is_empty() {
             if fetched.next.get(&partition) == Some(&at) {
                 self.writer.with_ledger(|ledger| ledger.release(partition));
             }
             batch.next = fetched.next;
             return Ok(batch);
-        };
-        let offset = record.offset;
-        let (carried, event) = carry(&self.kafka, self.reader.topic(), record);
-        let outcome = match self.writer.begin_alone(partition, at, self.config.in_flight()).await? {
+        }
+        let plan = self.writer.begin_alone(partition, at, in_flight).await?;
+        keep(&mut fetched, partition, at, plan.most(in_flight));
+        let offset = fetched.records.first().map(|record| record.offset);
+        let carry = |record| carry(&self.kafka, self.reader.topic(), record);
+        let (carried, events): (Vec<_>, Vec<_>) = fetched.records.into_iter().map(carry).unzip();
+        let outcomes = match plan {
             Plan::Together => return Ok(batch),
-            Plan::Alone => {
-                tracing::warn!(partition, offset, "scoring a post alone, because a process died near it before");
-                let outcomes = score_chunk(&*self.scorer, &self.config, vec![event], &self.shutdown).await?;
-                let Some(outcome) = outcomes.and_then(|outcomes| outcomes.into_iter().next()) else { return Ok(batch) };
-                self.writer.acquit(partition, at).await?;
-                outcome
+            Plan::Group | Plan::Alone => {
+                tracing::warn!(partition, offset, posts = events.len(), "looking for the post that kills the process");
+                let outcomes = score_chunk(&*self.scorer, &self.config, events, &self.shutdown).await?;
+                let Some(outcomes) = outcomes else { return Ok(batch) };
+                if plan == Plan::Alone {
+                    self.writer.acquit(partition, at).await?;
+                }
+                outcomes
             }
             Plan::GiveUp => {
                 tracing::error!(partition, offset, "gave up a post: the process died each time it was scored alone");
-                let outcome = give_up(&event.1, &self.config)?;
+                let given_up = events.iter().map(|(_, event)| give_up(event, &self.config)).collect::<Result<_>>()?;
                 self.writer.with_ledger(Ledger::release_all);
-                outcome
+                given_up
             }
         };
-        batch.outcomes.push(carried.with(outcome));
+        batch.outcomes = carried.into_iter().zip(outcomes).map(|(carried, outcome)| carried.with(outcome)).collect();
         batch.next = fetched.next;
         Ok(batch)
     }
@@ -296,6 +305,15 @@ impl<S: Scorer> Reading<S> {
     }
 }
 
+/// Keeps the first record, and of those after it what lies within `most` offsets of `at`: what is counted there.
+fn keep(fetched: &mut Fetched, partition: i32, at: i64, most: i64) {
+    let end = at.saturating_add(most);
+    let within = fetched.records.iter().skip(1).take_while(|record| record.offset < end).count();
+    if let Some(left) = fetched.records.drain(fetched.records.len().min(1 + within)..).next() {
+        fetched.next.insert(partition, left.offset);
+    }
+}
+
 /// A record as an event, and what goes on with its outcome.
 fn carry(kafka: &Kafka, topic: &Topic, record: Record) -> (Carried, (i64, Event)) {
     let (offset, size, partition) = (record.offset, record.size(), kafka.partition(topic, record.partition));
@@ -328,6 +346,40 @@ impl<S: Scorer> ScoringEnd<S> {
             && let Err(error) = self.writer.forget().await
         {
             tracing::warn!(%error, "could not forget the attempts at scoring: this end may count as a crash");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fetched(offsets: &[i64]) -> Fetched {
+        let record = |&offset| Record {
+            partition: 3,
+            offset,
+            timestamp_ms: None,
+            key: None,
+            payload: None,
+            headers: Headers::default(),
+        };
+        let records = offsets.iter().map(record).collect();
+        Fetched { records, next: Offsets::from([(3, offsets.last().map_or(0, |last| last + 1))]) }
+    }
+
+    #[test]
+    fn a_group_takes_no_post_beyond_the_offsets_that_are_counted() {
+        for (offsets, most, kept, next) in [
+            (&[7, 8, 9][..], 4, 3, 10),
+            (&[7, 8, 9], 2, 2, 9),
+            // Markers of transactions lie between.
+            (&[7, 9, 10, 12], 4, 3, 12),
+            (&[7, 8], 1, 1, 8),
+            (&[30, 31, 32], 4, 1, 31),
+        ] {
+            let mut fetched = fetched(offsets);
+            keep(&mut fetched, 3, 7, most);
+            assert_eq!((fetched.records.len(), fetched.next[&3]), (kept, next), "{offsets:?}");
         }
     }
 }

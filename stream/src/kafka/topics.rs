@@ -108,10 +108,15 @@ fn wanted(kafka: &Kafka, settings: &TopicSettings) -> Vec<Wanted> {
             ("max.message.bytes", max_bytes.to_string()),
         ]),
     };
-    let larger = settings.max_event_bytes + OVERHEAD_BYTES;
-    let mut wanted =
-        vec![topic(&names.raw, settings.max_event_bytes), topic(&names.scored, larger), topic(&names.dead, larger)];
-    wanted.extend(names.scored_json.as_ref().map(|name| topic(name, larger)));
+    // The broker's clock says how long an outcome is kept: that of a process that scores may be wrong, by so much that the broker
+    // would refuse its outcomes, or drop them before anybody has read them.
+    let outcomes = |name: &String| {
+        let mut wanted = topic(name, settings.max_event_bytes + OVERHEAD_BYTES);
+        wanted.config.insert("message.timestamp.type", "LogAppendTime".to_owned());
+        wanted
+    };
+    let mut wanted = vec![topic(&names.raw, settings.max_event_bytes), outcomes(&names.scored), outcomes(&names.dead)];
+    wanted.extend(names.scored_json.as_ref().map(outcomes));
     wanted
 }
 

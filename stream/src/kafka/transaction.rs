@@ -64,14 +64,12 @@ struct Move {
     partition: i32,
     range: Range<i64>,
     record: Option<Record>,
-    /// Whether it counts a start.
-    counts: bool,
 }
 
 impl Move {
     /// A record that is written where the partition stands.
-    fn none(partition: i32, at: i64, record: Option<Record>, counts: bool) -> Self {
-        Self { partition, range: at..at, record, counts }
+    fn none(partition: i32, at: i64, record: Option<Record>) -> Self {
+        Self { partition, range: at..at, record }
     }
 }
 
@@ -132,7 +130,7 @@ impl ScoreWriter {
         letters: Vec<Arc<KafkaOutcome>>,
     ) -> Result<()> {
         self.with(move |inner, state| {
-            let at = |(partition, range)| Move { partition, range, record: None, counts: false };
+            let at = |(partition, range)| Move { partition, range, record: None };
             let moves: Vec<_> = ranges.into_iter().map(at).collect();
             let produce =
                 |producer: &BaseProducer<Logged>| letters.iter().try_for_each(|letter| inner.produce(producer, letter));
@@ -157,7 +155,7 @@ impl ScoreWriter {
         self.with(move |inner, state| {
             let behind = |(partition, range): (i32, Range<i64>)| {
                 let record = state.ledger.behind(partition, range.end);
-                Move { partition, range, record, counts: false }
+                Move { partition, range, record }
             };
             let moves: Vec<_> = ranges.into_iter().map(behind).collect();
             inner.write(state, version, &moves, &outcomes)
@@ -165,29 +163,29 @@ impl ScoreWriter {
         .await
     }
 
-    /// The partition whose next post is to be scored alone, because the process died near it before; if there is none,
-    /// `begun` is counted as begun, but for partitions with outcomes that are not written yet.
+    /// The partition whose next posts are to be scored beside no others, because the process died near them before. Waits for
+    /// the transaction that is under way.
+    pub(super) async fn suspect(&self, from: Offsets, in_flight: i64) -> Result<Option<i32>> {
+        self.with(move |_, state| Ok(state.ledger.suspect(&from, in_flight))).await
+    }
+
+    /// Counts `begun` as begun, but for partitions with outcomes that are not written yet.
     ///
     /// # Errors
     /// As [`ScoreWriter::write`].
-    pub(super) async fn begin(&self, from: Offsets, begun: BTreeSet<i32>, in_flight: i64) -> Result<Option<i32>> {
+    pub(super) async fn begin(&self, from: Offsets, begun: BTreeSet<i32>, in_flight: i64) -> Result<()> {
         self.with(move |inner, state| {
-            if let Some(suspect) = state.ledger.suspect(&from, in_flight) {
-                return Ok(Some(suspect));
-            }
             let written = |partition: &i32| from.get(partition).copied() == state.ledger.next(*partition);
             let starts = state.ledger.starts(begun.into_iter().filter(written), in_flight);
-            let count = |(partition, record)| {
-                let at = state.ledger.next(partition)?;
-                Some(Move::none(partition, at, Some(record), true))
-            };
+            let count = |(partition, record)| Some(Move::none(partition, state.ledger.next(partition)?, Some(record)));
             let moves: Vec<_> = starts.into_iter().filter_map(count).collect();
-            inner.note(state, &moves).map(|()| None)
+            inner.note(state, &moves)
         })
         .await
     }
 
-    /// How to go on with the post at which a partition stands; if alone, that is counted.
+    /// How to go on with the posts at which a partition stands, and counts that, if it is alone or in a group and not counted
+    /// already.
     ///
     /// # Errors
     /// As [`ScoreWriter::write`].
@@ -195,8 +193,8 @@ impl ScoreWriter {
         self.with(move |inner, state| {
             state.ledger.expect(partition, at)?;
             let Some((plan, record)) = state.ledger.decide(partition, in_flight) else { return Ok(Plan::Together) };
-            if let (Plan::Alone, Some(record)) = (plan, record) {
-                inner.note(state, &[Move::none(partition, at, Some(record), true)])?;
+            if let (Plan::Alone | Plan::Group, Some(record)) = (plan, record) {
+                inner.note(state, &[Move::none(partition, at, Some(record))])?;
             }
             Ok(plan)
         })
@@ -210,7 +208,7 @@ impl ScoreWriter {
     pub(super) async fn acquit(&self, partition: i32, at: i64) -> Result<()> {
         self.with(move |inner, state| {
             let record = state.ledger.acquitted(partition);
-            inner.note(state, &[Move::none(partition, at, record, false)])
+            inner.note(state, &[Move::none(partition, at, record)])
         })
         .await
     }
@@ -221,8 +219,7 @@ impl ScoreWriter {
     /// As [`ScoreWriter::write`].
     pub(super) async fn forget(&self) -> Result<()> {
         self.with(|inner, state| {
-            let moves: Vec<_> =
-                state.ledger.left().map(|(partition, at)| Move::none(partition, at, None, false)).collect();
+            let moves: Vec<_> = state.ledger.left().map(|(partition, at)| Move::none(partition, at, None)).collect();
             inner.note(state, &moves)
         })
         .await
@@ -362,8 +359,8 @@ impl Inner {
             for each in moves {
                 ledger.expect(each.partition, each.range.start)?;
             }
-            for each in moves.iter().filter(|each| each.counts) {
-                ledger.tries(each.partition, each.record);
+            for each in moves {
+                ledger.tries(each.partition, each.range.end, each.record);
             }
         }
         self.with_producer(slot, |producer| {
@@ -386,7 +383,7 @@ impl Inner {
         })?;
         if let Some(ledger) = ledger {
             for each in moves {
-                ledger.wrote(each.partition, each.range.end, each.record, each.counts);
+                ledger.wrote(each.partition, each.range.end, each.record);
             }
         }
         Ok(())

@@ -127,7 +127,7 @@ impl<S: Scorer> ScoreStage<S> {
     /// not pass by themselves. What was appended before stays.
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
         let result = async {
-            self.one_by_one(&shutdown).await?;
+            self.search(&shutdown).await?;
             let (send, chunks) = mpsc::channel(self.config.chunks_in_flight.max(1));
             tokio::try_join!(self.read(send, &shutdown), self.append(chunks, &shutdown)).map(|_| ())
         };
@@ -142,26 +142,32 @@ impl<S: Scorer> ScoreStage<S> {
         result
     }
 
-    /// Scores single events for as long as the attempts say so.
-    async fn one_by_one(&self, shutdown: &CancellationToken) -> Result<()> {
+    /// Scores single events, or a few, for as long as the attempts say so.
+    async fn search(&self, shutdown: &CancellationToken) -> Result<()> {
         let Some(attempts) = &self.attempts else { return Ok(()) };
         let in_flight = self.config.in_flight();
         let mut reader = self.input.reader(self.scored.end());
         loop {
-            // The event first: a process that dies while there is nothing to score does not count.
+            let Some((plan, record)) = decide(attempts, reader.next_offset(), in_flight, shutdown).await? else {
+                return Ok(());
+            };
+            // The events first: a process that dies while there is nothing to score does not count.
+            let most = usize::try_from(plan.most(in_flight)).unwrap_or(1);
             let events = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                events = reader.read(1, 0) => events?,
+                events = reader.read(most, self.config.chunk_bytes) => events?,
             };
             let Some((offset, event)) = events.first() else { continue };
-            let Some(plan) = begin(attempts, *offset, in_flight, shutdown).await? else { return Ok(()) };
+            if !remember(attempts, record, shutdown).await? {
+                return Ok(());
+            }
             let outcomes = match plan {
                 Plan::Together => return Ok(()),
-                Plan::Alone => {
-                    tracing::warn!(offset, "scoring a post alone, because the process died near it before");
+                Plan::Group | Plan::Alone => {
+                    tracing::warn!(offset, posts = events.len(), "looking for the post that kills the process");
                     let outcomes = self.chunk(events, shutdown).await.map_err(panicked)??;
                     // Before the append: a crash in storage is not the post's.
-                    if outcomes.is_some() && !acquit(attempts, shutdown).await? {
+                    if plan == Plan::Alone && outcomes.is_some() && !acquit(attempts, shutdown).await? {
                         return Ok(());
                     }
                     outcomes
@@ -248,21 +254,27 @@ impl<S: Scorer> ScoreStage<S> {
     }
 }
 
-/// Decides how to go on at `start` and makes that durable; `None` if the shutdown came first. The decision is made once,
-/// however often the writing is tried: it counts a start.
-async fn begin(attempts: &Attempts, start: i64, in_flight: i64, shutdown: &CancellationToken) -> Result<Option<Plan>> {
+/// Decides how to go on at `start`, and what is to be remembered before that; `None` if the shutdown came first.
+async fn decide(
+    attempts: &Attempts,
+    start: i64,
+    in_flight: i64,
+    shutdown: &CancellationToken,
+) -> Result<Option<(Plan, Record)>> {
     let decide = || {
         let attempts = attempts.clone();
         blocking(move || attempts.decide(start, in_flight))
     };
-    let Some((plan, record)) = persist("reading the attempts at scoring", shutdown, decide).await? else {
-        return Ok(None);
-    };
+    persist("reading the attempts at scoring", shutdown, decide).await
+}
+
+/// Makes a decision durable; false if the shutdown came first. It counts a start, once, however often the writing is tried.
+async fn remember(attempts: &Attempts, record: Record, shutdown: &CancellationToken) -> Result<bool> {
     let remember = || {
         let attempts = attempts.clone();
         blocking(move || attempts.remember(&record))
     };
-    Ok(persist("counting an attempt at scoring", shutdown, remember).await?.map(|()| plan))
+    Ok(persist("counting an attempt at scoring", shutdown, remember).await?.is_some())
 }
 
 /// Takes the count from a post that was scored; false if the shutdown came first.
