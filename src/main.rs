@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod config;
 mod exit;
+mod memory;
 mod run;
 
 use std::io::IsTerminal;
@@ -15,11 +16,6 @@ use tracing_subscriber::EnvFilter;
 use undertone_error::{Context, ErrorKind, Result};
 
 use crate::cli::{Cli, Command, LogFormat};
-
-/// A post is some two hundred small allocations, made by one thread and given back by another: what glibc's allocator is slow
-/// at, and what makes it keep memory.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What a command reports when it could run.
 pub(crate) enum Outcome {
@@ -31,6 +27,7 @@ pub(crate) enum Outcome {
 
 fn main() {
     let cli = Cli::parse();
+    memory::keep_what_is_freed();
     start_logging(cli.log_format);
     let status = match execute(cli.command) {
         Ok(Outcome::Done) => 0,

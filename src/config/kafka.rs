@@ -62,6 +62,12 @@ pub(super) fn settings(raw: raw::Kafka, origins: &Origins) -> Result<Option<Kafk
     let retention = Duration::try_from(topics.retention)
         .map_err(|_| fail("kafka.topics.retention", &topics.retention, "a duration like 168h; 0s keeps for ever"))?;
 
+    let settings = TopicSettings {
+        partitions: topics.partitions,
+        replication: topics.replication,
+        retention: (!retention.is_zero()).then_some(retention),
+        max_event_bytes: topics.max_event_bytes,
+    };
     let client = KafkaConfig {
         brokers,
         group: raw.group,
@@ -73,16 +79,11 @@ pub(super) fn settings(raw: raw::Kafka, origins: &Origins) -> Result<Option<Kafk
             scored_json: topics.scored_json,
             dead: topics.dead,
         },
+        batch_bytes: settings.batch_bytes(),
         client: raw.client.into_iter().map(|(key, value)| (key, value.into_word())).collect(),
     };
     client.validate().map_err(|error| error.with("from", origins.of("kafka.client")))?;
-    let topics = TopicSettings {
-        partitions: topics.partitions,
-        replication: topics.replication,
-        retention: (!retention.is_zero()).then_some(retention),
-        max_event_bytes: topics.max_event_bytes,
-    };
-    Ok(Some(KafkaSettings { client, topics }))
+    Ok(Some(KafkaSettings { client, topics: settings }))
 }
 
 fn named(key: &str, value: &str, origins: &Origins) -> Result<(), Error> {

@@ -69,7 +69,7 @@ where
 }
 
 /// Floats of an embedding repeat nowhere and payloads have no useful bounds: a dictionary and statistics would only
-/// cost.
+/// cost. Compressing the floats would save a twelfth of their bytes, for a twentieth of all that the stream computes.
 fn properties(schema: &ArrowSchema) -> Result<WriterProperties> {
     let zstd = ZstdLevel::try_new(ZSTD_LEVEL).context(ErrorKind::Internal, "cannot choose a compression level")?;
     let mut properties = WriterProperties::builder().set_compression(Compression::ZSTD(zstd));
@@ -81,7 +81,11 @@ fn properties(schema: &ArrowSchema) -> Result<WriterProperties> {
             }
             _ => continue,
         };
+        let floats = path.len() > 1;
         let path = ColumnPath::new(path);
+        if floats {
+            properties = properties.set_column_compression(path.clone(), Compression::UNCOMPRESSED);
+        }
         properties = properties
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_statistics_enabled(path, EnabledStatistics::None);

@@ -44,7 +44,7 @@ impl Default for Policy {
 }
 
 /// The most events that one read may bring, so that lag and shutdown are looked at in between.
-const READ_EVENTS: u64 = 1024;
+const READ_EVENTS: u64 = 2048;
 
 /// What is asked of the pump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

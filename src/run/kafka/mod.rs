@@ -198,7 +198,7 @@ fn start_scoring(
 ) -> Result<(SinkStatus, ScoringEnd<Model>)> {
     let membership = Membership::join(kafka, "score", &topics.raw.name)?;
     let reader = TopicReader::new(kafka, "score", &topics.raw)?;
-    // As in the embedded stream: about a second of work is under way.
+    // As in the embedded stream; how much is under way grows with the speed of the device.
     let mut scoring =
         ScoreConfig { posts: config.posts.clone(), chunk_events: 64, chunks_in_flight: 4, ..ScoreConfig::default() };
     if let Some(settings) = &config.kafka {

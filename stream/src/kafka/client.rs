@@ -70,6 +70,8 @@ pub struct KafkaConfig {
     pub start: StartAt,
     /// The topics.
     pub topics: TopicNames,
+    /// The most bytes of a batch of records that is written; see [`super::TopicSettings::batch_bytes`].
+    pub batch_bytes: usize,
     /// Properties of librdkafka, as its CONFIGURATION.md names them: TLS, SASL, tuning.
     pub client: BTreeMap<String, String>,
 }
@@ -352,6 +354,7 @@ fn consumer<C: ConsumerContext>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka::TopicSettings;
 
     fn config(client: &[(&str, &str)]) -> KafkaConfig {
         KafkaConfig {
@@ -360,6 +363,7 @@ mod tests {
             instance: None,
             start: StartAt::Earliest,
             topics: TopicNames::default(),
+            batch_bytes: TopicSettings::default().batch_bytes(),
             client: client.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         }
     }

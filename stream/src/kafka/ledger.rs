@@ -54,6 +54,7 @@ impl Standing {
 pub(super) struct Ledger {
     version: u64,
     partitions: BTreeMap<i32, Standing>,
+    crashed: bool,
 }
 
 impl Ledger {
@@ -67,6 +68,12 @@ impl Ledger {
         };
         self.partitions = committed.into_iter().map(standing).collect();
         self.version = version;
+        self.crashed = self.partitions.values().any(|standing| standing.record.is_some() && !standing.counted);
+    }
+
+    /// Whether a process died while it scored one of the partitions, as it seemed when they were learnt.
+    pub(super) fn has_crashed(&self) -> bool {
+        self.crashed
     }
 
     /// Of which assignment the partitions are.

@@ -26,6 +26,7 @@ mod poll;
 mod producer;
 mod reader;
 mod replay;
+mod room;
 mod score;
 mod send;
 mod settle;

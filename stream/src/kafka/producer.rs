@@ -30,8 +30,9 @@ pub(super) fn producer(kafka: &Kafka, transactional_id: &str) -> Result<BaseProd
         .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
         // Dead letters and posts are larger than the posts that they come from.
         .set("message.max.bytes", "67108864")
-        // A batch must fit where its largest record does: topics take that much more than the largest event.
-        .set("batch.size", "250000")
+        // Of more than five batches for a partition the client sends five, and asks without a pause whether it may send the
+        // others: a transaction should be fewer.
+        .set("batch.size", kafka.config().batch_bytes.to_string())
         .set("queue.buffering.max.messages", "200000");
     // Nobody waits for `linger.ms`: the flush that follows at once ends it, and full batches do not know it. Shorter, it
     // only wakes the client's thread for batches that are too small.

@@ -2,7 +2,7 @@
 //!
 //! The guarantee: outcomes come out once each, in the order of their events within a partition, from the offsets that the
 //! caller names. Events are read and scored ahead, several chunks at once, while the caller writes earlier ones: the
-//! encoder never waits for a commit, nor a commit for the encoder, until the bound on chunks in flight is reached.
+//! encoder never waits for a commit, nor a commit for the encoder, as long as there is [room](super::room).
 //!
 //! Where the process died before, posts are scored in groups, and then one by one, until the one that kills is found (see
 //! [`super::ledger`]).
@@ -22,6 +22,7 @@ use super::describe::Topic;
 use super::ledger::Ledger;
 use super::reader::{Fetched, Limit, Offsets, Record, TopicReader, header_bytes};
 use super::replay::REPLAY_OF;
+use super::room::{Held, Room};
 use super::transaction::ScoreWriter;
 use crate::score::{Plan, ScoreConfig, Scorer, Watched, give_up, score_chunk};
 
@@ -69,9 +70,10 @@ pub struct ScoredChunks<S> {
 struct Running {
     /// What was handed out.
     at: Offsets,
-    chunks: mpsc::Receiver<Result<Chunk>>,
+    chunks: mpsc::UnboundedReceiver<Result<Chunk>>,
     /// The first of `chunks`, while it is not finished.
     first: Option<Chunk>,
+    room: Arc<Room>,
     _reading: AbortOnDropHandle<()>,
 }
 
@@ -80,6 +82,7 @@ struct Chunk {
     next: Offsets,
     carried: Vec<Carried>,
     outcomes: AbortOnDropHandle<Result<Option<Vec<Outcome>>>>,
+    _room: Held,
 }
 
 struct Carried {
@@ -203,8 +206,11 @@ impl<S: Scorer> ScoredChunks<S> {
     }
 
     fn start(&self, from: Offsets) -> Running {
-        let (send, chunks) = mpsc::channel(self.config.chunks_in_flight.max(1));
+        let (send, chunks) = mpsc::unbounded_channel();
+        let size = self.config.chunk_events.saturating_mul(self.config.chunks_in_flight);
+        let room = Arc::new(Room::new(size, self.writer.with_ledger(|ledger| ledger.has_crashed())));
         let reading = Reading {
+            room: Arc::clone(&room),
             kafka: self.kafka.clone(),
             reader: self.reader.clone(),
             scorer: Arc::clone(&self.scorer),
@@ -213,7 +219,7 @@ impl<S: Scorer> ScoredChunks<S> {
         };
         let begun = from.clone();
         let reading = AbortOnDropHandle::new(tokio::spawn(reading.run(begun, send)));
-        Running { at: from, chunks, first: None, _reading: reading }
+        Running { at: from, chunks, first: None, room, _reading: reading }
     }
 }
 
@@ -222,6 +228,7 @@ impl Running {
         let until = tokio::time::Instant::now() + limit.wait;
         let mut batch = ScoredBatch::default();
         let mut bytes = 0;
+        self.room.looked_at();
         while batch.outcomes.len() < limit.records && bytes < limit.bytes {
             let ready = !batch.next.is_empty();
             if self.first.is_none() {
@@ -257,6 +264,7 @@ impl Running {
 
 /// The task that reads ahead.
 struct Reading<S> {
+    room: Arc<Room>,
     kafka: Kafka,
     reader: TopicReader,
     scorer: Arc<Watched<S>>,
@@ -265,13 +273,17 @@ struct Reading<S> {
 }
 
 impl<S: Scorer> Reading<S> {
-    async fn run(self, mut at: Offsets, chunks: mpsc::Sender<Result<Chunk>>) {
-        let limit = Limit { records: self.config.chunk_events, bytes: self.config.chunk_bytes, wait: IDLE };
-        // Room first: while there is none, nothing is read.
-        while let Ok(room) = chunks.reserve().await {
+    async fn run(self, mut at: Offsets, chunks: mpsc::UnboundedSender<Result<Chunk>>) {
+        loop {
+            // Room first: while there is none, nothing is read.
+            let read = async {
+                let records = self.room.wait(self.config.chunk_events).await;
+                let limit = Limit { records, bytes: self.config.chunk_bytes, wait: IDLE };
+                self.reader.read(at.clone(), limit).await
+            };
             let read = tokio::select! {
                 () = self.shutdown.cancelled() => return,
-                read = self.reader.read(at.clone(), limit) => read,
+                read = read => read,
             };
             let chunk = match read {
                 Ok(fetched) if fetched.next.is_empty() => continue,
@@ -282,19 +294,22 @@ impl<S: Scorer> Reading<S> {
                 Err(error) => Err(error),
             };
             let failed = chunk.is_err();
-            room.send(chunk);
-            if failed {
+            if chunks.send(chunk).is_err() || failed {
                 return;
             }
         }
     }
 
     fn chunk(&self, records: Vec<Record>, next: Offsets) -> Chunk {
+        let (held, scoring) = self.room.take(records.len(), records.iter().map(Record::size).sum());
         let carry = |record| carry(&self.kafka, self.reader.topic(), record);
         let (carried, events) = records.into_iter().map(carry).unzip();
         let (scorer, config, shutdown) = (Arc::clone(&self.scorer), Arc::clone(&self.config), self.shutdown.clone());
-        let work = async move { score_chunk(&*scorer, &config, events, &shutdown).await };
-        Chunk { next, carried, outcomes: AbortOnDropHandle::new(tokio::spawn(work)) }
+        let work = async move {
+            let _scoring = scoring;
+            score_chunk(&*scorer, &config, events, &shutdown).await
+        };
+        Chunk { next, carried, outcomes: AbortOnDropHandle::new(tokio::spawn(work)), _room: held }
     }
 }
 

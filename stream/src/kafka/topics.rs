@@ -52,6 +52,12 @@ impl TopicSettings {
         RecordLimit { bytes: usize::try_from(bytes).unwrap_or(0).max(RecordLimit::LEAST), json }
     }
 
+    /// How large a batch of our records may be: no larger than one record, which the topics take, nor than what a broker
+    /// takes that nobody told.
+    pub fn batch_bytes(&self) -> usize {
+        self.record_limit(false).bytes.min(900_000)
+    }
+
     /// The most bytes of an event's payload that a dead letter holds.
     pub fn dead_payload_bytes(&self) -> usize {
         usize::try_from(self.max_event_bytes).unwrap_or(0)
