@@ -16,19 +16,24 @@ const WINDOW: u64 = 2_000;
 /// A longer reason is cut: stores like to repeat the document.
 const REASON_CHARS: usize = 1_000;
 
-/// The latest version of each post among `posts`, in the order of their first appearance.
-pub(super) fn latest(posts: &[ScoredPost]) -> Vec<&ScoredPost> {
+/// The versions of each post among `posts`, the latest first, in the order of the posts' first appearance.
+pub(super) fn versions(posts: &[ScoredPost]) -> Vec<Vec<&ScoredPost>> {
     let mut places: HashMap<&str, usize> = HashMap::with_capacity(posts.len());
-    let mut latest: Vec<&ScoredPost> = Vec::with_capacity(posts.len());
+    let mut found: Vec<Vec<&ScoredPost>> = Vec::with_capacity(posts.len());
     for post in posts {
-        let place = *places.entry(&post.uid).or_insert(latest.len());
-        match latest.get_mut(place) {
-            Some(held) if held.version > post.version => {}
-            Some(held) => *held = post,
-            None => latest.push(post),
+        let place = *places.entry(&post.uid).or_insert(found.len());
+        match found.get_mut(place) {
+            Some(versions) => {
+                let at = versions.partition_point(|held| held.version > post.version);
+                match versions.get_mut(at).filter(|held| held.version == post.version) {
+                    Some(same) => *same = post,
+                    None => versions.insert(at, post),
+                }
+            }
+            None => found.push(vec![post]),
         }
     }
-    latest
+    found
 }
 
 /// What no store could take of a post: without a uid and a version there is no latest, and a number that is none poisons
@@ -99,8 +104,8 @@ impl Suspicion {
 }
 
 /// The dead letter of a post that `sink` rejected: the post itself as it stood on `posts.scored`, so that it can be sent
-/// again.
-pub(super) fn letter(sink: &str, post: &ScoredPost, reason: &str, now: EventTime) -> DeadLetter {
+/// again. One of more than `max_bytes` is left out: its letter must fit where it goes, or the sink would wait for ever.
+pub(super) fn letter(sink: &str, post: &ScoredPost, reason: &str, max_bytes: usize, now: EventTime) -> DeadLetter {
     let payload = post.encode_to_vec();
     DeadLetter {
         origin: post.origin.clone(),
@@ -108,7 +113,7 @@ pub(super) fn letter(sink: &str, post: &ScoredPost, reason: &str, now: EventTime
         reason: shorten(reason),
         payload_sha256: Sha256::digest(&payload).iter().map(|byte| format!("{byte:02x}")).collect(),
         payload_bytes: payload.len() as u64,
-        payload,
+        payload: if payload.len() <= max_bytes { payload } else { Vec::new() },
         attempts: 1,
         ingested_at_us: post.ingested_at_us,
         dead_at_us: now,
@@ -124,6 +129,8 @@ fn shorten(reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use proptest::prelude::*;
     use undertone_proto::v1::{HeadScores, Probability};
 
@@ -135,17 +142,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn of_each_post_the_greatest_version_is_left(written in prop::collection::vec((0..5u128, 0..4i64), 0..40)) {
+        fn versions_of_a_post_are_the_latest_first_and_each_once(written in prop::collection::vec((0..5u128, 0..9i64), 0..50)) {
             let posts: Vec<_> = written.iter().map(|&(uid, version)| post(uid, version)).collect();
-            let left = latest(&posts);
-            let mut uids: Vec<_> = left.iter().map(|post| &post.uid).collect();
-            uids.sort();
-            uids.dedup();
-            prop_assert_eq!(uids.len(), left.len());
-            for (uid, _) in &written {
-                let greatest = written.iter().filter(|(other, _)| other == uid).map(|(_, version)| *version).max();
-                let held = left.iter().find(|held| held.uid == post(*uid, 0).uid).map(|held| held.version);
-                prop_assert_eq!(held, greatest);
+            let mut wanted: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
+            for post in &posts {
+                wanted.entry(post.uid.clone()).or_default().insert(post.version);
+            }
+            let found = versions(&posts);
+            prop_assert_eq!(found.len(), wanted.len());
+            for versions in found {
+                let numbers: Vec<_> = versions.iter().map(|post| post.version).collect();
+                let greatest_first: Vec<_> = wanted[&versions[0].uid].iter().rev().copied().collect();
+                prop_assert_eq!(numbers, greatest_first);
             }
         }
     }
@@ -191,8 +199,10 @@ mod tests {
     #[test]
     fn a_letter_holds_the_post_as_it_was_and_a_reason_of_bounded_length() {
         let post = ScoredPost { text: "hi".to_owned(), ..post(7, 3) };
-        let letter = letter("opensearch", &post, &"é".repeat(5_000), 9);
-        assert_eq!(ScoredPost::decode(letter.payload.as_slice()).expect("a post"), post);
-        assert_eq!((letter.stage.as_str(), letter.reason.chars().count()), ("opensearch", REASON_CHARS + 1));
+        let whole = letter("opensearch", &post, &"é".repeat(5_000), 1_000, 9);
+        assert_eq!(ScoredPost::decode(whole.payload.as_slice()).expect("a post"), post);
+        assert_eq!((whole.stage.as_str(), whole.reason.chars().count()), ("opensearch", REASON_CHARS + 1));
+        let cut = letter("opensearch", &post, "because", 10, 9);
+        assert_eq!((cut.payload, cut.payload_bytes, cut.payload_sha256), (vec![], whole.payload_bytes, whole.payload_sha256));
     }
 }
