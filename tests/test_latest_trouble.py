@@ -11,12 +11,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from confluent_kafka import TopicPartition
 from qdrant_client.models import Distance, VectorParams
 
 from support.latest import SINKS, THREE, Stores, World, append, assert_latest, letters, scored, shows, wanted
 from support.process import Running, undertone
 from support.wire import Wire
 from test_latest import mixed, world  # noqa: F401
+from test_metrics import check as check_metrics
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.full]
 
@@ -252,6 +254,7 @@ def test_a_store_that_hangs_stops_itself_alone_in_bounded_memory(world: World, s
             for other in others:
                 world.await_shown(running, other, posts)
             grown = resident_mib(running.pid) - before
+            check_metrics(running.get("/metrics").text, {"stores"})
             assert grown < 400, f"{grown} MiB more while {sink} hangs"
             assert len(shows(stores, sink) or {}) < len(posts)
             wire.cut()
@@ -293,3 +296,31 @@ def test_init_makes_what_is_missing_once_and_check_tells_what_differs(world: Wor
     done = undertone("check", *command, cwd=world.folder, env=world.settings())
     assert done.returncode == 0, done.stdout.decode()
     assert "it has no column url" in done.stdout.decode()
+
+
+def test_posts_that_retention_took_stop_a_sink_until_a_person_accepts_it(world: World) -> None:
+    first = [scored(number) for number in range(20)]
+    append(world.topics, first)
+    world.run_once("clickhouse")
+    lost, kept = [scored(number) for number in range(20, 30)], [scored(number) for number in range(30, 40)]
+    append(world.topics, lost)
+    ends = {each.partition: each.offset + 1 for each in world.topics.consume(world.topics.scored)}
+    append(world.topics, kept)
+    places = [TopicPartition(world.topics.scored, partition, end) for partition, end in ends.items()]
+    for deleted in world.topics.admin.delete_records(places).values():
+        deleted.result(30)
+    accept = ("accept-gap", "--sink", "clickhouse")
+    with world.start("gateway,clickhouse") as running:
+        running.await_that(lambda: "accept-gap" in reason_or_none(running, "clickhouse"), "say what is missing", 60)
+        assert running.get("/readyz").status_code == 503
+        busy = world.command(*accept, "--yes")
+        # A sink that has stopped for good has left its group.
+        assert busy.returncode == 0 or b"has a member" in busy.stderr, busy.stderr.decode()
+    if busy.returncode != 0:
+        told = world.command(*accept)
+        assert told.stdout.decode().count("gap       clickhouse") == 2, told.stdout.decode()
+        done = world.command(*accept, "--yes")
+        assert done.returncode == 0, done.stderr.decode()
+    assert world.command(*accept).stdout.startswith(b"no gap")
+    world.run_once("clickhouse")
+    assert world.stores.shown("clickhouse") == wanted(first + kept)

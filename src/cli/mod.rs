@@ -152,7 +152,7 @@ pub(crate) struct AcceptGapArgs {
     /// Folder of an embedded catalog [default: data]
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
-    /// Only what is missing for this: score, or a table like silver.posts [default: everything]
+    /// Only what is missing for this: score, a table like silver.posts, or a store like qdrant [default: everything]
     #[arg(long, value_name = "SINK")]
     pub(crate) sink: Option<String>,
     /// Only this partition [default: all]

@@ -203,6 +203,9 @@ mod tests {
         assert_eq!(ScoredPost::decode(whole.payload.as_slice()).expect("a post"), post);
         assert_eq!((whole.stage.as_str(), whole.reason.chars().count()), ("opensearch", REASON_CHARS + 1));
         let cut = letter("opensearch", &post, "because", 10, 9);
-        assert_eq!((cut.payload, cut.payload_bytes, cut.payload_sha256), (vec![], whole.payload_bytes, whole.payload_sha256));
+        assert_eq!(
+            (cut.payload, cut.payload_bytes, cut.payload_sha256),
+            (vec![], whole.payload_bytes, whole.payload_sha256)
+        );
     }
 }

@@ -100,7 +100,8 @@ impl<L: Ledger> Sink for LatestSink<L> {
 
         let name = self.store.name();
         let now = now_us();
-        let letters: Vec<_> = rejected.iter().map(|(post, reason)| letter(name, post, reason, self.max_letter_bytes, now)).collect();
+        let letters: Vec<_> =
+            rejected.iter().map(|(post, reason)| letter(name, post, reason, self.max_letter_bytes, now)).collect();
         for letter in &letters {
             let offset = letter.origin.as_ref().map(|origin| origin.offset);
             tracing::warn!(sink = name, offset, reason = letter.reason, "post is dead-lettered");

@@ -59,7 +59,9 @@ struct Size {
 /// Whether `index` is that of a day after which `days` whole days have passed before `today`.
 fn is_expired(alias: &str, index: &str, days: u32, today: Date) -> bool {
     let day = index.strip_prefix(alias).and_then(|rest| rest.strip_prefix('-'));
-    let day = day.and_then(|day| Date::strptime("%Y.%m.%d", day).ok().filter(|date| date.strftime("%Y.%m.%d").to_string() == day));
+    let day = day.and_then(|day| {
+        Date::strptime("%Y.%m.%d", day).ok().filter(|date| date.strftime("%Y.%m.%d").to_string() == day)
+    });
     let kept_until = day.and_then(|day| day.checked_add(i64::from(days).days()).ok());
     kept_until.is_some_and(|last| last < today)
 }
@@ -83,7 +85,8 @@ impl OpenSearch {
         let parts = "indices.*.primaries.docs.count,indices.*.primaries.store.size_in_bytes";
         let path = format!("/{alias}-*/_stats/docs,store?filter_path={parts}");
         let body = self.call(doing, Method::Get, &path, None).await?;
-        let stats: Stats = serde_json::from_slice(&body.unwrap_or_else(|| "{}".into())).context(ErrorKind::Unavailable, doing)?;
+        let stats: Stats =
+            serde_json::from_slice(&body.unwrap_or_else(|| "{}".into())).context(ErrorKind::Unavailable, doing)?;
         let expired = |index: String| {
             let primaries = stats.indices.get(&index).map(|index| &index.primaries);
             let documents = primaries.map_or(0, |primaries| primaries.docs.count);

@@ -25,7 +25,9 @@ pub(super) async fn replay(settings: &KafkaSettings, stores: Stores, filter: &Fi
     let (dead, begun, sink) = (open(&kafka).await?, kafka.clone(), store.name().to_owned());
     let closer = match dry_run {
         true => None,
-        false => Some(blocking(move || LetterCloser::begin(&begun, &sink, &begun.topic(&begun.config().topics.dead)?)).await?),
+        false => Some(
+            blocking(move || LetterCloser::begin(&begun, &sink, &begun.topic(&begun.config().topics.dead)?)).await?,
+        ),
     };
     let replayed = dead.replayed().await?;
     let (mut letters, mut sent) = (dead.letters().await?, Sent::default());
@@ -68,7 +70,8 @@ pub(super) async fn replay(settings: &KafkaSettings, stores: Stores, filter: &Fi
 /// The post of a letter.
 fn post(letter: &DeadLetter) -> Result<ScoredPost> {
     if letter.payload.is_empty() {
-        let error = Error::new(ErrorKind::NotFound, "post was too large for its letter").with("bytes", letter.payload_bytes);
+        let error =
+            Error::new(ErrorKind::NotFound, "post was too large for its letter").with("bytes", letter.payload_bytes);
         return Err(error.help("posts.scored has it: a sink of another kafka.group reads it again from the beginning"));
     }
     let corrupt = |e| Error::new(ErrorKind::Corrupt, "letter holds no scored post").source(e);
