@@ -38,6 +38,11 @@ NAMESPACE = uuid.uuid5(uuid.UUID(int=0), "undertone")
 Shown = dict[str, tuple[int, str, "float | None"]]
 
 
+def figure(polarity: float | None) -> float | None:
+    """As exact as every store keeps it: Qdrant's engine may be wrong in the last bit."""
+    return None if polarity is None else round(polarity, 12)
+
+
 class Stores:
     """The three stores of one test, in servers that it may share with others."""
 
@@ -85,7 +90,7 @@ class Stores:
 
     def shown_by_clickhouse(self) -> Shown:
         rows = self.clickhouse.query(f"SELECT toString(uid) AS uid, version, text, polarity FROM {self.name} FINAL")
-        found = {row["uid"]: (row["version"], row["text"], row["polarity"]) for row in rows}
+        found = {row["uid"]: (row["version"], row["text"], figure(row["polarity"])) for row in rows}
         assert len(found) == len(rows), "clickhouse shows a post twice"
         return found
 
@@ -99,7 +104,7 @@ class Stores:
             for hit in hits:
                 source = hit["_source"]
                 assert source["uid"] not in found, "opensearch shows a post twice"
-                found[source["uid"]] = (source["version"], source["text"], source.get("polarity"))
+                found[source["uid"]] = (source["version"], source["text"], figure(source.get("polarity")))
             if not hits:
                 return found
             after = hits[-1]["sort"]
@@ -114,7 +119,7 @@ class Stores:
             for point in points:
                 if point.vector:
                     assert not point.payload["deleted"], "a tombstone has a vector"
-                    found[str(point.id)] = (point.payload["version"], point.payload["text"], point.payload.get("polarity"))
+                    found[str(point.id)] = (point.payload["version"], point.payload["text"], figure(point.payload.get("polarity")))
             if offset is None:
                 client.close()
                 return found
@@ -237,7 +242,7 @@ def wanted(posts: Iterable, refused: Callable[[object], bool] = lambda post: Fal
     for post in posts:
         if (post.uid not in latest or latest[post.uid].version <= post.version) and not refused(post):
             latest[post.uid] = post
-    polarity = lambda post: post.polarity if post.HasField("polarity") else None  # noqa: E731
+    polarity = lambda post: figure(post.polarity if post.HasField("polarity") else None)  # noqa: E731
     return {uid: (post.version, post.text, polarity(post)) for uid, post in latest.items() if not post.deleted}
 
 

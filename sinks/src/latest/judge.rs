@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 /// Fewer rejections than this are never suspicious: epochs may be small.
 const FEW: u64 = 20;
+/// More of an epoch than this is never rejected of a store that was just not believed.
+const HALF: f64 = 0.5;
 /// Rejections are compared with this many posts before, so that many small epochs are judged like a large one.
 const WINDOW: u64 = 2_000;
 /// A longer reason is cut: stores like to repeat the document.
@@ -65,21 +67,26 @@ pub(super) struct Suspicion {
     /// The share of rejected posts above which nothing is dead-lettered, 0 to 1.
     limit: f64,
     recent: VecDeque<(u64, u64)>,
+    /// Whether the last epoch was not believed: a small part of it, in which rejections are few, says no more for the store.
+    doubts: bool,
 }
 
 impl Suspicion {
     pub(super) fn new(limit: f64) -> Self {
-        Self { limit, recent: VecDeque::new() }
+        Self { limit, recent: VecDeque::new(), doubts: false }
     }
 
     /// Looks at an epoch of `posts` posts, of which `rejected` were.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] with `example`, a reason that the store gave, if it rejects too much.
-    pub(super) fn judge(&self, posts: u64, rejected: u64, example: &str) -> Result<()> {
+    pub(super) fn judge(&mut self, posts: u64, rejected: u64, example: &str) -> Result<()> {
         let (seen, before) = self.recent.iter().fold((0, 0), |sum, epoch| (sum.0 + epoch.0, sum.1 + epoch.1));
         let (all, bad) = (seen + posts, before + rejected);
-        if rejected > 0 && bad > FEW && bad as f64 > self.limit * all as f64 {
+        let too_many = rejected > 0 && bad > FEW && bad as f64 > self.limit * all as f64;
+        let still = self.doubts && self.limit < HALF && rejected as f64 > HALF * posts as f64;
+        self.doubts = too_many || still;
+        if self.doubts {
             let error = Error::new(ErrorKind::Unavailable, "store rejects too many posts to be believed");
             let error = error.with("rejected", bad).with("of", all).with("for example", shorten(example));
             return Err(error.help(
@@ -177,8 +184,12 @@ mod tests {
             });
             assert_eq!(outcome.is_ok(), believed, "{epochs:?}");
         }
-        let error = Suspicion::new(0.05).judge(100, 100, "no such field").expect_err("all of them");
+        let mut suspicion = Suspicion::new(0.05);
+        let error = suspicion.judge(100, 100, "no such field").expect_err("all of them");
         assert!(error.to_string().contains("no such field"), "{error}");
+        assert!(suspicion.judge(5, 5, "no such field").is_err(), "the first of the same posts");
+        assert!(suspicion.judge(100, 2, "no such word").is_ok(), "it was mended");
+        assert!(suspicion.judge(5, 5, "no such word").is_ok(), "and is believed as before");
         assert!(Suspicion::new(1.0).judge(100, 100, "x").is_ok(), "a person has said so");
     }
 

@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use undertone_error::Result;
 use undertone_proto::v1::ScoredPost;
 
+pub use self::deliver::prepare;
 pub use self::descend::write_again;
 pub(crate) use self::isolate::{Refusal, WholeRequest, isolate};
 pub use self::ledger::{Ledger, Standing};

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use undertone_error::{Error, ErrorKind, Result, failpoint};
 use undertone_proto::v1::ScoredPost;
 
-use super::deliver::count;
+use super::deliver::{count, prepare};
 use super::descend::write_latest;
 use super::judge::{Suspicion, letter};
 use super::{LatestStore, Ledger, State};
@@ -41,7 +41,7 @@ impl<L: Ledger> LatestSink<L> {
     /// Makes what the store lacks if nothing was ever written to it. Of a store that was, what is missing is not made
     /// anew in silence: the posts that it held would be missing for ever.
     async fn prepare(&mut self, make: bool) -> Result<()> {
-        let found = self.store.prepare(make).await?;
+        let found = prepare(&*self.store, make).await?;
         let mut missing = Vec::new();
         for each in found {
             match each.state {
