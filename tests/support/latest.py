@@ -229,11 +229,16 @@ def tombstone(number: int, version: int):
 
 def append(topics: Topics, posts: Iterable) -> None:
     """Appends to `posts.scored`, each post to a partition of its own, as scoring would have."""
-    producer = Producer(QUIET | {"bootstrap.servers": topics.brokers, "enable.idempotence": True})
+    # A batch must fit where a record does.
+    producer = Producer(QUIET | {"bootstrap.servers": topics.brokers, "enable.idempotence": True, "batch.size": 200_000})
+    failed: list[str] = []
     partitions = len(producer.list_topics(topics.scored, timeout=30).topics[topics.scored].partitions)
     for post in posts:
-        producer.produce(topics.scored, post.SerializeToString(), partition=int(post.id[1:]) % partitions)
+        report = lambda error, _: failed.append(str(error)) if error else None  # noqa: E731
+        producer.produce(topics.scored, post.SerializeToString(), partition=int(post.id[1:]) % partitions, on_delivery=report)
+        producer.poll(0)
     assert producer.flush(60) == 0
+    assert not failed, failed[:3]
 
 
 def wanted(posts: Iterable, refused: Callable[[object], bool] = lambda post: False) -> Shown:

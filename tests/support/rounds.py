@@ -41,6 +41,8 @@ class Rounds:
         self.points = Wire(self.stores.qdrant.port)
         self.counts: Counter[str] = Counter()
         self.restarts = 0
+        # Drawn from until it is empty, so that few rounds are of every kind.
+        self.deck: list[Callable[[], str]] = []
 
     def __enter__(self) -> Rounds:
         for each in (self.documents, self.rows, self.points):
@@ -69,13 +71,15 @@ class Rounds:
 
     def play(self, restarts: int) -> None:
         """One round; OpenSearch, which takes half a minute to start, is killed at most `restarts` times in all."""
-        kinds: list[Callable[[], str]] = [self.kill_at_a_point] * 8 + [self.kill_anywhere] * 4 + [self.members_come_and_go] * 2
-        kinds += [self.kill_a_store, self.pause_a_store, self.cut_the_wire, self.fail_in_part, self.lose_answers, self.storm] * 2
-        if self.restarts < restarts:
-            kinds += [self.kill_opensearch] * 3
+        if not self.deck:
+            self.deck = [self.kill_at_a_point, self.kill_at_a_point, self.kill_at_a_point, self.kill_anywhere, self.members_come_and_go]
+            self.deck += [self.kill_a_store, self.pause_a_store, self.cut_the_wire, self.fail_in_part, self.lose_answers, self.storm]
+            if self.restarts < restarts:
+                self.deck.append(self.kill_opensearch)
+            self.chance.shuffle(self.deck)
         append(self.world.topics, self.posts(self.chance.randint(100, 600)))
         self.counts["rounds"] += 1
-        self.counts[self.chance.choice(kinds)()] += 1
+        self.counts[self.deck.pop()()] += 1
 
     def look(self) -> None:
         """Lets the sinks finish, and asks the oracle."""

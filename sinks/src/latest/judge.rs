@@ -67,13 +67,13 @@ pub(super) struct Suspicion {
     /// The share of rejected posts above which nothing is dead-lettered, 0 to 1.
     limit: f64,
     recent: VecDeque<(u64, u64)>,
-    /// Whether the last epoch was not believed: a small part of it, in which rejections are few, says no more for the store.
-    doubts: bool,
+    /// What the last epoch came to, if it was not believed: how many posts, and how many of them were rejected.
+    doubted: Option<(u64, u64)>,
 }
 
 impl Suspicion {
     pub(super) fn new(limit: f64) -> Self {
-        Self { limit, recent: VecDeque::new(), doubts: false }
+        Self { limit, recent: VecDeque::new(), doubted: None }
     }
 
     /// Looks at an epoch of `posts` posts, of which `rejected` were.
@@ -84,9 +84,14 @@ impl Suspicion {
         let (seen, before) = self.recent.iter().fold((0, 0), |sum, epoch| (sum.0 + epoch.0, sum.1 + epoch.1));
         let (all, bad) = (seen + posts, before + rejected);
         let too_many = rejected > 0 && bad > FEW && bad as f64 > self.limit * all as f64;
-        let still = self.doubts && self.limit < HALF && rejected as f64 > HALF * posts as f64;
-        self.doubts = too_many || still;
-        if self.doubts {
+        // Of a store that was not believed, few rejections say less: they may be those of a part of the same posts, or the
+        // last before it was mended. So they must be the same twice.
+        let still = self.doubted.is_some_and(|before| {
+            let most = self.limit < HALF && rejected as f64 > HALF * posts as f64;
+            rejected > 0 && (most || before != (posts, rejected))
+        });
+        self.doubted = (too_many || still).then_some((posts, rejected));
+        if self.doubted.is_some() {
             let error = Error::new(ErrorKind::Unavailable, "store rejects too many posts to be believed");
             let error = error.with("rejected", bad).with("of", all).with("for example", shorten(example));
             return Err(error.help(
@@ -188,7 +193,9 @@ mod tests {
         let error = suspicion.judge(100, 100, "no such field").expect_err("all of them");
         assert!(error.to_string().contains("no such field"), "{error}");
         assert!(suspicion.judge(5, 5, "no such field").is_err(), "the first of the same posts");
-        assert!(suspicion.judge(100, 2, "no such word").is_ok(), "it was mended");
+        assert!(suspicion.judge(100, 2, "no such field").is_err(), "it was mended in the middle of them");
+        assert!(suspicion.judge(100, 1, "no such word").is_err(), "something has changed again");
+        assert!(suspicion.judge(100, 1, "no such word").is_ok(), "it was mended");
         assert!(suspicion.judge(5, 5, "no such word").is_ok(), "and is believed as before");
         assert!(Suspicion::new(1.0).judge(100, 100, "x").is_ok(), "a person has said so");
     }
