@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ENV := . scripts/env.sh
 
-.PHONY: help run build test test-full test-spark crash-test lint fmt bench bench-stream peers peers-spark soak-score stack page dist lock lock-peers model model-report clean
+.PHONY: help run build test test-full test-spark crash-test crash-latest lint fmt bench bench-stream bench-sinks peers peers-spark soak-score stack page dist lock lock-peers model model-report clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,15 @@ crash-test: ## kill the stream and its servers ROUNDS times (1000), and ask the 
 		&& UNDERTONE_BIN="$$PWD/target/failpoints/release/undertone" "$$UNDERTONE_CACHE/test-env/bin/python" tests/crash.py \
 			--rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) --out target/crash-test.json $(ARGS)
 
+crash-latest: ## let things go wrong between the sinks and Qdrant, OpenSearch and ClickHouse, ROUNDS times (40); SEED=7 repeats a run
+	@UNDERTONE_TEST_FULL=1 scripts/setup.py test
+	@$(ENV) && CARGO_TARGET_DIR=target/failpoints cargo build --release --locked --workspace --features failpoints \
+		&& UNDERTONE_BIN="$$PWD/target/failpoints/release/undertone" "$$UNDERTONE_CACHE/test-env/bin/python" tests/crash_latest.py \
+			--rounds $(if $(filter file,$(origin ROUNDS)),40,$(ROUNDS)) $(if $(SEED),--seed $(SEED)) --out target/crash-latest.json $(ARGS)
+
+bench-sinks: build ## measure each sink against its store and against one that swallows everything; ARGS="--posts 50000" for fewer
+	@UNDERTONE_TEST_FULL=1 scripts/setup.py test && $(ENV) && "$$UNDERTONE_CACHE/test-env/bin/python" benches/sinks/measure.py $(ARGS)
+
 lint: ## formatting and clippy
 	@$(ENV) && cargo fmt --all --check && cargo clippy --release --locked --workspace --all-targets --features failpoints -- -D warnings
 
@@ -58,7 +67,7 @@ peers-spark: build ## measure beside Spark Structured Streaming with a pandas UD
 soak-score: build ## a million texts through `undertone score`, and its memory; ARGS="--count 100000" for fewer
 	@python3 benches/soak_score.py $(ARGS)
 
-stack: ## Kafka, MinIO and an Iceberg REST catalog on 127.0.0.1, until Ctrl-C; ARGS="--data DIR" for their data
+stack: ## Kafka, MinIO, an Iceberg REST catalog and the stores on 127.0.0.1, until Ctrl-C; ARGS="--data DIR" for their data
 	@scripts/setup.py servers
 	@exec python3 tests/servers/stack.py $(ARGS)
 

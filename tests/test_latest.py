@@ -2,68 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-import grpc
 import pytest
 
 from servers.clickhouse import ClickHouse
 from servers.kafka import Kafka
 from servers.opensearch import OpenSearch
 from servers.qdrant import Qdrant
-from support.latest import SINKS, Stores, append, assert_latest, scored, tombstone, wanted
+from support.latest import SINKS, Stores, World, append, assert_latest, scored, tombstone, wanted
 from support.posts import line, now, post
-from support.process import Running, free_ports, undertone
-from support.topics import Topics
 
-THREE = ",".join(SINKS)
 # The first test starts the servers, and OpenSearch takes half a minute on an idle machine.
 pytestmark = [pytest.mark.timeout(400), pytest.mark.full]
 
 
-class World:
-    """Topics, stores, and whoever works on them."""
-
-    def __init__(self, kafka: Kafka, stores: Stores, folder: Path) -> None:
-        self.topics, self.stores, self.folder = Topics(kafka.brokers), stores, folder
-        self.group = self.topics.group
-
-    def settings(self, **more: str) -> dict[str, str]:
-        return self.topics.settings(UNDERTONE_KAFKA__GROUP=self.group) | self.stores.secrets() | more
-
-    def run_once(self, roles: str = THREE, **env: str) -> None:
-        """Everything that the topics hold by now is stored when it returns."""
-        http, grpc = free_ports(2)
-        addresses = ("--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}")
-        command = ("run", "--once", "--config", self.stores.config, "--roles", roles, *addresses)
-        done = undertone(*command, cwd=self.folder, env=self.settings(**env), timeout=100)
-        assert done.returncode == 0, done.stderr.decode()
-
-    def init(self, roles: str = THREE) -> str:
-        done = undertone("init", "--config", self.stores.config, "--roles", roles, cwd=self.folder, env=self.settings())
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode()
-
-    def start(self, roles: str, **env: str) -> Running:
-        return Running("--config", self.stores.config, "--roles", roles, cwd=self.folder, env=self.settings(**env))
-
-    def await_shown(self, running: Running, sink: str, posts: list) -> None:
-        should = wanted(posts)
-        running.await_that(lambda: shows(self.stores, sink) == should, f"show {len(should)} posts in {sink}", 90)
-
-
-def shows(stores: Stores, sink: str) -> object:
-    """What a store shows; nothing while it has nothing to be asked."""
-    try:
-        return stores.shown(sink)
-    except (AssertionError, grpc.RpcError):
-        return None
-
-
 @pytest.fixture
-def world(kafka: Kafka, clickhouse: ClickHouse, opensearch: OpenSearch, qdrant: Qdrant, tmp_path: Path) -> World:
-    return World(kafka, Stores(tmp_path, clickhouse, opensearch, qdrant), tmp_path)
+def world(kafka: Kafka, clickhouse: ClickHouse, opensearch: OpenSearch, qdrant: Qdrant, tmp_path: Path) -> Iterator[World]:
+    stores = Stores(tmp_path, clickhouse, opensearch, qdrant)
+    yield World(kafka, stores, tmp_path)
+    stores.drop()
 
 
 def mixed(count: int) -> list:
@@ -99,4 +59,59 @@ def test_charts_equal_a_count_over_the_latest_posts(world: World) -> None:
     counted = world.stores.clickhouse.query(
         f"SELECT count() AS posts, avg(polarity) AS mean FROM {world.stores.name} FINAL WHERE day = '2026-05-01' AND has(tags, 'tea')"
     )
-    assert counted == [{"posts": len(wanted(posts)), "mean": 0.5}]
+    polarities = [polarity for _, _, polarity in wanted(posts).values()]
+    assert counted[0]["posts"] == len(polarities)
+    assert counted[0]["mean"] == pytest.approx(sum(polarities) / len(polarities))
+
+
+def test_a_post_that_is_forgotten_is_gone_from_all_three(world: World) -> None:
+    created = now()
+    world.topics.produce([line(post(number, text=f"secret {number}", created_at=created)) for number in range(6)])
+    world.run_once("score,silver")
+    world.run_once()
+    (uid,) = [uid for uid, (_, text, _) in world.stores.shown("clickhouse").items() if text == "secret 3"]
+    done = world.command("forget", "--source", "test", "--id", "p3")
+    assert done.returncode == 0, done.stderr.decode()
+    world.run_once("score,silver")
+    world.run_once()
+    assert_latest(world.topics, world.stores)
+    stores = world.stores
+    for sink in SINKS:
+        shown = stores.shown(sink)
+        assert len(shown) == 5 and uid not in shown
+    # Beyond what readers see: nothing of it is kept but that it was deleted.
+    stores.opensearch.call("POST", f"/{stores.name}-*/_refresh")
+    hits = stores.opensearch.call("POST", f"/{stores.name}-*/_search", {"query": {"ids": {"values": [uid]}}})["hits"]["hits"]
+    assert [(hit["_source"]["deleted"], hit["_source"]["text"]) for hit in hits] == [(True, "")]
+    (point,) = stores.qdrant.client().retrieve(stores.name, [uid], with_vectors=True)
+    assert point.payload["deleted"] and not point.vector and "text" not in point.payload
+    stores.clickhouse.query(f"OPTIMIZE TABLE {stores.name} FINAL")
+    rows = stores.clickhouse.query(f"SELECT is_deleted, text FROM {stores.name} WHERE uid = '{uid}'")
+    assert all(row == {"is_deleted": 1, "text": ""} for row in rows)
+
+
+def test_indices_of_days_that_are_older_than_they_are_kept_are_deleted_when_asked(world: World) -> None:
+    stores = world.stores
+    stores.write_config({"opensearch": "retention_days = 10\n"})
+    today = datetime.now(timezone.utc)
+    ages = [0, 9, 10, 11, 12, 300]
+    posts = [scored(age, created_ms=int((today - timedelta(days=age)).timestamp() * 1000)) for age in ages]
+    wild = scored(999, created_ms=8_000_000_000_000)
+    append(world.topics, [*posts, wild])
+    world.run_once("opensearch")
+    # Of the same form, and not ours.
+    foreign = f"{stores.name}-2020.01.01"
+    stores.opensearch.call("PUT", f"/{foreign}")
+    stores.opensearch.call("POST", "/_aliases", {"actions": [{"remove": {"index": foreign, "alias": stores.name}}]})
+    gone = sorted(f"{stores.name}-{(today - timedelta(days=age)):%Y.%m.%d}" for age in ages[3:])
+    told = world.command("maintain", "--sink", "opensearch")
+    assert told.returncode == 0, told.stderr.decode()
+    lines = told.stdout.decode().splitlines()
+    assert [each.split()[0] for each in lines[:-1]] == gone and all("would delete: 1 documents" in each for each in lines[:-1]), lines
+    assert len(stores.shown("opensearch")) == len(posts) + 1, "nothing was changed"
+    done = world.command("maintain", "--sink", "opensearch", "--apply")
+    assert done.returncode == 0 and done.stdout.decode().count("deleted") == len(gone), done.stdout
+    assert stores.shown("opensearch") == wanted([*posts[:3], wild])
+    assert foreign in stores.opensearch.call("GET", f"/{stores.name}-*")
+    other = world.command("maintain", "--sink", "qdrant")
+    assert other.returncode == 2 and b"qdrant keeps every post" in other.stderr

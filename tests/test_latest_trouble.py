@@ -5,18 +5,23 @@ Runs in `make test-full`.
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
+from confluent_kafka import TopicPartition
+from qdrant_client.models import Distance, VectorParams
 
-from support.latest import SINKS, Stores, append, assert_latest, letters, scored, wanted
+from support.latest import SINKS, THREE, Stores, World, append, assert_latest, letters, scored, shows, wanted
 from support.process import Running, undertone
-from test_latest import THREE, World, mixed, world  # noqa: F401
+from support.wire import Wire
+from test_latest import mixed, world  # noqa: F401
+from test_metrics import check as check_metrics
 
-pytestmark = [
-    pytest.mark.timeout(400),
-    pytest.mark.full,
-]
+pytestmark = [pytest.mark.timeout(400), pytest.mark.full]
 
 
 def test_what_is_written_twice_late_or_in_another_order_changes_nothing(world: World) -> None:
@@ -32,35 +37,65 @@ def test_what_is_written_twice_late_or_in_another_order_changes_nothing(world: W
     assert_latest(world.topics, world.stores)
 
 
-def constrain_clickhouse(stores: Stores) -> None:
-    stores.clickhouse.query(f"ALTER TABLE {stores.name} ADD CONSTRAINT c CHECK author != 'poison'")
+# What makes a store refuse a post, which posts those are, what is wrong with them in words, and how the store is mended.
+Poison = tuple[Callable[[Stores], None], list, tuple[str, ...], Callable[[Stores], None]]
+NEXT_DAY = {"created_ms": int(datetime(2026, 5, 2, 12, tzinfo=timezone.utc).timestamp() * 1000)}
 
 
-def constrain_opensearch(stores: Stores) -> None:
-    # Whoever made this index thought that authors are numbers.
+def clickhouse_poison() -> Poison:
+    arrange = lambda stores: stores.clickhouse.query(f"ALTER TABLE {stores.name} ADD CONSTRAINT c CHECK author != 'poison'")  # noqa: E731
+    mend = lambda stores: stores.clickhouse.query(f"ALTER TABLE {stores.name} DROP CONSTRAINT c")  # noqa: E731
+    return arrange, [scored(900, author="poison"), scored(901, author="poison")], ("Constraint",), mend
+
+
+def opensearch_poison() -> Poison:
+    # Whoever made the next day's index thought that authors are numbers.
     mapping = {"mappings": {"properties": {"author": {"type": "integer"}}}}
-    stores.opensearch.call("PUT", f"/{stores.name}-2026.05.01", mapping)
+    arrange = lambda stores: stores.opensearch.call("PUT", f"/{stores.name}-2026.05.02", mapping)  # noqa: E731
+    mend = lambda stores: stores.opensearch.call("DELETE", f"/{stores.name}-2026.05.02")  # noqa: E731
+    return arrange, [scored(number, author="poison", **NEXT_DAY) for number in (900, 901)], ("author",), mend
 
 
-POISON: dict[str, tuple[Callable[[Stores], None], Callable[[], list], tuple[str, ...]]] = {
-    "clickhouse": (constrain_clickhouse, lambda: [scored(900, author="poison")], ("Constraint",)),
-    "opensearch": (constrain_opensearch, lambda: [scored(900, author="poison")], ("author",)),
-    "qdrant": (
-        lambda stores: None,
-        lambda: [scored(900, embedding=[0.1, 0.2, 0.3]), scored(901, embedding=[float("nan")] * 384), scored(902, embedding=[])],
-        ("3 numbers", "not finite", "no embedding"),
-    ),
-}
+def qdrant_poison() -> Poison:
+    def of_another_model(number: int):
+        post = scored(number, embedding=[0.1, 0.2, 0.3])
+        post.model.revision = "another"
+        return post
+
+    # Whoever made the collection of another model was wrong about its size.
+    def collection(size: int) -> Callable[[Stores], None]:
+        def make(stores: Stores) -> None:
+            client, name = stores.qdrant.client(), f"{stores.name}-another"
+            client.delete_collection(name)
+            client.create_collection(name, vectors_config={"text": VectorParams(size=size, distance=Distance.COSINE)})
+            client.close()
+
+        return make
+
+    wrong = [scored(902, embedding=[float("nan")] * 384), scored(903, embedding=[]), scored(904, embedding=[0.5] * 3)]
+    posts = [of_another_model(900), of_another_model(901), *wrong]
+    return collection(4), posts, ("takes 4", "not finite", "has 0 numbers", "has 3 numbers"), collection(3)
+
+
+POISON = {"clickhouse": clickhouse_poison, "opensearch": opensearch_poison, "qdrant": qdrant_poison}
+
+
+def written_again(done: subprocess.CompletedProcess[bytes]) -> tuple[int, int]:
+    """How many posts `dead replay` wrote, and how many were refused again."""
+    assert done.returncode in (0, 1), done.stderr.decode()
+    words = done.stdout.split()
+    return int(words[0]), int(words[-3])
 
 
 @pytest.mark.parametrize("sink", SINKS)
-def test_of_good_and_bad_posts_only_the_bad_are_dead_letters(world: World, sink: str) -> None:
-    arrange, bad, words = POISON[sink]
-    bad = [*bad(), scored(950, polarity=float("nan")), scored(951, uid="no-uuid")]
+def test_only_bad_posts_are_dead_letters_and_are_written_again_once_the_store_is_mended(world: World, sink: str) -> None:
+    arrange, refused, words, mend = POISON[sink]()
+    hopeless = [scored(950, polarity=float("nan")), scored(951, uid="no-uuid"), *refused[2:]]
+    bad, stores = [*refused[:2], *hopeless], world.stores
     first = [scored(1, author="7")]
     append(world.topics, first)
     world.init(sink)
-    arrange(world.stores)
+    arrange(stores)
     world.run_once(sink)
     good = [scored(number, author="8") for number in range(2, 300)]
     append(world.topics, good[:150] + bad + good[150:])
@@ -69,7 +104,35 @@ def test_of_good_and_bad_posts_only_the_bad_are_dead_letters(world: World, sink:
     assert set(dead) == {(each.uid, each.version) for each in bad}
     for word in (*words, "polarity", "UUID"):
         assert any(word in reason for reason in dead.values()), (word, dead)
-    assert world.stores.shown(sink) == wanted(first + good)
+    assert stores.shown(sink) == wanted(first + good)
+
+    replay = ("dead", "replay", "--sink", sink)
+    assert written_again(world.command(*replay)) == (0, len(bad)), "the store is as it was"
+    assert len(letters(world.topics, sink)) == len(bad)
+    mend(stores)
+    # One of them was edited since then, and the edit is in the store.
+    newer = scored(901, 9, author="8", **(NEXT_DAY if sink == "opensearch" else {}))
+    append(world.topics, [newer])
+    world.run_once(sink)
+    assert written_again(world.command(*replay, "--dry-run")) == (len(bad), 0)
+    killed = world.command(*replay, UNDERTONE_FAILPOINTS="dead.written-again=abort")
+    assert killed.returncode < 0, "written, and not yet said to be"
+    assert written_again(world.command(*replay)) == (2, len(hopeless))
+    assert written_again(world.command(*replay)) == (0, len(hopeless))
+    assert set(letters(world.topics, sink)) == {(each.uid, each.version) for each in hopeless}
+    if sink == "qdrant":
+        held = stores.qdrant.client().retrieve(f"{stores.name}-another", [each.uid for each in refused[:2]], with_vectors=True)
+        assert len(held) == 2 and all(len(point.vector["text"]) == 3 for point in held)
+        assert stores.shown(sink) == wanted([*first, *good, newer])
+    else:
+        assert stores.shown(sink) == wanted([*first, *good, *refused[:2], newer])
+
+
+def test_an_unknown_store_and_a_stream_without_one_are_told(world: World) -> None:
+    unknown = world.command("dead", "replay", "--sink", "silver")
+    assert unknown.returncode == 2 and b"qdrant, opensearch or clickhouse" in unknown.stderr
+    embedded = undertone("dead", "replay", "--sink", "clickhouse", "--config", world.stores.config, cwd=world.folder, env={**world.stores.secrets(), "UNDERTONE_KAFKA__BROKERS": ""})
+    assert embedded.returncode == 2, embedded.stderr.decode()
 
 
 def reason(running: Running, sink: str) -> str:
@@ -106,11 +169,25 @@ def test_clickhouse_whose_table_was_taken_away(world: World) -> None:
     trouble_waits(world, "clickhouse", away, back, "undertone init")
 
 
-def test_opensearch_read_only(world: World) -> None:
+@pytest.mark.parametrize("setting", ["index.blocks.write", "index.blocks.read_only_allow_delete"])
+def test_opensearch_read_only_and_with_the_block_of_a_full_disk(world: World, setting: str) -> None:
     def block(on: bool) -> None:
-        world.stores.opensearch.call("PUT", f"/{world.stores.name}-*/_settings", {"index.blocks.write": on})
+        world.stores.opensearch.call("PUT", f"/{world.stores.name}-*/_settings", {setting: on or None})
 
     trouble_waits(world, "opensearch", lambda: block(True), lambda: block(False), "cluster_block_exception", "take the block off")
+
+
+def test_opensearch_without_its_template_makes_no_index_without_a_mapping(world: World) -> None:
+    stores = world.stores
+    append(world.topics, [scored(1)])
+    world.run_once("opensearch")
+    stores.opensearch.call("DELETE", f"/_index_template/undertone-{stores.name}")
+    append(world.topics, [scored(2, **NEXT_DAY)])
+    with world.start("gateway,opensearch") as running:
+        running.await_that(lambda: "undertone init" in reason_or_none(running, "opensearch"), "say what is missing", 60)
+        assert letters(world.topics, "opensearch") == {}
+        world.init("opensearch")
+        world.await_shown(running, "opensearch", [scored(1), scored(2, **NEXT_DAY)])
 
 
 def test_qdrant_whose_alias_and_collection_are_gone_is_not_made_again_in_silence(world: World) -> None:
@@ -160,20 +237,65 @@ def test_a_store_that_rejects_everything_is_not_believed(world: World) -> None:
     assert letters(world.topics, "clickhouse") == {}
 
 
-def test_a_store_that_hangs_stops_itself_alone(world: World) -> None:
-    posts = mixed(100)
-    append(world.topics, posts)
-    world.stores.qdrant.pause()
-    try:
+@pytest.mark.parametrize("sink", SINKS)
+def test_a_store_that_hangs_stops_itself_alone_in_bounded_memory(world: World, sink: str) -> None:
+    """More posts wait for it than an epoch may hold; the other stores have them long before it is back."""
+    stores = world.stores
+    posts = [scored(number, author="a" * 8_000) for number in range(10_000)]
+    others = [other for other in SINKS if other != sink]
+    append(world.topics, [scored(number) for number in range(20)])
+    world.run_once()
+    with Wire(int(getattr(stores, sink).url.rpartition(":")[2])) as wire:
+        stores.write_config(**{sink: wire.url})
         with world.start(f"gateway,{THREE}") as running:
-            for sink in ("opensearch", "clickhouse"):
-                world.await_shown(running, sink, posts)
-            world.stores.qdrant.resume()
-            world.await_shown(running, "qdrant", posts)
-    finally:
-        world.stores.qdrant.resume()
+            running.await_ready()
+            wire.flows.clear()
+            before = resident_mib(running.pid)
+            append(world.topics, posts)
+            for other in others:
+                await_settled(world, running, other, 20 + len(posts))
+                assert shows(stores, other) == wanted(posts)
+            grown = resident_mib(running.pid) - before
+            check_metrics(running.get("/metrics").text, {"stores"})
+            assert grown < 400, f"{grown} MiB more while {sink} hangs"
+            assert settled(world, sink) == 20
+            wire.cut()
+            wire.flows.set()
+            await_settled(world, running, sink, 20 + len(posts))
+            assert shows(stores, sink) == wanted(posts)
+            assert letters(world.topics, sink) == {}
 
 
+def settled(world: World, sink: str) -> int:
+    return sum(world.topics.committed(sink, world.topics.scored).values())
+
+
+def await_settled(world: World, running: Running, sink: str, posts: int) -> None:
+    """Asks for the position and not for the posts, of which there are many."""
+
+    def is_settled() -> bool:
+        time.sleep(0.5)
+        return settled(world, sink) >= posts
+
+    running.await_that(is_settled, f"settle {posts} posts in {sink}", 150)
+
+
+def resident_mib(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 >> 20
+
+
+@pytest.mark.parametrize("sink", SINKS)
+def test_a_line_that_is_cut_or_slow_or_ends_in_the_middle_of_an_answer_loses_nothing(world: World, sink: str) -> None:
+    posts = mixed(60)
+    with Wire(int(getattr(world.stores, sink).url.rpartition(":")[2])) as wire:
+        world.stores.write_config(**{sink: wire.url})
+        with world.start(f"gateway,{sink}") as running:
+            for number, trouble in enumerate((wire.cut, lambda: wire.halve(40), lambda: setattr(wire, "delay", 0.5), lambda: wire.halve(1))):
+                trouble()
+                append(world.topics, posts[number::4])
+                world.await_shown(running, sink, [each for some in range(number + 1) for each in posts[some::4]])
+            assert wire.cuts >= 2
+    assert letters(world.topics, sink) == {}
 
 
 def test_init_makes_what_is_missing_once_and_check_tells_what_differs(world: World) -> None:
@@ -188,3 +310,31 @@ def test_init_makes_what_is_missing_once_and_check_tells_what_differs(world: Wor
     done = undertone("check", *command, cwd=world.folder, env=world.settings())
     assert done.returncode == 0, done.stdout.decode()
     assert "it has no column url" in done.stdout.decode()
+
+
+def test_posts_that_retention_took_stop_a_sink_until_a_person_accepts_it(world: World) -> None:
+    first = [scored(number) for number in range(20)]
+    append(world.topics, first)
+    world.run_once("clickhouse")
+    lost, kept = [scored(number) for number in range(20, 30)], [scored(number) for number in range(30, 40)]
+    append(world.topics, lost)
+    ends = {each.partition(): each.offset() + 1 for each in world.topics.consume(world.topics.scored)}
+    append(world.topics, kept)
+    places = [TopicPartition(world.topics.scored, partition, end) for partition, end in ends.items()]
+    for deleted in world.topics.admin.delete_records(places).values():
+        deleted.result(30)
+    accept = ("accept-gap", "--sink", "clickhouse")
+    with world.start("gateway,clickhouse") as running:
+        running.await_that(lambda: "accept-gap" in reason_or_none(running, "clickhouse"), "say what is missing", 60)
+        assert running.get("/readyz").status_code == 503
+        busy = world.command(*accept, "--yes")
+        # A sink that has stopped for good has left its group.
+        assert busy.returncode == 0 or b"has a member" in busy.stderr, busy.stderr.decode()
+    if busy.returncode != 0:
+        told = world.command(*accept)
+        assert told.stdout.decode().count("gap       clickhouse") == 2, told.stdout.decode()
+        done = world.command(*accept, "--yes")
+        assert done.returncode == 0, done.stderr.decode()
+    assert world.command(*accept).stdout.startswith(b"no gap")
+    world.run_once("clickhouse")
+    assert world.stores.shown("clickhouse") == wanted(first + kept)

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use undertone_error::Result;
 
-use super::{ComputeArgs, environment};
-use crate::config::DeadConfig;
+use super::{ComputeArgs, environment, store};
+use crate::config::{DeadConfig, Role};
 
 #[derive(Args, Debug)]
 pub(crate) struct DeadArgs {
@@ -37,7 +37,8 @@ pub(crate) enum DeadCommand {
         place: DeadPlace,
     },
     /// Score events of the stages parse and score again, each once, with their origin kept: for after a mapping or a model
-    /// was mended. The embedded stream must not be running, and scores them at its next start
+    /// was mended. The embedded stream must not be running, and scores them at its next start. With --sink: write posts
+    /// that a store refused to it again, for after the store was mended
     Replay {
         /// The events, as `list` prints them [default: all that were not replayed]
         events: Vec<EventPlace>,
@@ -45,6 +46,9 @@ pub(crate) enum DeadCommand {
         place: DeadPlace,
         #[command(flatten)]
         filter: DeadFilter,
+        /// The posts that this store refused: qdrant, opensearch or clickhouse
+        #[arg(long, value_name = "STORE", value_parser = store, conflicts_with = "stage")]
+        sink: Option<Role>,
         /// Say how many it would be
         #[arg(long)]
         dry_run: bool,
@@ -63,15 +67,16 @@ pub(crate) struct DeadPlace {
 }
 
 impl DeadPlace {
-    /// Of the variables only those of these sections count.
+    /// Of the variables only those of these sections count, and those of the store if one is meant.
     ///
     /// # Errors
     /// As [`DeadConfig::load`].
-    pub(crate) fn config(self) -> Result<DeadConfig> {
-        let ours = ["UNDERTONE_DATA__", "UNDERTONE_KAFKA__"];
+    pub(crate) fn config(self, sink: Option<Role>) -> Result<DeadConfig> {
+        let sections = ["data", "kafka"].into_iter().chain(sink.map(Role::name));
+        let ours: Vec<String> = sections.map(|section| format!("UNDERTONE_{}__", section.to_uppercase())).collect();
         let variables = environment()?.filter(|(name, _)| ours.iter().any(|prefix| name.starts_with(prefix)));
         let place = ComputeArgs { config: self.config, ..ComputeArgs::default() };
-        DeadConfig::load(place.layers(variables)?.flag("--data", "data.dir", self.data))
+        DeadConfig::load(place.layers(variables)?.flag("--data", "data.dir", self.data), sink)
     }
 }
 

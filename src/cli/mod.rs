@@ -10,7 +10,7 @@ use undertone_error::{Error, ErrorKind, Result};
 
 pub(crate) use self::dead::{DeadArgs, DeadCommand, DeadFilter, EventPlace};
 pub(crate) use self::tables::{ForgetArgs, MaintainArgs, RescoreArgs};
-use crate::config::{Config, Layers, ModelConfig};
+use crate::config::{Config, Layers, ModelConfig, Role};
 
 /// Scores the sentiment of social posts: as a stream into Iceberg tables, over REST and gRPC, or from files.
 #[derive(Debug, Parser)]
@@ -152,7 +152,7 @@ pub(crate) struct AcceptGapArgs {
     /// Folder of an embedded catalog [default: data]
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
-    /// Only what is missing for this: score, or a table like silver.posts [default: everything]
+    /// Only what is missing for this: score, a table like silver.posts, or a store like qdrant [default: everything]
     #[arg(long, value_name = "SINK")]
     pub(crate) sink: Option<String>,
     /// Only this partition [default: all]
@@ -331,6 +331,12 @@ pub(crate) enum ModelCommand {
         #[command(flatten)]
         compute: ComputeArgs,
     },
+}
+
+/// A store of the latest of every post, by its name.
+fn store(text: &str) -> std::result::Result<Role, String> {
+    let role = Role::parse(text).filter(|role| role.is_latest());
+    role.ok_or_else(|| "write qdrant, opensearch or clickhouse".to_owned())
 }
 
 /// Our own variables. Others may hold what they like, even what is not UTF-8.

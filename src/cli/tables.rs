@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use undertone_error::Result;
 
-use super::{ComputeArgs, environment};
-use crate::config::{ModelConfig, TablesConfig};
+use super::{ComputeArgs, environment, store};
+use crate::config::{Layers, ModelConfig, Role, Stores, TablesConfig};
 
 /// Where the tables are.
 #[derive(Args, Debug)]
@@ -24,8 +24,20 @@ impl TableArgs {
     /// # Errors
     /// As [`TablesConfig::load`].
     pub(crate) fn config(self) -> Result<TablesConfig> {
+        TablesConfig::load(self.layers()?)
+    }
+
+    /// The store of `role` instead of the tables.
+    ///
+    /// # Errors
+    /// As [`Stores::only`].
+    pub(crate) fn store(self, role: Role) -> Result<Stores> {
+        Stores::only(role, self.layers()?)
+    }
+
+    fn layers(self) -> Result<Layers> {
         let compute = ComputeArgs { config: self.config, ..ComputeArgs::default() };
-        TablesConfig::load(compute.layers(environment()?)?.flag("--data", "data.dir", self.data))
+        Ok(compute.layers(environment()?)?.flag("--data", "data.dir", self.data))
     }
 }
 
@@ -33,6 +45,9 @@ impl TableArgs {
 pub(crate) struct MaintainArgs {
     #[command(flatten)]
     pub(crate) place: TableArgs,
+    /// Instead of the tables: delete what opensearch holds of days older than opensearch.retention_days
+    #[arg(long, value_name = "STORE", value_parser = store)]
+    pub(crate) sink: Option<Role>,
     /// Snapshots younger than this are kept
     #[arg(long, value_name = "AGE", default_value = "7d", value_parser = age)]
     pub(crate) older_than: Duration,

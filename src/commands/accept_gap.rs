@@ -29,9 +29,12 @@ const SHA256_OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934
 
 pub(crate) async fn accept_gap(args: AcceptGapArgs) -> Result<Outcome> {
     let config = args.config()?;
-    if let Some(sink) = args.sink.as_deref().filter(|sink| *sink != SCORE && !TABLES.contains(sink)) {
+    let stores: Vec<&'static str> =
+        config.roles.iter().filter(|role| role.is_latest()).map(|role| role.name()).collect();
+    let all = [&[SCORE], TABLES.as_slice(), &stores].concat();
+    if let Some(sink) = args.sink.as_deref().filter(|sink| !all.contains(sink)) {
         let error = Error::new(ErrorKind::NotFound, "there is no such sink").with("sink", sink);
-        return Err(error.help(format!("it is one of {SCORE}, {}", TABLES.join(", "))));
+        return Err(error.help(format!("it is one of {}", all.join(", "))));
     }
     let Some(settings) = &config.kafka else {
         let error = Error::new(ErrorKind::InvalidConfig, "only a stream on Kafka has gaps");
@@ -44,7 +47,10 @@ pub(crate) async fn accept_gap(args: AcceptGapArgs) -> Result<Outcome> {
     if work.wants(SCORE) {
         work.score().await?;
     }
-    if let Some(tables) = &config.tables {
+    for store in stores.into_iter().filter(|store| work.wants(store)).collect::<Vec<_>>() {
+        work.store(store).await?;
+    }
+    if let Some(tables) = config.tables.as_ref().filter(|_| TABLES.iter().any(|table| work.wants(table))) {
         if tables.uses_data() && !config.data.is_dir() {
             let error = Error::new(ErrorKind::NotFound, "no such data folder").with("data", config.data.display());
             return Err(error.help("give --data DIR"));
@@ -113,6 +119,22 @@ impl Work {
             Gap { partition: partition.clone(), from: None, to: next.max(start) }
         };
         Ok(starts.iter().map(gap).collect())
+    }
+
+    /// The sink of a store, which stands where its group does. What the group does not name begins where the topic does.
+    async fn store(&mut self, role: &'static str) -> Result<()> {
+        let scored = self.topics.scored.clone();
+        let (offsets, starts) = (self.kafka.group_offsets(role, &scored).await?, self.starts(&scored).await?);
+        let stands = offsets.iter().map(|(&number, &offset)| (self.kafka.partition(&scored, number), offset)).collect();
+        let found = self.report(role, &scored, gaps(&stands, &starts))?;
+        if found.is_empty() || !self.args.yes {
+            return Ok(());
+        }
+        // Refused before anything is written, if the sink runs.
+        self.kafka.move_group(role, &scored, offsets).await?;
+        self.record(role, &scored, &found).await?;
+        let to = found.iter().map(|gap| (gap.partition.partition, gap.to)).collect();
+        self.kafka.move_group(role, &scored, to).await
     }
 
     async fn tables(&mut self, tables: &StoreConfig) -> Result<()> {

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use undertone_error::{Context, Error, ErrorKind, Result};
 use undertone_inference::EngineConfig;
 use undertone_sinks::iceberg::{IcebergStore, StoreConfig, TableState};
-use undertone_sinks::latest::{LatestStore, State};
+use undertone_sinks::latest::{LatestStore, State, prepare};
 use undertone_stream::data::DataFolder;
 use undertone_stream::source::ReadOptions;
 
@@ -92,7 +92,7 @@ impl Report {
 
     /// A store of the latest of every post. What is missing is made by a run, unless the store had it before.
     async fn store(&mut self, store: &dyn LatestStore) -> Result<()> {
-        let found = match store.prepare(false).await {
+        let found = match prepare(store, false).await {
             Ok(found) => found,
             Err(error) => return self.part(store.name(), Err(error)),
         };

@@ -4,7 +4,7 @@
 
 use undertone_error::Result;
 use undertone_sinks::iceberg::{IcebergStore, TableState};
-use undertone_sinks::latest::State;
+use undertone_sinks::latest::{State, prepare};
 use undertone_stream::data::DataFolder;
 
 use super::output::Output;
@@ -32,7 +32,7 @@ pub(crate) async fn init(args: RunArgs) -> Result<Outcome> {
         store.try_storage().await?;
     }
     for (_, store) in stores::open_without(&config).await? {
-        for found in store.prepare(true).await? {
+        for found in prepare(&*store, true).await? {
             let (word, how) = match found.state {
                 State::Made => ("made", String::new()),
                 State::There => ("there", String::new()),

@@ -1,16 +1,23 @@
 //! `undertone maintain`: expires snapshots and removes files that no table needs; told first, done with `--apply`.
 //!
 //! It works beside running streams and may be killed and run again at any time:
-//! [`undertone_sinks::iceberg::IcebergStore::maintain`] says why. One line a table.
+//! [`undertone_sinks::iceberg::IcebergStore::maintain`] says why. One line a table. With `--sink opensearch` it does so for
+//! the indices of days that are older than they are kept, one line each.
 
-use undertone_error::Result;
+use jiff::{Timestamp, tz::TimeZone};
+use undertone_error::{Error, ErrorKind, Result};
 use undertone_sinks::iceberg::{IcebergStore, Maintained, Tally, Upkeep};
+use undertone_sinks::opensearch::OpenSearch;
 
 use super::output::Output;
 use crate::Outcome;
 use crate::cli::MaintainArgs;
+use crate::config::{Role, Stores};
 
 pub(crate) async fn maintain(args: MaintainArgs) -> Result<Outcome> {
+    if let Some(role) = args.sink {
+        return indices(role, args.place.store(role)?, args.apply).await;
+    }
     let upkeep = Upkeep {
         older_than: args.older_than,
         retain_last: args.retain_last,
@@ -27,7 +34,35 @@ pub(crate) async fn maintain(args: MaintainArgs) -> Result<Outcome> {
         output.line(describe(&done, upkeep.apply).as_bytes())?;
         output.flush()?;
     }
-    if !upkeep.apply {
+    finish(output, upkeep.apply)
+}
+
+/// Deletes the indices of days that are older than they are kept.
+async fn indices(role: Role, stores: Stores, apply: bool) -> Result<Outcome> {
+    let Some(config) = stores.opensearch else {
+        let error = Error::new(ErrorKind::Unsupported, "store has nothing to look after").with("--sink", role.name());
+        return Err(error.help("clickhouse deletes by its table's TTL; qdrant keeps every post"));
+    };
+    let Some(days) = config.retention_days else {
+        let error = Error::new(ErrorKind::InvalidConfig, "posts are kept for ever").with("sink", role.name());
+        return Err(error.help("opensearch.retention_days says how many days they are to be kept"));
+    };
+    let store = OpenSearch::new(config)?;
+    let mut output = Output::create(None)?;
+    for expired in store.expired(days, Timestamp::now().to_zoned(TimeZone::UTC).date()).await? {
+        if apply {
+            store.delete(&expired).await?;
+        }
+        let does = if apply { "deleted" } else { "would delete" };
+        let (index, documents, bytes) = (&expired.index, expired.documents, size(expired.bytes));
+        output.line(format!("{index:<19} {does}: {documents} documents, {bytes}").as_bytes())?;
+        output.flush()?;
+    }
+    finish(output, apply)
+}
+
+fn finish(mut output: Output, applied: bool) -> Result<Outcome> {
+    if !applied {
         output.line(b"nothing was changed: --apply does it")?;
     }
     output.finish()?;

@@ -62,18 +62,22 @@ impl Role {
         Self::ClickHouse,
     ];
 
-    fn parse(name: &str) -> Option<Self> {
-        Some(match name {
-            "gateway" => Self::Gateway,
-            "score" => Self::Score,
-            "bronze" => Self::Bronze,
-            "silver" => Self::Silver,
-            "gold" => Self::Gold,
-            "qdrant" => Self::Qdrant,
-            "opensearch" => Self::OpenSearch,
-            "clickhouse" => Self::ClickHouse,
-            _ => return None,
-        })
+    /// As it is written in a configuration.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Score => "score",
+            Self::Bronze => "bronze",
+            Self::Silver => "silver",
+            Self::Gold => "gold",
+            Self::Qdrant => "qdrant",
+            Self::OpenSearch => "opensearch",
+            Self::ClickHouse => "clickhouse",
+        }
+    }
+
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
     }
 
     /// Whether the role needs the data folder.
@@ -371,23 +375,28 @@ fn engine(raw: &Inference, labels: Option<ModelLabels>, origins: &Origins) -> Re
     })
 }
 
-/// What commands about dead letters need to know: the sections `[data]` and `[kafka]`.
+/// What commands about dead letters need to know: the sections `[data]` and `[kafka]`, and that of a store.
 #[derive(Clone, Debug)]
 pub(crate) struct DeadConfig {
     /// The data folder of the embedded stream.
     pub(crate) data: PathBuf,
     /// The cluster, if the stream runs on Kafka.
     pub(crate) kafka: Option<KafkaSettings>,
+    /// The store that is meant, if one is.
+    pub(crate) store: Option<Stores>,
 }
 
 impl DeadConfig {
-    /// Validates what the layers say about the two. The rest of a file must be of the right form, but is not looked at.
+    /// Validates what the layers say about them, and about the store of `sink`. The rest of a file must be of the right form, but is not looked at.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`], naming the key, the value, where it came from, and what would be right.
-    pub(crate) fn load(layers: Layers) -> Result<Self> {
-        let (raw, origins): (RawConfig, _) = layers.read()?;
-        Ok(Self { data: PathBuf::from(&raw.data.dir), kafka: kafka::settings(raw.kafka, &origins)? })
+    pub(crate) fn load(layers: Layers, sink: Option<Role>) -> Result<Self> {
+        let (mut raw, origins): (RawConfig, _) = layers.read()?;
+        let kafka = kafka::settings(std::mem::take(&mut raw.kafka), &origins)?;
+        let data = PathBuf::from(&raw.data.dir);
+        let store = sink.map(|role| Stores::of(raw, &[role], &origins)).transpose()?;
+        Ok(Self { data, kafka, store })
     }
 }
 

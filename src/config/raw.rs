@@ -441,6 +441,8 @@ pub(super) struct OpenSearch {
     pub(super) index: String,
     pub(super) shards: u32,
     pub(super) replicas: u32,
+    /// Left out: for ever.
+    pub(super) retention_days: Option<u32>,
     /// Left out: nobody logs in.
     pub(super) user: Option<String>,
     pub(super) password_env: Option<String>,
@@ -456,6 +458,7 @@ impl Default for OpenSearch {
             index: "posts".to_owned(),
             shards: 1,
             replicas: 1,
+            retention_days: None,
             user: None,
             password_env: None,
             password_file: None,

@@ -10,7 +10,7 @@ use undertone_sinks::opensearch::OpenSearchConfig;
 use undertone_sinks::qdrant::QdrantConfig;
 
 use super::catalog::Reader;
-use super::layers::Origins;
+use super::layers::{Layers, Origins};
 use super::{Role, raw, wrong};
 
 /// The stores that keep the latest of every post.
@@ -60,6 +60,23 @@ pub(super) fn settings(
 }
 
 impl Stores {
+    /// One store alone, for a command about it. The rest of a file must be of the right form, but is not looked at.
+    ///
+    /// # Errors
+    /// As [`settings`].
+    pub(crate) fn only(role: Role, layers: Layers) -> Result<Self> {
+        let (raw, origins): (raw::RawConfig, _) = layers.read()?;
+        Self::of(raw, &[role], &origins)
+    }
+
+    /// The stores of `roles`.
+    ///
+    /// # Errors
+    /// As [`settings`].
+    pub(super) fn of(raw: raw::RawConfig, roles: &[Role], origins: &Origins) -> Result<Self> {
+        settings(raw.qdrant, raw.opensearch, raw.clickhouse, raw.sinks.max_rejected, roles, origins)
+    }
+
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.qdrant.is_none() && self.opensearch.is_none() && self.clickhouse.is_none()
@@ -84,10 +101,7 @@ impl Reader<'_> {
         for (key, name) in [("clickhouse.database", &raw.database), ("clickhouse.table", &raw.table)] {
             self.name(key, name)?;
         }
-        if let Some(days) = raw.retention_days.filter(|days| !(1..=20_000).contains(days)) {
-            let help = "days from 1 to 20000; left out, posts are kept for ever";
-            return Err(wrong(self.origins, "clickhouse.retention_days", &days, help));
-        }
+        self.days("clickhouse.retention_days", raw.retention_days)?;
         let password = self.placed(Place {
             key: "clickhouse.password",
             variable: raw.password_env,
@@ -125,6 +139,7 @@ impl Reader<'_> {
         if raw.shards == 0 {
             return Err(wrong(self.origins, "opensearch.shards", &0, "at least 1"));
         }
+        self.days("opensearch.retention_days", raw.retention_days)?;
         let password = self.placed(Place {
             key: "opensearch.password",
             variable: raw.password_env,
@@ -142,7 +157,14 @@ impl Reader<'_> {
                 }
             },
         };
-        Ok(OpenSearchConfig { url, index: raw.index, shards: raw.shards, replicas: raw.replicas, login })
+        let raw::OpenSearch { index, shards, replicas, retention_days, .. } = raw;
+        Ok(OpenSearchConfig { url, index, shards, replicas, retention_days, login })
+    }
+
+    fn days(&self, key: &str, days: Option<u32>) -> Result<()> {
+        let help = "days from 1 to 20000; left out, posts are kept for ever";
+        let wrong = |days| Err(wrong(self.origins, key, &days, help));
+        days.filter(|days| !(1..=20_000).contains(days)).map_or(Ok(()), wrong)
     }
 
     fn address(&self, key: &str, url: Option<String>) -> Result<String> {
@@ -194,7 +216,6 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Layers;
     use super::*;
 
     fn read(toml: &str, roles: &[Role]) -> Result<Stores> {
@@ -203,7 +224,7 @@ mod tests {
         std::fs::write(&path, toml.replace("FOLDER", &folder.path().display().to_string())).expect("written");
         std::fs::write(folder.path().join("secret"), "hunter2\n").expect("written");
         let (raw, origins): (raw::RawConfig, _) = Layers::default().file(&path)?.read()?;
-        settings(raw.qdrant, raw.opensearch, raw.clickhouse, raw.sinks.max_rejected, roles, &origins)
+        Stores::of(raw, roles, &origins)
     }
 
     const CLICKHOUSE: &[Role] = &[Role::ClickHouse];

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use undertone_error::Result;
+use undertone_error::{Error, ErrorKind, Result};
 use undertone_inference::{EngineConfig, ModelInfo};
 use undertone_sinks::clickhouse::ClickHouse;
 use undertone_sinks::latest::LatestStore;
@@ -34,7 +34,20 @@ pub(crate) fn open(stores: &Stores, model: &ModelInfo) -> Result<Vec<Named>> {
     Ok(opened)
 }
 
-/// The same where no model is loaded: it is, if a store needs to know of it, and only for as long as that takes.
+/// The one store that a command is about, which writes to what is there and needs no model.
+///
+/// # Errors
+/// As [`open`]; [`ErrorKind::Internal`] if there is none.
+pub(crate) fn open_one(stores: Stores) -> Result<Arc<dyn LatestStore>> {
+    match (stores.qdrant, stores.opensearch, stores.clickhouse) {
+        (Some(config), _, _) => Ok(Arc::new(Qdrant::without_model(config)?)),
+        (_, Some(config), _) => Ok(Arc::new(OpenSearch::new(config)?)),
+        (_, _, Some(config)) => Ok(Arc::new(ClickHouse::new(config))),
+        _ => Err(Error::new(ErrorKind::Internal, "command about a store has none")),
+    }
+}
+
+/// As [`open`] where no model is loaded: it is, if a store needs to know of it, and only for as long as that takes.
 ///
 /// # Errors
 /// Those of [`open`] and of loading the model.

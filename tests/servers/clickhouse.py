@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
-import requests
 from cache import CACHE
 
 from . import process
@@ -25,6 +25,13 @@ class ClickHouse(process.Server):
         self.password = password
         self.readonly = self.folder / "readonly"
 
+    @classmethod
+    def elsewhere(cls, url: str) -> ClickHouse:
+        """One that somebody else has started, with the password of CLICKHOUSE_PASSWORD for the user `default`."""
+        server = cls.__new__(cls)
+        server.url, server.password, server.process = url.rstrip("/"), os.environ.get("CLICKHOUSE_PASSWORD", ""), None
+        return server
+
     def command(self) -> list[str]:
         return [str(CACHE / "test-env" / "bin" / "python"), str(SHIM), str(self.folder), str(self.port)]
 
@@ -36,6 +43,8 @@ class ClickHouse(process.Server):
 
     def query(self, sql: str) -> list[dict]:
         """Rows of a query, as any HTTP client would get them; large integers are numbers."""
+        import requests
+
         settings = {"output_format_json_quote_64bit_integers": "0"} if sql.lstrip().upper().startswith("SELECT") else {}
         headers = {"X-ClickHouse-User": "default", "X-ClickHouse-Key": self.password}
         answer = requests.post(self.url, params=settings | {"default_format": "JSONEachRow"}, data=sql.encode(), headers=headers, timeout=60)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from install_servers import OPENSEARCH, OPENSEARCH_JAVA, find_newer_java
 
 from .clickhouse import ClickHouse
 from .iceberg_rest import IcebergRest
@@ -41,7 +42,10 @@ def iceberg_rest(tmp_path_factory: pytest.TempPathFactory, minio: MinIO) -> Iter
 
 @pytest.fixture(scope="session")
 def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
-    """ClickHouse's engine at `clickhouse.url`; tests take tables of their own."""
+    """ClickHouse's engine at `clickhouse.url`, or the server at UNDERTONE_TEST_CLICKHOUSE_URL; tests take tables of their own."""
+    if url := os.environ.get("UNDERTONE_TEST_CLICKHOUSE_URL"):
+        yield ClickHouse.elsewhere(url)
+        return
     with ClickHouse(tmp_path_factory.mktemp("clickhouse"), password="clickhouse-secret") as running:
         yield running
 
@@ -52,12 +56,17 @@ def opensearch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSearch]
     if url := os.environ.get("UNDERTONE_TEST_OPENSEARCH_URL"):
         yield OpenSearch.elsewhere(url)
         return
+    if not OPENSEARCH.folder.is_dir() or not find_newer_java():
+        pytest.skip(f"OpenSearch needs Java {OPENSEARCH_JAVA} or newer, and there is none: `scripts/setup.py servers` fetches one")
     with OpenSearch(tmp_path_factory.mktemp("opensearch")) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def qdrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Qdrant]:
-    """Qdrant's engine at `qdrant.url`; tests take collections of their own."""
+    """Qdrant's engine at `qdrant.url`, or the server at UNDERTONE_TEST_QDRANT_URL; tests take collections of their own."""
+    if url := os.environ.get("UNDERTONE_TEST_QDRANT_URL"):
+        yield Qdrant.elsewhere(url)
+        return
     with Qdrant(tmp_path_factory.mktemp("qdrant"), key="qdrant-secret") as running:
         yield running

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import requests
 from install_servers import OPENSEARCH, newer_java
 
 from . import process
@@ -46,7 +45,7 @@ class OpenSearch(process.Server):
     def elsewhere(cls, url: str) -> OpenSearch:
         """One that somebody else has started."""
         server = cls.__new__(cls)
-        server.url, server.process = url, None
+        server.url, server.process = url.rstrip("/"), None
         return server
 
     def await_ready(self, timeout: float = 300):
@@ -84,6 +83,8 @@ class OpenSearch(process.Server):
 
     def call(self, method: str, path: str, body: object = None) -> dict:
         """What any HTTP client would get."""
+        import requests
+
         answer = requests.request(method, self.url + path, json=body, timeout=60)
         assert answer.ok, answer.text
         return answer.json() if answer.content else {}

@@ -115,6 +115,11 @@ class Server:
             raise
         return self
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is ours to kill, pause or break. Others may use one that somebody else has started."""
+        return self.process is not None
+
     def alive(self) -> bool:
         """Whether its process exists, paused or not."""
         return self.process is not None and self.process.poll() is None

@@ -8,29 +8,39 @@ stores back, as readers of each store would, and names every way in which the pr
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
+import grpc
 from confluent_kafka import Producer
 
 from servers.clickhouse import ClickHouse
+from servers.kafka import Kafka
 from servers.opensearch import OpenSearch
 from servers.qdrant import Qdrant
 
-from .process import MODEL, undertone
+from .process import MODEL, Running, free_ports, undertone
 from .promise import shorten
 from .topics import MESSAGES, QUIET, Topics, decode
 
 SINKS = ("qdrant", "opensearch", "clickhouse")
+THREE = ",".join(SINKS)
 DAY_MS = 86_400_000
 SIZE = 384
 NAMESPACE = uuid.uuid5(uuid.UUID(int=0), "undertone")
 
-# What of a post every store must show: its version and its text.
-Shown = dict[str, tuple[int, str]]
+# What of a post every store must show, by uid: its version, its text, and its polarity.
+Shown = dict[str, tuple[int, str, "float | None"]]
+
+
+def figure(polarity: float | None) -> float | None:
+    """As exact as every store keeps it: Qdrant's engine may be wrong in the last bit."""
+    return None if polarity is None else round(polarity, 12)
 
 
 class Stores:
@@ -42,13 +52,11 @@ class Stores:
         self.config = folder / "stores.toml"
         self.write_config()
 
-    def write_config(self, **urls: str) -> None:
-        """What `undertone` is told; an address may be that of something in between."""
-        sections = (
-            (self.clickhouse.toml(), f'table = "{self.name}"\n'),
-            (self.opensearch.toml(), f'index = "{self.name}"\n'),
-            (self.qdrant.toml(), f'collection = "{self.name}"\n'),
-        )
+    def write_config(self, more: Mapping[str, str] | None = None, **urls: str) -> None:
+        """What `undertone` is told: `more` for a section, and an address that may be that of something in between."""
+        names = {"clickhouse": "table", "opensearch": "index", "qdrant": "collection"}
+        own = lambda store, key: f'{key} = "{self.name}"\n' + (more or {}).get(store, "")  # noqa: E731
+        sections = [(getattr(self, store).toml(), own(store, key)) for store, key in names.items()]
         text = "\n".join("".join(section) for section in sections)
         for name, url in urls.items():
             text = text.replace(f'"{getattr(self, name).url}"', f'"{url}"')
@@ -62,13 +70,27 @@ class Stores:
     def collection(self) -> str:
         return f"{self.name}-{model_revision()[:12]}"
 
+    def drop(self) -> None:
+        """Leaves nothing behind in servers that outlive the tests."""
+        if not self.clickhouse.is_ours:
+            self.clickhouse.query(f"DROP TABLE IF EXISTS {self.name}")
+        if not self.opensearch.is_ours:
+            for index in self.opensearch.call("GET", f"/{self.name}-*"):
+                self.opensearch.call("DELETE", f"/{index}")
+            self.opensearch.call("DELETE", f"/_index_template/undertone-{self.name}*")
+        if not self.qdrant.is_ours:
+            client = self.qdrant.client()
+            for each in client.get_collections().collections:
+                if each.name.startswith(f"{self.name}-"):
+                    client.delete_collection(each.name)
+
     def shown(self, sink: str) -> Shown:
         """What readers of a store see, by uid."""
         return getattr(self, f"shown_by_{sink}")()
 
     def shown_by_clickhouse(self) -> Shown:
-        rows = self.clickhouse.query(f"SELECT toString(uid) AS uid, version, text FROM {self.name} FINAL")
-        found = {row["uid"]: (row["version"], row["text"]) for row in rows}
+        rows = self.clickhouse.query(f"SELECT toString(uid) AS uid, version, text, polarity FROM {self.name} FINAL")
+        found = {row["uid"]: (row["version"], row["text"], figure(row["polarity"])) for row in rows}
         assert len(found) == len(rows), "clickhouse shows a post twice"
         return found
 
@@ -77,12 +99,12 @@ class Stores:
         found: Shown = {}
         after: list = []
         while True:
-            body = {"size": 5000, "sort": [{"uid": "asc"}], "_source": ["uid", "version", "text"]}
+            body = {"size": 5000, "sort": [{"uid": "asc"}], "_source": ["uid", "version", "text", "polarity"]}
             hits = self.opensearch.call("POST", f"/{self.name}/_search", body | ({"search_after": after} if after else {}))["hits"]["hits"]
             for hit in hits:
                 source = hit["_source"]
                 assert source["uid"] not in found, "opensearch shows a post twice"
-                found[source["uid"]] = (source["version"], source["text"])
+                found[source["uid"]] = (source["version"], source["text"], figure(source.get("polarity")))
             if not hits:
                 return found
             after = hits[-1]["sort"]
@@ -93,14 +115,62 @@ class Stores:
         client = self.qdrant.client()
         offset = None
         while True:
-            points, offset = client.scroll(self.name, limit=2000, offset=offset, with_payload=["version", "text", "deleted"], with_vectors=True)
+            points, offset = client.scroll(self.name, limit=2000, offset=offset, with_payload=["version", "text", "polarity", "deleted"], with_vectors=True)
             for point in points:
                 if point.vector:
                     assert not point.payload["deleted"], "a tombstone has a vector"
-                    found[str(point.id)] = (point.payload["version"], point.payload["text"])
+                    found[str(point.id)] = (point.payload["version"], point.payload["text"], figure(point.payload.get("polarity")))
             if offset is None:
                 client.close()
                 return found
+
+
+class World:
+    """Topics, stores, and whoever works on them."""
+
+    def __init__(self, kafka: Kafka, stores: Stores, folder: Path) -> None:
+        self.topics, self.stores, self.folder = Topics(kafka.brokers), stores, folder
+        self.group = self.topics.group
+
+    def settings(self, **more: str) -> dict[str, str]:
+        # Under the same name a process ends what the last one left open, and need not wait until the broker does.
+        ours = {"UNDERTONE_KAFKA__GROUP": self.group, "UNDERTONE_KAFKA__INSTANCE": "one"}
+        return self.topics.settings(**ours) | self.stores.secrets() | more
+
+    def command(self, name: str, *args: object, **env: str) -> subprocess.CompletedProcess[bytes]:
+        """A command with the configuration of these stores, to its end."""
+        return undertone(name, *args, "--config", self.stores.config, cwd=self.folder, env=self.settings(**env), timeout=100)
+
+    def run_once(self, roles: str = THREE, *args: object, **env: str) -> None:
+        """Everything that the topics hold by now is stored when it returns."""
+        http, grpc = free_ports(2)
+        addresses = ("--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}")
+        done = self.command("run", "--once", "--roles", roles, *addresses, *args, **env)
+        assert done.returncode == 0, done.stderr.decode()
+
+    def init(self, roles: str = THREE) -> str:
+        done = self.command("init", "--roles", roles)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    def start(self, roles: str, **env: str) -> Running:
+        return Running("--config", self.stores.config, "--roles", roles, cwd=self.folder, env=self.settings(**env))
+
+    def await_shown(self, running: Running, sink: str, posts: list) -> None:
+        should = wanted(posts)
+        running.await_that(lambda: shows(self.stores, sink) == should, f"show {len(should)} posts in {sink}", 90)
+
+
+def begun(running: Running) -> None:
+    running.await_that(lambda: "sink goes on" in running.log(), "begin")
+
+
+def shows(stores: Stores, sink: str) -> Shown | None:
+    """What a store shows; nothing while it has nothing to be asked."""
+    try:
+        return stores.shown(sink)
+    except (AssertionError, OSError, grpc.RpcError):
+        return None
 
 
 def model_revision() -> str:
@@ -128,7 +198,7 @@ def scored(number: int, version: int = 1, **fields: object):
         created_at_us=created_ms * 1000,
         tags=["tea"],
         sentiment="positive",
-        polarity=0.5,
+        polarity=((number * 7 + version * 3) % 21 - 10) / 16,
         confidence=0.7,
         language="eng",
         embedding=[chance.uniform(-1, 1) for _ in range(SIZE)],
@@ -159,28 +229,42 @@ def tombstone(number: int, version: int):
 
 def append(topics: Topics, posts: Iterable) -> None:
     """Appends to `posts.scored`, each post to a partition of its own, as scoring would have."""
-    producer = Producer(QUIET | {"bootstrap.servers": topics.brokers, "enable.idempotence": True})
+    # A batch must fit where a record does.
+    producer = Producer(QUIET | {"bootstrap.servers": topics.brokers, "enable.idempotence": True, "batch.size": 200_000})
+    failed: list[str] = []
     partitions = len(producer.list_topics(topics.scored, timeout=30).topics[topics.scored].partitions)
     for post in posts:
-        producer.produce(topics.scored, post.SerializeToString(), partition=int(post.id[1:]) % partitions)
+        report = lambda error, _: failed.append(str(error)) if error else None  # noqa: E731
+        producer.produce(topics.scored, post.SerializeToString(), partition=int(post.id[1:]) % partitions, on_delivery=report)
+        producer.poll(0)
     assert producer.flush(60) == 0
+    assert not failed, failed[:3]
 
 
 def wanted(posts: Iterable, refused: Callable[[object], bool] = lambda post: False) -> Shown:
-    """What a store must show of `posts`: of each the latest version, unless that is a tombstone or was refused."""
+    """What a store must show of `posts`: of each the latest version that was not refused, unless that is a tombstone."""
     latest: dict[str, object] = {}
     for post in posts:
-        if post.uid not in latest or latest[post.uid].version <= post.version:
+        if (post.uid not in latest or latest[post.uid].version <= post.version) and not refused(post):
             latest[post.uid] = post
-    return {uid: (post.version, post.text) for uid, post in latest.items() if not post.deleted and not refused(post)}
+    polarity = lambda post: figure(post.polarity if post.HasField("polarity") else None)  # noqa: E731
+    return {uid: (post.version, post.text, polarity(post)) for uid, post in latest.items() if not post.deleted}
 
 
 def letters(topics: Topics, sink: str) -> Mapping[tuple[str, int], str]:
-    """Why a sink refused what, by uid and version."""
+    """Why a sink refused what, by uid and version; not of those that were written again since then."""
     found = {}
+    closed, entries = set(), []
     for record in topics.consume(topics.dead):
+        if record.value() is None:
+            place = json.loads(dict(record.headers())["undertone-replayed"])
+            closed.add((place["partition"], place["offset"]))
+            continue
         letter = decode("DeadLetter", record.value())
         if letter.stage == sink:
+            entries.append((record.partition(), record.offset(), letter))
+    for partition, offset, letter in entries:
+        if (partition, offset) not in closed:
             post = decode("ScoredPost", letter.payload)
             found[post.uid, post.version] = letter.reason
     return found
@@ -201,7 +285,18 @@ def violations(topics: Topics, stores: Stores, sinks: Iterable[str] = SINKS) -> 
         ):
             if uids:
                 found.append(f"{sink} {what} {shorten(uids)}")
+        if sink == "clickhouse":
+            found += chart_violations(stores, should)
     return found
+
+
+def chart_violations(stores: Stores, should: Shown) -> list[str]:
+    """Whether a chart counts every post once, at its latest version."""
+    (row,) = stores.clickhouse.query(f"SELECT count() AS posts, sum(polarity) AS sum FROM {stores.name} FINAL")
+    total = sum(polarity or 0.0 for _, _, polarity in should.values())
+    if row["posts"] != len(should) or abs((row["sum"] or 0.0) - total) > 1e-6:
+        return [f"clickhouse counts {row['posts']} posts with a sum of {row['sum']}, there are {len(should)} with {total}"]
+    return []
 
 
 def assert_latest(topics: Topics, stores: Stores, sinks: Iterable[str] = SINKS) -> None:

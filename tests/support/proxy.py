@@ -5,7 +5,8 @@
         use(proxy.uri)
 
 A lost answer is one that the server gave: what was asked for has happened, and the client sees its connection end.
-`spoil` does other things to answers: gives another status, holds them back, or never asks the server at all.
+`spoil` does other things to answers: gives another status, holds them back, or never asks the server at all. `replace` leaves
+both the asking and the answer to a function.
 `repeat` sends a request twice and gives the second answer, as a middlebox may do that thinks the first was lost. With
 `tokens` set, a request without one of them in `Authorization: Bearer` is refused with 401, as Iceberg's protocol words it.
 With `clients` set, `/v1/oauth/tokens` gives tokens to those who know id and secret; each is good for `token_uses` requests.
@@ -55,6 +56,9 @@ class Request:
 
 # Which requests something is done to, and to how many of them.
 Plan = tuple[Callable[[Request], bool], int]
+Answer = tuple[int, dict[str, str], bytes]
+# Makes an answer to a request; it may ask the server by its second argument.
+Answering = Callable[[Request, Callable[[Request], Answer]], Answer]
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Proxy:
         self.losses: list[Plan] = []
         self.repeats: list[Plan] = []
         self.spoils: list[tuple[Plan, Spoil]] = []
+        self.replaced: list[tuple[Plan, Answering]] = []
         # What is refused, as S3 refuses it, and is not forwarded.
         self.refuses: Callable[[Request], bool] = lambda request: False
         self.lock = threading.Lock()
@@ -97,6 +102,8 @@ class Proxy:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
+        # Clients of the tests die on purpose: what becomes of their connections is noise.
+        self.server.handle_error = lambda *_: None
         if certificate and key:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate, key)
@@ -128,6 +135,11 @@ class Proxy:
         with self.lock:
             self.spoils.append(((which, times), spoil))
 
+    def replace(self, which: Callable[[Request], bool], answering: Answering, times: int = 1) -> None:
+        """The next `times` requests that `which` picks are answered by `answering`."""
+        with self.lock:
+            self.replaced.append(((which, times), answering))
+
     def lost(self) -> list[Request]:
         return [request for request in self.requests if request.lost]
 
@@ -144,7 +156,9 @@ class Proxy:
         if self.refuses(request):
             document = b"<Error><Code>InvalidAccessKeyId</Code><Message>the key was taken back</Message></Error>"
             return self.answer(handler, request, 403, {"Content-Type": "application/xml"}, document)
-        if spoil := self.spoiled(request):
+        if answering := self.picked(request, self.replaced):
+            return self.answer(handler, request, *answering(request, self.forward))
+        if spoil := self.picked(request, self.spoils):
             status = self.forward(request)[0] if spoil.forwarded else 0
             # Before the wait: who asked may have given up and gone on by its end.
             request.status, request.lost = status, True
@@ -169,7 +183,7 @@ class Proxy:
             return handler.connection.close()
         self.answer(handler, request, status, headers, content)
 
-    def forward(self, request: Request) -> tuple[int, dict[str, str], bytes]:
+    def forward(self, request: Request) -> Answer:
         connection = http.client.HTTPConnection(self.upstream, timeout=60)
         try:
             # The host stays as the client wrote it: it is part of what S3 requests sign.
@@ -205,12 +219,13 @@ class Proxy:
                     return True
         return False
 
-    def spoiled(self, request: Request) -> Spoil | None:
+    def picked(self, request: Request, plans: list):
+        """What is planned for this request, if something is."""
         with self.lock:
-            for number, ((which, times), spoil) in enumerate(self.spoils):
+            for number, ((which, times), planned) in enumerate(plans):
                 if which(request):
-                    self.spoils[number : number + 1] = [((which, times - 1), spoil)] if times > 1 else []
-                    return spoil
+                    plans[number : number + 1] = [((which, times - 1), planned)] if times > 1 else []
+                    return planned
         return None
 
     def knows(self, request: Request) -> bool:

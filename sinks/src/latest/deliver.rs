@@ -9,12 +9,27 @@ use prost::Message;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::v1::ScoredPost;
 
-use super::{Answer, LatestStore, Shape};
+use super::{Answer, Found, LatestStore, Shape};
 
 /// How often posts are tried that the store answers "again" to; after that the whole sink waits, as long as it takes.
 const TRIES: u32 = 4;
 /// The wait before the second try; each further one doubles it.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a store may take to tell what it has, or to make what is missing.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// [`LatestStore::prepare`] in bounded time: a store that hangs is one that is waited for, with a reason.
+///
+/// # Errors
+/// Those of the store; [`ErrorKind::DeadlineExceeded`] if it does not answer in time.
+pub async fn prepare(store: &dyn LatestStore, make: bool) -> Result<Vec<Found>> {
+    tokio::time::timeout(LOOK, store.prepare(make)).await.unwrap_or_else(|_| Err(unanswered(LOOK)))
+}
+
+fn unanswered(after: Duration) -> Error {
+    Error::new(ErrorKind::DeadlineExceeded, "store did not answer in time").with("seconds", after.as_secs())
+}
 
 /// A post that was rejected for good, and why.
 pub(super) type Rejected<'a> = (&'a ScoredPost, String);
@@ -76,10 +91,8 @@ async fn send<'a>(
 
 async fn call(store: &dyn LatestStore, shape: Shape, batch: &[&ScoredPost]) -> Result<Vec<Answer>> {
     let began = Instant::now();
-    let outcome = tokio::time::timeout(shape.timeout, store.write(batch)).await.unwrap_or_else(|_| {
-        let error = Error::new(ErrorKind::DeadlineExceeded, "store did not answer in time");
-        Err(error.with("seconds", shape.timeout.as_secs()))
-    });
+    let written = tokio::time::timeout(shape.timeout, store.write(batch)).await;
+    let outcome = written.unwrap_or_else(|_| Err(unanswered(shape.timeout)));
     let label = if outcome.is_ok() { "answered" } else { "failed" };
     let sink = store.name().to_owned();
     histogram!("undertone_sink_request_seconds", "sink" => sink, "outcome" => label)

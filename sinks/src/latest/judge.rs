@@ -11,24 +11,31 @@ use uuid::Uuid;
 
 /// Fewer rejections than this are never suspicious: epochs may be small.
 const FEW: u64 = 20;
+/// More of an epoch than this is never rejected of a store that was just not believed.
+const HALF: f64 = 0.5;
 /// Rejections are compared with this many posts before, so that many small epochs are judged like a large one.
 const WINDOW: u64 = 2_000;
 /// A longer reason is cut: stores like to repeat the document.
 const REASON_CHARS: usize = 1_000;
 
-/// The latest version of each post among `posts`, in the order of their first appearance.
-pub(super) fn latest(posts: &[ScoredPost]) -> Vec<&ScoredPost> {
+/// The versions of each post among `posts`, the latest first, in the order of the posts' first appearance.
+pub(super) fn versions(posts: &[ScoredPost]) -> Vec<Vec<&ScoredPost>> {
     let mut places: HashMap<&str, usize> = HashMap::with_capacity(posts.len());
-    let mut latest: Vec<&ScoredPost> = Vec::with_capacity(posts.len());
+    let mut found: Vec<Vec<&ScoredPost>> = Vec::with_capacity(posts.len());
     for post in posts {
-        let place = *places.entry(&post.uid).or_insert(latest.len());
-        match latest.get_mut(place) {
-            Some(held) if held.version > post.version => {}
-            Some(held) => *held = post,
-            None => latest.push(post),
+        let place = *places.entry(&post.uid).or_insert(found.len());
+        match found.get_mut(place) {
+            Some(versions) => {
+                let at = versions.partition_point(|held| held.version > post.version);
+                match versions.get_mut(at).filter(|held| held.version == post.version) {
+                    Some(same) => *same = post,
+                    None => versions.insert(at, post),
+                }
+            }
+            None => found.push(vec![post]),
         }
     }
-    latest
+    found
 }
 
 /// What no store could take of a post: without a uid and a version there is no latest, and a number that is none poisons
@@ -60,21 +67,31 @@ pub(super) struct Suspicion {
     /// The share of rejected posts above which nothing is dead-lettered, 0 to 1.
     limit: f64,
     recent: VecDeque<(u64, u64)>,
+    /// What the last epoch came to, if it was not believed: how many posts, and how many of them were rejected.
+    doubted: Option<(u64, u64)>,
 }
 
 impl Suspicion {
     pub(super) fn new(limit: f64) -> Self {
-        Self { limit, recent: VecDeque::new() }
+        Self { limit, recent: VecDeque::new(), doubted: None }
     }
 
     /// Looks at an epoch of `posts` posts, of which `rejected` were.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] with `example`, a reason that the store gave, if it rejects too much.
-    pub(super) fn judge(&self, posts: u64, rejected: u64, example: &str) -> Result<()> {
+    pub(super) fn judge(&mut self, posts: u64, rejected: u64, example: &str) -> Result<()> {
         let (seen, before) = self.recent.iter().fold((0, 0), |sum, epoch| (sum.0 + epoch.0, sum.1 + epoch.1));
         let (all, bad) = (seen + posts, before + rejected);
-        if rejected > 0 && bad > FEW && bad as f64 > self.limit * all as f64 {
+        let too_many = rejected > 0 && bad > FEW && bad as f64 > self.limit * all as f64;
+        // Of a store that was not believed, few rejections say less: they may be those of a part of the same posts, or the
+        // last before it was mended. So they must be the same twice.
+        let still = self.doubted.is_some_and(|before| {
+            let most = self.limit < HALF && rejected as f64 > HALF * posts as f64;
+            rejected > 0 && (most || before != (posts, rejected))
+        });
+        self.doubted = (too_many || still).then_some((posts, rejected));
+        if self.doubted.is_some() {
             let error = Error::new(ErrorKind::Unavailable, "store rejects too many posts to be believed");
             let error = error.with("rejected", bad).with("of", all).with("for example", shorten(example));
             return Err(error.help(
@@ -99,8 +116,8 @@ impl Suspicion {
 }
 
 /// The dead letter of a post that `sink` rejected: the post itself as it stood on `posts.scored`, so that it can be sent
-/// again.
-pub(super) fn letter(sink: &str, post: &ScoredPost, reason: &str, now: EventTime) -> DeadLetter {
+/// again. One of more than `max_bytes` is left out: its letter must fit where it goes, or the sink would wait for ever.
+pub(super) fn letter(sink: &str, post: &ScoredPost, reason: &str, max_bytes: usize, now: EventTime) -> DeadLetter {
     let payload = post.encode_to_vec();
     DeadLetter {
         origin: post.origin.clone(),
@@ -108,7 +125,7 @@ pub(super) fn letter(sink: &str, post: &ScoredPost, reason: &str, now: EventTime
         reason: shorten(reason),
         payload_sha256: Sha256::digest(&payload).iter().map(|byte| format!("{byte:02x}")).collect(),
         payload_bytes: payload.len() as u64,
-        payload,
+        payload: if payload.len() <= max_bytes { payload } else { Vec::new() },
         attempts: 1,
         ingested_at_us: post.ingested_at_us,
         dead_at_us: now,
@@ -124,6 +141,8 @@ fn shorten(reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use proptest::prelude::*;
     use undertone_proto::v1::{HeadScores, Probability};
 
@@ -135,17 +154,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn of_each_post_the_greatest_version_is_left(written in prop::collection::vec((0..5u128, 0..4i64), 0..40)) {
+        fn versions_of_a_post_are_the_latest_first_and_each_once(written in prop::collection::vec((0..5u128, 0..9i64), 0..50)) {
             let posts: Vec<_> = written.iter().map(|&(uid, version)| post(uid, version)).collect();
-            let left = latest(&posts);
-            let mut uids: Vec<_> = left.iter().map(|post| &post.uid).collect();
-            uids.sort();
-            uids.dedup();
-            prop_assert_eq!(uids.len(), left.len());
-            for (uid, _) in &written {
-                let greatest = written.iter().filter(|(other, _)| other == uid).map(|(_, version)| *version).max();
-                let held = left.iter().find(|held| held.uid == post(*uid, 0).uid).map(|held| held.version);
-                prop_assert_eq!(held, greatest);
+            let mut wanted: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
+            for post in &posts {
+                wanted.entry(post.uid.clone()).or_default().insert(post.version);
+            }
+            let found = versions(&posts);
+            prop_assert_eq!(found.len(), wanted.len());
+            for versions in found {
+                let numbers: Vec<_> = versions.iter().map(|post| post.version).collect();
+                let greatest_first: Vec<_> = wanted[&versions[0].uid].iter().rev().copied().collect();
+                prop_assert_eq!(numbers, greatest_first);
             }
         }
     }
@@ -169,8 +189,14 @@ mod tests {
             });
             assert_eq!(outcome.is_ok(), believed, "{epochs:?}");
         }
-        let error = Suspicion::new(0.05).judge(100, 100, "no such field").expect_err("all of them");
+        let mut suspicion = Suspicion::new(0.05);
+        let error = suspicion.judge(100, 100, "no such field").expect_err("all of them");
         assert!(error.to_string().contains("no such field"), "{error}");
+        assert!(suspicion.judge(5, 5, "no such field").is_err(), "the first of the same posts");
+        assert!(suspicion.judge(100, 2, "no such field").is_err(), "it was mended in the middle of them");
+        assert!(suspicion.judge(100, 1, "no such word").is_err(), "something has changed again");
+        assert!(suspicion.judge(100, 1, "no such word").is_ok(), "it was mended");
+        assert!(suspicion.judge(5, 5, "no such word").is_ok(), "and is believed as before");
         assert!(Suspicion::new(1.0).judge(100, 100, "x").is_ok(), "a person has said so");
     }
 
@@ -191,8 +217,13 @@ mod tests {
     #[test]
     fn a_letter_holds_the_post_as_it_was_and_a_reason_of_bounded_length() {
         let post = ScoredPost { text: "hi".to_owned(), ..post(7, 3) };
-        let letter = letter("opensearch", &post, &"é".repeat(5_000), 9);
-        assert_eq!(ScoredPost::decode(letter.payload.as_slice()).expect("a post"), post);
-        assert_eq!((letter.stage.as_str(), letter.reason.chars().count()), ("opensearch", REASON_CHARS + 1));
+        let whole = letter("opensearch", &post, &"é".repeat(5_000), 1_000, 9);
+        assert_eq!(ScoredPost::decode(whole.payload.as_slice()).expect("a post"), post);
+        assert_eq!((whole.stage.as_str(), whole.reason.chars().count()), ("opensearch", REASON_CHARS + 1));
+        let cut = letter("opensearch", &post, "because", 10, 9);
+        assert_eq!(
+            (cut.payload, cut.payload_bytes, cut.payload_sha256),
+            (vec![], whole.payload_bytes, whole.payload_sha256)
+        );
     }
 }

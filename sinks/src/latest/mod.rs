@@ -1,17 +1,18 @@
 //! Sinks that hold the latest version of every post: what such a store must do, and everything around it, written once.
 //!
 //! The guarantee: every post that the source holds is in the store at its latest version, or a dead letter for this store
-//! says why not; and nothing is dead-lettered because the store was ill, locked or set up wrongly. It rests on writes that
+//! says why not, and the store holds the latest version that it takes; and nothing is dead-lettered because the store was ill, locked or set up wrongly. It rests on writes that
 //! are by uid and version, so that repeating an epoch changes nothing, and on one step that makes dead letters and
 //! positions durable together ([`Ledger::settle`]), which comes only after the store has answered for every post.
 //!
 //! ```text
 //! epoch ─▶ latest version of each post ─▶ batches ─▶ LatestStore::write ─▶ answers ─▶ Ledger::settle
-//!              (judge)                    (deliver: time-out, concurrency,  (judge)    (dead letters + positions)
-//!                                          what is to be tried again)
+//!          (descend: the one before it,   (deliver: time-out, concurrency,  (judge)    (dead letters + positions)
+//!           if that is rejected)           what is to be tried again)
 //! ```
 
 mod deliver;
+mod descend;
 mod isolate;
 mod judge;
 mod ledger;
@@ -24,6 +25,8 @@ use async_trait::async_trait;
 use undertone_error::Result;
 use undertone_proto::v1::ScoredPost;
 
+pub use self::deliver::prepare;
+pub use self::descend::write_again;
 pub(crate) use self::isolate::{Refusal, WholeRequest, isolate};
 pub use self::ledger::{Ledger, Standing};
 pub use self::sink::LatestSink;

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use undertone_error::{Error, ErrorKind, Result, failpoint};
 use undertone_proto::v1::ScoredPost;
 
-use super::deliver::{count, deliver};
-use super::judge::{Suspicion, flaw, latest, letter};
+use super::deliver::{count, prepare};
+use super::descend::write_latest;
+use super::judge::{Suspicion, letter};
 use super::{LatestStore, Ledger, State};
 use crate::{Epoch, Positions, Sink, Written};
 
@@ -16,6 +17,7 @@ pub struct LatestSink<L> {
     store: Arc<dyn LatestStore>,
     ledger: L,
     suspicion: Suspicion,
+    max_letter_bytes: usize,
     /// Whether the store has been seen to have what it must have.
     prepared: bool,
     /// Where this writer last read or wrote the positions of its partitions.
@@ -30,16 +32,16 @@ impl<L> std::fmt::Debug for LatestSink<L> {
 
 impl<L: Ledger> LatestSink<L> {
     /// A sink that has not begun. While more than the share `max_rejected` (0 to 1) of posts is rejected, none is
-    /// dead-lettered.
-    pub fn new(store: Arc<dyn LatestStore>, ledger: L, max_rejected: f64) -> Self {
+    /// dead-lettered. The dead letter of a post of more than `max_letter_bytes` is without it.
+    pub fn new(store: Arc<dyn LatestStore>, ledger: L, max_rejected: f64, max_letter_bytes: usize) -> Self {
         let suspicion = Suspicion::new(max_rejected);
-        Self { store, ledger, suspicion, prepared: false, stands: Positions::new() }
+        Self { store, ledger, suspicion, max_letter_bytes, prepared: false, stands: Positions::new() }
     }
 
     /// Makes what the store lacks if nothing was ever written to it. Of a store that was, what is missing is not made
     /// anew in silence: the posts that it held would be missing for ever.
     async fn prepare(&mut self, make: bool) -> Result<()> {
-        let found = self.store.prepare(make).await?;
+        let found = prepare(&*self.store, make).await?;
         let mut missing = Vec::new();
         for each in found {
             match each.state {
@@ -91,23 +93,15 @@ impl<L: Ledger> Sink for LatestSink<L> {
             self.ledger.settle(&epoch.ranges, Vec::new()).await?;
             failpoint::hit("latest.settled-first");
         }
-        let latest = latest(&epoch.records);
-        let posts = latest.len();
-        let (mut good, mut rejected) = (Vec::with_capacity(posts), Vec::new());
-        for post in latest {
-            match flaw(post) {
-                None => good.push(post),
-                Some(reason) => rejected.push((post, reason)),
-            }
-        }
-        rejected.extend(deliver(&*self.store, good).await?);
+        let (posts, rejected) = write_latest(&*self.store, &epoch.records).await?;
         let example = rejected.first().map_or("", |(_, reason)| reason);
         self.suspicion.judge(posts as u64, rejected.len() as u64, example)?;
         failpoint::hit("latest.stored");
 
         let name = self.store.name();
         let now = now_us();
-        let letters: Vec<_> = rejected.iter().map(|(post, reason)| letter(name, post, reason, now)).collect();
+        let letters: Vec<_> =
+            rejected.iter().map(|(post, reason)| letter(name, post, reason, self.max_letter_bytes, now)).collect();
         for letter in &letters {
             let offset = letter.origin.as_ref().map(|origin| origin.offset);
             tracing::warn!(sink = name, offset, reason = letter.reason, "post is dead-lettered");

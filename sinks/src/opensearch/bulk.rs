@@ -19,6 +19,9 @@ pub(super) const ANSWER: &str =
 const OF_DOCUMENTS: [&str; 3] =
     ["mapper_parsing_exception", "document_parsing_exception", "strict_dynamic_mapping_exception"];
 
+/// An index that takes nothing.
+const BLOCKED: &str = "cluster_block_exception";
+
 #[derive(Serialize)]
 struct Action<'a> {
     index: Target<'a>,
@@ -114,11 +117,12 @@ fn judge(item: &Item) -> Result<Answer> {
         // 409: it holds a later version.
         200 | 201 | 409 => Ok(Answer::Stored),
         400 if immense || OF_DOCUMENTS.contains(&error.kind.as_str()) => Ok(Answer::Rejected(error.said())),
-        429 | 502..=504 => Ok(Answer::Again(error.said())),
+        // A block comes with 429, too, if it is that of a full disk; it lasts for longer than a few tries.
+        429 | 502..=504 if error.kind != BLOCKED => Ok(Answer::Again(error.said())),
         status => {
             let failed = Error::new(ErrorKind::Unavailable, "index takes no documents").with("status", status);
             let help = match error.kind.as_str() {
-                "cluster_block_exception" => Some("take the block off the index; a full disk sets one, too"),
+                BLOCKED => Some("take the block off the index; a full disk sets one, too"),
                 "index_not_found_exception" => Some("may indices be made (action.auto_create_index)?"),
                 "validation_exception" => Some("does the cluster hold as many shards as it may?"),
                 _ => None,
@@ -161,6 +165,7 @@ mod tests {
         assert!(matches!(&again[1], Answer::Again(_)), "{again:?}");
         for (status, kind) in [
             (403, "cluster_block_exception"),
+            (429, "cluster_block_exception"),
             (404, "index_not_found_exception"),
             (400, "validation_exception"),
             (400, "illegal_argument_exception"),

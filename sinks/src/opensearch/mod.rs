@@ -8,12 +8,14 @@
 mod bulk;
 mod document;
 mod failure;
+mod retention;
 mod search;
 mod store;
 mod template;
 
 use crate::iceberg::Secret;
 
+pub use self::retention::Expired;
 pub use self::search::{Hit, Hits, SearchQuery};
 pub use self::store::OpenSearch;
 
@@ -28,6 +30,8 @@ pub struct OpenSearchConfig {
     pub shards: u32,
     /// Copies of each shard.
     pub replicas: u32,
+    /// Indices may be deleted this many days after their day; `None`: never.
+    pub retention_days: Option<u32>,
     /// Who logs in, and with which password.
     pub login: Option<(String, Secret)>,
 }

@@ -58,7 +58,7 @@ impl OpenSearch {
         Ok(Self { transport, config, known: Arc::default() })
     }
 
-    /// One request, and the body of its answer if its status is good, or 404 where that is `absent`.
+    /// One request, and the body of its answer if its status is good; `None` where there is no such thing.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] with what the server said.
@@ -76,7 +76,7 @@ impl OpenSearch {
         let body = answer.bytes().await.map_err(|e| unanswered(doing, &e))?;
         match status {
             200..=299 => Ok(Some(body)),
-            404 if method == Method::Get => Ok(None),
+            404 if matches!(method, Method::Get | Method::Delete) => Ok(None),
             status => Err(refused(doing, status, &body)),
         }
     }

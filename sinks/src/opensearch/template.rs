@@ -92,8 +92,14 @@ mod tests {
 
     #[test]
     fn what_differs_is_named_and_fields_of_the_users_do_not() {
-        let config =
-            OpenSearchConfig { url: String::new(), index: "posts".to_owned(), shards: 1, replicas: 0, login: None };
+        let config = OpenSearchConfig {
+            url: String::new(),
+            index: "posts".to_owned(),
+            shards: 1,
+            replicas: 0,
+            retention_days: None,
+            login: None,
+        };
         let wanted = template(&config);
         let mut is = wanted.clone();
         is["template"]["mappings"]["properties"]["team"] = json!({"type": "keyword"});

@@ -27,6 +27,15 @@ pub fn describe_metrics() {
         "undertone_sink_retries_total",
         "times that a sink waited and tried again, by the kind of the error"
     );
+    describe_counter!(
+        "undertone_sink_posts_total",
+        "posts that a store answered for, by answer: stored, rejected, or again for those that were sent another time"
+    );
+    describe_histogram!(
+        "undertone_sink_request_seconds",
+        Unit::Seconds,
+        "time of a request to a store; outcome is answered, or failed where the store as a whole was at fault"
+    );
     describe_gauge!("undertone_sink_waiting", "1 while a sink waits for something outside to get well");
     describe_gauge!("undertone_sink_stopped", "1 once a sink has given up and needs a person");
     describe_histogram!(

@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Qdrant {
     pub(super) client: Arc<qdrant_client::Qdrant>,
     pub(super) config: QdrantConfig,
-    /// The model of this process.
-    space: EmbeddingSpace,
+    /// The model of this process, if it has one.
+    space: Option<EmbeddingSpace>,
     /// Collections and the size of their vectors, as last looked at.
     known: Arc<Mutex<BTreeMap<String, u64>>>,
 }
@@ -35,7 +35,7 @@ impl std::fmt::Debug for Qdrant {
 }
 
 impl Qdrant {
-    /// A client, which connects when it is first used.
+    /// A client for embeddings of `space`, which connects when it is first used.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] if the address is none, or if the model has no embeddings.
@@ -46,6 +46,14 @@ impl Qdrant {
                 .with("revision", space.revision)
                 .help("take another model, or leave the role qdrant out"));
         }
+        Ok(Self { space: Some(space), ..Self::without_model(config)? })
+    }
+
+    /// A client that writes to collections that are there, and can prepare none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if the address is none.
+    pub fn without_model(config: QdrantConfig) -> Result<Self> {
         let mut client = qdrant_client::Qdrant::from_url(&config.url)
             .timeout(PATIENCE)
             .connect_timeout(Duration::from_secs(10))
@@ -57,7 +65,7 @@ impl Qdrant {
         let wrong =
             |e| Error::new(ErrorKind::InvalidConfig, "qdrant.url is no address").with("url", &config.url).source(e);
         let client = client.build().map_err(wrong)?;
-        Ok(Self { client: Arc::new(client), config, space, known: Arc::default() })
+        Ok(Self { client: Arc::new(client), config, space: None, known: Arc::default() })
     }
 
     fn known(&self) -> BTreeMap<String, u64> {
@@ -102,7 +110,8 @@ impl LatestStore for Qdrant {
     }
 
     async fn prepare(&self, make: bool) -> Result<Vec<Found>> {
-        self.prepare_for(&self.space, make).await
+        let none = || Error::new(ErrorKind::Internal, "asked for the collection of a model, and there is no model");
+        self.prepare_for(self.space.as_ref().ok_or_else(none)?, make).await
     }
 
     async fn write(&self, posts: &[&ScoredPost]) -> Result<Vec<Answer>> {

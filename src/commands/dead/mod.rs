@@ -1,9 +1,11 @@
-//! `undertone dead`: looks at dead letters, and sends their events to scoring again.
+//! `undertone dead`: looks at dead letters, and sends their events to scoring again, or their posts to the store that
+//! refused them.
 //!
 //! Where they are is what the configuration says: in a topic of its cluster, or in the file of its data folder. Both are
 //! read from their beginning to the end that they have at first.
 
 mod file;
+mod store;
 mod topic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +22,7 @@ use crate::cli::{DeadArgs, DeadCommand, DeadFilter, EventPlace};
 pub(crate) async fn dead(args: DeadArgs) -> Result<Outcome> {
     match args.command {
         DeadCommand::List { place, filter, all, json } => {
-            let (config, filter) = (place.config()?, Filter::new(filter, &[]));
+            let (config, filter) = (place.config(None)?, Filter::new(filter, &[]));
             let mut list = List {
                 output: Output::create(None)?,
                 json,
@@ -37,7 +39,7 @@ pub(crate) async fn dead(args: DeadArgs) -> Result<Outcome> {
             Ok(Outcome::Done)
         }
         DeadCommand::Show { event, place } => {
-            let config = place.config()?;
+            let config = place.config(None)?;
             let found = match &config.kafka {
                 Some(kafka) => topic::find(kafka, event).await?,
                 None => file::find(&config.data, event)?,
@@ -52,16 +54,31 @@ pub(crate) async fn dead(args: DeadArgs) -> Result<Outcome> {
             output.finish()?;
             Ok(Outcome::Done)
         }
-        DeadCommand::Replay { events, place, filter, dry_run } => {
-            let (config, filter) = (place.config()?, Filter::new(filter, &events));
-            let replayed = match &config.kafka {
-                Some(kafka) => topic::replay(kafka, &filter, dry_run).await?,
-                None => file::replay(&config.data, &filter, dry_run).await?,
+        DeadCommand::Replay { events, place, filter, sink, dry_run } => {
+            let config = place.config(sink)?;
+            let stage = sink.map(|sink| sink.name().to_owned()).or(filter.stage.clone());
+            let filter = Filter::new(DeadFilter { stage, ..filter }, &events);
+            let (replayed, words) = match (config.store, &config.kafka) {
+                (Some(of), Some(kafka)) => {
+                    let words = if dry_run { "posts would be written again" } else { "posts were written again" };
+                    (store::replay(kafka, of, &filter, dry_run).await?, words)
+                }
+                (Some(_), None) => {
+                    let error = Error::new(ErrorKind::InvalidConfig, "only a stream on Kafka feeds stores");
+                    return Err(error.help("name the cluster with --config, or set kafka.brokers"));
+                }
+                (None, kafka) => {
+                    let words = if dry_run { "events would be scored again" } else { "events will be scored again" };
+                    let sent = match kafka {
+                        Some(kafka) => topic::replay(kafka, &filter, dry_run).await?,
+                        None => file::replay(&config.data, &filter, dry_run).await?,
+                    };
+                    (sent, words)
+                }
             };
             let mut output = Output::create(None)?;
             let Sent { events, refused } = replayed;
-            let words = if dry_run { "would be scored again" } else { "will be scored again" };
-            output.line(format!("{events} events {words}, {refused} cannot be").as_bytes())?;
+            output.line(format!("{events} {words}, {refused} cannot be").as_bytes())?;
             output.finish()?;
             Ok(if refused == 0 { Outcome::Done } else { Outcome::SomeFailed })
         }
@@ -104,7 +121,7 @@ impl Filter {
 #[derive(Default)]
 struct Sent {
     events: usize,
-    /// Letters whose events cannot be scored again; standard error says why.
+    /// Letters with which nothing can be done; standard error says why.
     refused: usize,
 }
 

@@ -83,12 +83,12 @@ pub(super) async fn replay(settings: &KafkaSettings, filter: &Filter, dry_run: b
     Ok(sent)
 }
 
-async fn open(kafka: &Kafka) -> Result<DeadLetters> {
+pub(super) async fn open(kafka: &Kafka) -> Result<DeadLetters> {
     let kafka = kafka.clone();
     blocking(move || DeadLetters::new(&kafka, &kafka.topic(&kafka.config().topics.dead)?)).await
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let panicked = |e| Err(Error::new(ErrorKind::Internal, "talking to kafka panicked").source(e));
     tokio::task::spawn_blocking(work).await.unwrap_or_else(panicked)
 }

@@ -36,6 +36,15 @@ impl Ledger for GroupLedger {
     }
 }
 
+/// What is believed of a store, and what fits into the topic of dead letters.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// The share of rejected posts above which none is dead-lettered.
+    pub(super) rejected: f64,
+    /// The largest post that its dead letter holds.
+    pub(super) letter_bytes: usize,
+}
+
 /// Starts the pump of one store. `role` is its name among roles and groups.
 ///
 /// # Errors
@@ -45,13 +54,13 @@ pub(super) fn start(
     topics: &Topics,
     role: &'static str,
     store: Arc<dyn LatestStore>,
-    max_rejected: f64,
+    limits: Limits,
     pumps: &mut Pumps,
 ) -> Result<SinkStatus> {
     let membership = Membership::join(kafka, role, &topics.scored.name)?;
     let ours = || Ours::new(kafka, &topics.scored, membership.clone());
     let writer = LetterWriter::new(kafka, role, membership.clone(), topics.scored.clone(), topics.dead.clone());
-    let sink = LatestSink::new(store, GroupLedger { ours: ours(), writer }, max_rejected);
+    let sink = LatestSink::new(store, GroupLedger { ours: ours(), writer }, limits.rejected, limits.letter_bytes);
     let reader = TopicReader::new(kafka, role, &topics.scored)?;
     let feed = Feed::new(ours(), reader, pumps.shutdown.finish.clone(), AsScored);
     Ok(pumps.spawn(sink, feed, policy()))

@@ -119,8 +119,9 @@ impl KafkaStream {
             }
         }
         for (role, store) in stores::open(&config.stores, &engine.model())? {
-            let max_rejected = config.stores.max_rejected;
-            statuses.push(latest::start(&kafka, &topics, role, store, max_rejected, &mut tables)?);
+            let letter_bytes = config.kafka.as_ref().map_or(0, |settings| settings.topics.dead_payload_bytes());
+            let limits = latest::Limits { rejected: config.stores.max_rejected, letter_bytes };
+            statuses.push(latest::start(&kafka, &topics, role, store, limits, &mut tables)?);
         }
         let statuses: Arc<[SinkStatus]> = statuses.into();
         let mut shown = Vec::new();

@@ -43,7 +43,7 @@ pub use self::reader::{Fetched, Limit, Offsets, Record, TopicReader};
 pub use self::replay::{DeadLetters, Letter, Letters, Place, Replay, ReplayOf, Replayed, Replayer, is_replay};
 pub use self::score::{KafkaOutcome, ScoredBatch, ScoredChunks, ScoringEnd};
 pub use self::send::NewRecord;
-pub use self::settle::LetterWriter;
+pub use self::settle::{LetterCloser, LetterWriter};
 pub use self::start::{last_outcomes, pin_start};
 pub use self::topics::{TopicSettings, TopicsReport, ensure_topics, inspect_topics};
 pub use self::transaction::ScoreWriter;

@@ -1,21 +1,27 @@
 //! Settling what a sink has done with the records of a topic: dead letters and the offsets of its group, in one transaction.
 //!
 //! The guarantee is that of scoring's transactions, in another group: letters and offsets become visible together or not
-//! at all, and a member whose partitions have moved to another commits nothing for them.
+//! at all, and a member whose partitions have moved to another commits nothing for them. Later a letter may be closed: its
+//! post is in the store after all.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use undertone_error::Result;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::v1::{DeadLetter, Outcome, outcome};
 
-use super::client::{Kafka, Topics};
+use super::client::{Kafka, Logged, Topics};
 use super::describe::Topic;
 use super::membership::Membership;
+use super::producer::{Failure, STEP, abort, producer, send, step};
 use super::reader::Offsets;
+use super::replay::{Letter, REPLAYED};
 use super::score::KafkaOutcome;
-use super::transaction::ScoreWriter;
+use super::transaction::{ScoreWriter, letter_key};
+use crate::durable::blocking;
 
 /// Settles records of one topic on behalf of one role. Calls on it go one after another.
 #[derive(Clone, Debug)]
@@ -50,4 +56,65 @@ impl LetterWriter {
         };
         self.writer.settle(version, ranges, letters.into_iter().map(outcome).collect()).await
     }
+}
+
+/// Closes letters of one sink: a tombstone under a letter's key names its place, as that of a replay does.
+pub struct LetterCloser {
+    producer: Arc<BaseProducer<Logged>>,
+    sink: String,
+    dead: Topic,
+}
+
+impl std::fmt::Debug for LetterCloser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LetterCloser").field("sink", &self.sink).field("dead", &self.dead).finish_non_exhaustive()
+    }
+}
+
+impl LetterCloser {
+    /// Takes the right to close letters of `sink` from whoever had it. Blocks.
+    ///
+    /// # Errors
+    /// Those of the cluster.
+    pub fn begin(kafka: &Kafka, sink: &str, dead: &Topic) -> Result<Self> {
+        let producer = Arc::new(producer(kafka, &kafka.group(&format!("dead-replay-{sink}")))?);
+        Ok(Self { producer, sink: sink.to_owned(), dead: dead.clone() })
+    }
+
+    /// Closes letters, all or none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if another has begun to close letters of this sink; those of the cluster.
+    pub async fn close(&self, letters: Vec<Letter>) -> Result<()> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let (producer, sink, dead) = (Arc::clone(&self.producer), self.sink.clone(), self.dead.clone());
+        let work = move || {
+            close(&producer, &sink, &dead, &letters).map_err(|failure| {
+                // Otherwise readers of the topic wait until the broker ends it.
+                if failure.abort {
+                    abort(&producer);
+                }
+                failure.error
+            })
+        };
+        blocking(work).await
+    }
+}
+
+fn close(producer: &BaseProducer<Logged>, sink: &str, dead: &Topic, letters: &[Letter]) -> Result<(), Failure> {
+    step("cannot begin a transaction", || producer.begin_transaction())?;
+    for Letter { place, letter, .. } in letters {
+        let failed = |e| Failure::ours(Error::new(ErrorKind::Internal, "header cannot be written").source(e));
+        let value = serde_json::to_vec(place).map_err(failed)?;
+        let header = OwnedHeaders::new().insert(Header { key: REPLAYED, value: Some(&value) });
+        // As the letter's own.
+        let key = letter.origin.as_ref().map(letter_key).unwrap_or_default();
+        let key = [sink.as_bytes(), b"/", &key].concat();
+        let tombstone = BaseRecord::<_, Vec<u8>>::to(&dead.name).partition(place.partition).key(&key);
+        send(producer, tombstone.headers(header))?;
+    }
+    step("cannot deliver tombstones", || producer.flush(STEP))?;
+    step("cannot commit a transaction", || producer.commit_transaction(STEP))
 }
