@@ -61,6 +61,7 @@ fn execute(command: Command) -> Result<Outcome> {
             Command::AcceptGap(args) => commands::accept_gap::accept_gap(args).await,
             Command::Dead(args) => commands::dead::dead(args).await,
             Command::Model(args) => commands::model::model(args).await,
+            Command::Key(args) => commands::key::key(args),
         }
     })
 }

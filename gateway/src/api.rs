@@ -261,11 +261,34 @@ impl From<&HeadScores> for HeadResult {
     }
 }
 
-/// The models that the gateway serves.
+/// The models that the gateway serves: in full, and as clients of OpenAI read them.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Models {
     /// One entry a model.
     pub models: Vec<Model>,
+    /// Always `list`.
+    pub object: &'static str,
+    /// The same models, as OpenAI's clients read them.
+    pub data: Vec<ListedModel>,
+}
+
+/// A model, as OpenAI's clients read it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ListedModel {
+    /// Its name.
+    pub id: String,
+    /// Always `model`.
+    pub object: &'static str,
+    /// Always 0: a folder does not say when its model was made.
+    pub created: i64,
+    /// Always `undertone`.
+    pub owned_by: &'static str,
+}
+
+impl From<&ModelInfo> for ListedModel {
+    fn from(model: &ModelInfo) -> Self {
+        Self { id: model.name.clone(), object: "model", created: 0, owned_by: "undertone" }
+    }
 }
 
 /// A model and what it can say.

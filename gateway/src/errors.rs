@@ -37,12 +37,20 @@ pub enum ProblemCode {
     TooLarge,
     /// The body is not `application/json`.
     UnsupportedMediaType,
+    /// The body is compressed, or encoded in another way that is not read.
+    UnsupportedEncoding,
+    /// No key was sent, or one that is not of this server.
+    Unauthenticated,
+    /// The key's holder sends more than it may.
+    RateLimited,
     /// There is nothing at this path.
     UnknownPath,
     /// The path does not take this method.
     MethodNotAllowed,
     /// What was named does not exist.
     NotFound,
+    /// The process has no store, or no stream, that could do this.
+    StoreNotConfigured,
     /// The body did not arrive in time.
     BodyTimeout,
     /// Queues are full.
@@ -85,7 +93,7 @@ pub struct Row {
 }
 
 /// Every code, in the order of the table.
-pub const ALL: [ProblemCode; 26] = {
+pub const ALL: [ProblemCode; 30] = {
     use ProblemCode as P;
     [
         P::InvalidJson,
@@ -99,9 +107,13 @@ pub const ALL: [ProblemCode; 26] = {
         P::BodyTooLarge,
         P::TooLarge,
         P::UnsupportedMediaType,
+        P::UnsupportedEncoding,
+        P::Unauthenticated,
+        P::RateLimited,
         P::UnknownPath,
         P::MethodNotAllowed,
         P::NotFound,
+        P::StoreNotConfigured,
         P::BodyTimeout,
         P::QueueFull,
         P::DeadlineExceeded,
@@ -167,6 +179,15 @@ impl ProblemCode {
                 Code::InvalidArgument,
                 None,
             ),
+            P::UnsupportedEncoding => {
+                row("unsupported-encoding", "the body is encoded", S::UNSUPPORTED_MEDIA_TYPE, Code::Unimplemented, None)
+            }
+            P::Unauthenticated => {
+                row("unauthenticated", "this needs a key of this server", S::UNAUTHORIZED, Code::Unauthenticated, None)
+            }
+            P::RateLimited => {
+                row("rate-limited", "the key may send less", S::TOO_MANY_REQUESTS, Code::ResourceExhausted, Some(1))
+            }
             P::UnknownPath => {
                 row("unknown-path", "there is nothing at this path", S::NOT_FOUND, Code::Unimplemented, None)
             }
@@ -178,6 +199,9 @@ impl ProblemCode {
                 None,
             ),
             P::NotFound => row("not-found", "what was named does not exist", S::NOT_FOUND, Code::NotFound, None),
+            P::StoreNotConfigured => {
+                row("store-not-configured", "this server has no store for this", S::NOT_FOUND, Code::NotFound, None)
+            }
             P::BodyTimeout => {
                 row("body-timeout", "the body did not arrive in time", S::REQUEST_TIMEOUT, Code::DeadlineExceeded, None)
             }

@@ -7,21 +7,40 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Limits, Live, Part, Readiness, Scorer, live::Broadcast, readiness::Report, rest};
+use undertone_proto::PostReader;
+
+use crate::{
+    Cors, Intake, Keys, Limits, Live, Part, Readiness, Scorer, SigningSecret, Tls, live::Broadcast, readiness::Report,
+    rest,
+};
 
 /// How often readers of `/v1/live` get an overview.
 const LIVE_PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Where `/v1/posts` puts what it takes in.
+pub(crate) struct Ingest {
+    pub(crate) intake: Arc<dyn Intake>,
+    /// The stream's own.
+    pub(crate) reader: PostReader,
+    /// What senders sign with, if they must.
+    pub(crate) secret: Option<SigningSecret>,
+}
 
 /// Both doors of one scorer. Clones share everything.
 #[derive(Clone)]
 pub struct Gateway {
     pub(crate) scorer: Arc<dyn Scorer>,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) keys: Keys,
+    pub(crate) cors: Arc<Cors>,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) ingest: Option<Arc<Ingest>>,
     pub(crate) live: Live,
     pub(crate) broadcast: Arc<Broadcast>,
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) calls: Arc<Semaphore>,
+    pub(crate) bulk_calls: Arc<Semaphore>,
     pub(crate) readers: Arc<Semaphore>,
     readiness: Readiness,
 }
@@ -32,6 +51,10 @@ impl Gateway {
         GatewayBuilder {
             scorer: Arc::new(scorer),
             limits: Limits::default(),
+            keys: Keys::default(),
+            cors: Cors::default(),
+            tls: None,
+            ingest: None,
             live: None,
             metrics: None,
             readiness: Arc::new(Vec::new),
@@ -58,6 +81,10 @@ impl Gateway {
 pub struct GatewayBuilder {
     scorer: Arc<dyn Scorer>,
     limits: Limits,
+    keys: Keys,
+    cors: Cors,
+    tls: Option<Tls>,
+    ingest: Option<Arc<Ingest>>,
     live: Option<Live>,
     metrics: Option<PrometheusHandle>,
     readiness: Readiness,
@@ -69,6 +96,35 @@ impl GatewayBuilder {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Who may call; everybody, if they are not given.
+    #[must_use]
+    pub fn keys(mut self, keys: Keys) -> Self {
+        self.keys = keys;
+        self
+    }
+
+    /// Which pages of other origins may read answers; none, if they are not given.
+    #[must_use]
+    pub fn cors(mut self, cors: Cors) -> Self {
+        self.cors = cors;
+        self
+    }
+
+    /// The certificates of both doors; without them they speak in the clear.
+    #[must_use]
+    pub fn tls(mut self, tls: Option<Tls>) -> Self {
+        self.tls = tls;
+        self
+    }
+
+    /// Where posts are put that are sent to `/v1/posts`, the reader that decides what a post is, and the secret that
+    /// senders must sign with, if they must. Without it the path answers 404.
+    #[must_use]
+    pub fn intake(mut self, intake: Arc<dyn Intake>, reader: PostReader, secret: Option<SigningSecret>) -> Self {
+        self.ingest = Some(Arc::new(Ingest { intake, reader, secret }));
         self
     }
 
@@ -106,9 +162,14 @@ impl GatewayBuilder {
         Gateway {
             broadcast: Broadcast::new(live.clone(), LIVE_PERIOD, self.shutdown.clone()),
             calls: Arc::new(Semaphore::new(self.limits.calls_in_flight)),
+            bulk_calls: Arc::new(Semaphore::new(self.limits.arrow_calls)),
             readers: Arc::new(Semaphore::new(self.limits.live_readers)),
             scorer: self.scorer,
             limits: Arc::new(self.limits),
+            keys: self.keys,
+            cors: Arc::new(self.cors),
+            tls: self.tls,
+            ingest: self.ingest,
             live,
             metrics: self.metrics,
             readiness: self.readiness,

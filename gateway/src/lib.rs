@@ -18,13 +18,16 @@
 //! # Ok(()) }
 //! ```
 
+mod access;
 pub mod api;
+mod door;
 pub mod errors;
 #[cfg(test)]
 #[path = "../tests/it/support/fake.rs"]
 mod fake;
 mod gateway;
 mod grpc;
+mod intake;
 mod limits;
 pub mod live;
 mod problem;
@@ -35,7 +38,10 @@ mod scoring;
 mod serve;
 pub mod telemetry;
 
+pub use access::{Cors, Key, Keys, Rate, SigningSecret};
+pub use door::tls::{Tls, TlsFiles};
 pub use gateway::{Gateway, GatewayBuilder};
+pub use intake::{Intake, NewPost, Place};
 pub use limits::Limits;
 pub use live::Live;
 pub use problem::{CONTENT_TYPE as PROBLEM_CONTENT_TYPE, FieldError, Problem};

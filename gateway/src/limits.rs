@@ -15,9 +15,29 @@ pub struct Limits {
     pub body_bytes: usize,
     /// How long a body may take to arrive (`body-timeout`).
     pub body_timeout: Duration,
+    /// Bytes in one post that is sent to `/v1/posts` (`too-large`).
+    pub post_bytes: usize,
+    /// Bytes in the head of a request: its line and headers (431; gRPC ends the stream). At most 100 headers in HTTP/1.
+    pub head_bytes: usize,
+    /// How long a connection has to send the next request's head, and so how long it may be idle (it is closed).
+    pub head_timeout: Duration,
+    /// How long a TLS handshake may take (the connection is closed).
+    pub handshake: Duration,
+    /// How long a peer may leave an answer unread (the connection is closed).
+    pub stall: Duration,
+    /// Connections of one door at one time; more wait in the kernel's queue.
+    pub connections: usize,
     /// Scoring calls that are read, queued or scored at one time, over both doors (`queue-full`). Together with
     /// `body_bytes` it bounds the memory that requests can take.
     pub calls_in_flight: usize,
+    /// Bytes in one record batch of an Arrow stream (`too-large`), and in the whole stream (`body-too-large`).
+    pub arrow_batch_bytes: usize,
+    /// See `arrow_batch_bytes`.
+    pub arrow_bytes: u64,
+    /// Arrow calls at one time (`queue-full`).
+    pub arrow_calls: usize,
+    /// The deadline of an Arrow call that names none, and the furthest that it can ask for.
+    pub longest_bulk_timeout: Duration,
     /// Calls of up to this many texts go to the interactive lane, larger ones to the bulk lane.
     pub interactive_texts: usize,
     /// The deadline of a call that names none (`deadline-exceeded`).
@@ -37,7 +57,17 @@ impl Default for Limits {
             text_bytes: 64 * 1024,
             body_bytes: 8 * 1024 * 1024,
             body_timeout: Duration::from_secs(10),
+            post_bytes: 1 << 20,
+            head_bytes: 32 * 1024,
+            head_timeout: Duration::from_secs(75),
+            handshake: Duration::from_secs(10),
+            stall: Duration::from_secs(30),
+            connections: 10_000,
             calls_in_flight: 128,
+            arrow_batch_bytes: 64 << 20,
+            arrow_bytes: 4 << 30,
+            arrow_calls: 4,
+            longest_bulk_timeout: Duration::from_secs(3600),
             interactive_texts: 32,
             timeout: Duration::from_secs(30),
             longest_timeout: Duration::from_secs(300),

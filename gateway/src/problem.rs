@@ -9,10 +9,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use serde_json::Value;
 use undertone_error::Error;
 use utoipa::ToSchema;
 
-use crate::errors::ProblemCode;
+use crate::{errors::ProblemCode, rest::Dialect};
 
 /// Problem details as RFC 9457 defines them, plus `errors` for hints on single fields.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -38,7 +39,16 @@ pub struct Problem {
     #[serde(skip)]
     code: ProblemCode,
     #[serde(skip)]
-    allow: Option<Box<HeaderValue>>,
+    headers: Option<Box<Headers>>,
+}
+
+/// What stands in the head of an answer, where it is not the table that says it.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Headers {
+    /// The methods that a path takes.
+    allow: Option<HeaderValue>,
+    /// In seconds.
+    retry_after: Option<u32>,
 }
 
 /// What is wrong with one field of the body.
@@ -51,8 +61,20 @@ pub struct FieldError {
     pub detail: String,
 }
 
+/// A problem with the members of a dialect beside its own.
+#[derive(Serialize)]
+struct Said<'a> {
+    #[serde(flatten)]
+    problem: &'a Problem,
+    #[serde(flatten)]
+    members: Option<Value>,
+}
+
 /// The media type of problem details.
 pub const CONTENT_TYPE: &str = "application/problem+json";
+
+/// How a key may be sent. The second is what browsers ask people by.
+const CHALLENGES: [&str; 2] = ["Bearer realm=\"undertone\"", "Basic realm=\"undertone\", charset=\"UTF-8\""];
 
 impl Problem {
     /// A problem of this code. The detail says what is wrong and what would mend it.
@@ -66,7 +88,7 @@ impl Problem {
             instance: None,
             errors: Vec::new(),
             code,
-            allow: None,
+            headers: None,
         }
     }
 
@@ -80,8 +102,21 @@ impl Problem {
     /// Says which methods the path takes.
     #[must_use]
     pub(crate) fn allow(mut self, methods: HeaderValue) -> Self {
-        self.allow = Some(Box::new(methods));
+        self.headers.get_or_insert_default().allow = Some(methods);
         self
+    }
+
+    /// Says after how many seconds a retry may succeed, where that is known better than the table knows it.
+    #[must_use]
+    pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
+        self.headers.get_or_insert_default().retry_after = Some(seconds);
+        self
+    }
+
+    /// After how many seconds a retry may succeed.
+    pub(crate) fn retries_after(&self) -> Option<u32> {
+        let known = self.headers.as_ref().and_then(|headers| headers.retry_after);
+        known.or(self.code.row().retry_after)
     }
 
     /// Which problem it is.
@@ -89,20 +124,27 @@ impl Problem {
         self.code
     }
 
-    /// The answer itself, in the name of one request.
-    pub(crate) fn into_answer(mut self, request_id: &str) -> Response {
+    /// The answer itself, in the name of one request, with what clients of this dialect look for.
+    pub(crate) fn into_answer(mut self, request_id: &str, dialect: Dialect) -> Response {
         let row = self.code.row();
         self.instance = Some(request_id.into());
-        let allow = self.allow.take();
-        let mut response = (row.http, Json(self)).into_response();
+        let (code, retry_after) = (self.code, self.retries_after());
+        let allow = self.headers.take().and_then(|headers| headers.allow);
+        let members = dialect.members(&self);
+        let mut response = (row.http, Json(Said { problem: &self, members })).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(seconds) = row.retry_after {
+        if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let Some(methods) = allow {
-            headers.insert(header::ALLOW, *methods);
+            headers.insert(header::ALLOW, methods);
+        }
+        if code == ProblemCode::Unauthenticated {
+            for challenge in CHALLENGES {
+                headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
         }
         response
     }

@@ -68,6 +68,14 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// Without the reasons, which may name what is not for everybody.
+    pub(crate) fn without_reasons(mut self) -> Self {
+        for part in &mut self.parts {
+            part.reason = None;
+        }
+        self
+    }
+
     /// Ready means that every part is.
     pub(crate) fn new(parts: Vec<Part>, draining: bool) -> Self {
         let gateway = if draining {

@@ -13,7 +13,7 @@ use tokio::{
 };
 use undertone_inference::{Lane, ModelInfo, Request, Scored};
 
-use crate::{Gateway, Limits, api::Selection, errors::ProblemCode, problem::Problem};
+use crate::{Gateway, Limits, api::Selection, errors::ProblemCode, problem::Problem, telemetry};
 
 /// The longest id of an item, in bytes of UTF-8.
 const ID_BYTES: usize = 256;
@@ -21,6 +21,7 @@ const ID_BYTES: usize = 256;
 /// The room that one call takes, given back when it is dropped.
 pub(crate) struct Admission {
     _permit: OwnedSemaphorePermit,
+    _bulk: Option<OwnedSemaphorePermit>,
 }
 
 /// What became of each text, in the order of the texts.
@@ -34,7 +35,7 @@ impl Gateway {
             return Err(Problem::new(ProblemCode::ShuttingDown, detail));
         }
         match self.calls.clone().try_acquire_owned() {
-            Ok(permit) => Ok(Admission { _permit: permit }),
+            Ok(permit) => Ok(Admission { _permit: permit, _bulk: None }),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
                 let detail =
                     format!("{} calls are running, which is all that fit; try again", self.limits.calls_in_flight);
@@ -43,10 +44,40 @@ impl Gateway {
         }
     }
 
-    /// Scores every text by the deadline. Only a problem of the whole call is an error.
-    pub(crate) async fn score_texts(&self, texts: Vec<String>, deadline: Instant) -> Result<Outcomes, Problem> {
+    /// Lets a call in that sends texts without end.
+    pub(crate) fn admit_bulk(&self) -> Result<Admission, Problem> {
+        let admission = self.admit()?;
+        match self.bulk_calls.clone().try_acquire_owned() {
+            Ok(permit) => Ok(Admission { _bulk: Some(permit), ..admission }),
+            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
+                let most = self.limits.arrow_calls;
+                let detail = format!("{most} bulk calls are running, which is all that fit; try again");
+                Err(Problem::new(ProblemCode::QueueFull, detail))
+            }
+        }
+    }
+
+    /// Scores every text of a call by the deadline, in the lane that its caller asked for, or that suits its size. Only a
+    /// problem of the whole call is an error.
+    pub(crate) async fn score_texts(
+        &self,
+        texts: Vec<String>,
+        asked: Option<Lane>,
+        deadline: Instant,
+    ) -> Result<Outcomes, Problem> {
         self.limits.check_count(texts.len())?;
-        let lane = lane(texts.len(), &self.limits);
+        let lane = lane(texts.len(), asked, &self.limits);
+        self.score_in(lane, texts, deadline).await
+    }
+
+    /// Scores every text by the deadline, however many there are.
+    pub(crate) async fn score_in(
+        &self,
+        lane: Lane,
+        texts: Vec<String>,
+        deadline: Instant,
+    ) -> Result<Outcomes, Problem> {
+        let began = Instant::now();
         let one = |text: String| async move {
             self.limits.check_text(&text)?;
             let request = Request { text, lane, deadline: Some(deadline.into_std()) };
@@ -62,13 +93,33 @@ impl Gateway {
                 Err(_) => Err(Problem::new(ProblemCode::DeadlineExceeded, "the text was not scored in time")),
             }
         };
-        verdict(join_all(texts.into_iter().map(one)).await)
+        let outcomes = verdict(join_all(texts.into_iter().map(one)).await);
+        telemetry::call(lane.name(), &outcomes, began.elapsed());
+        outcomes
     }
 }
 
 /// Small calls have somebody waiting for them; large ones are after throughput, and wait for room instead of failing.
-fn lane(texts: usize, limits: &Limits) -> Lane {
-    if texts <= limits.interactive_texts { Lane::Interactive } else { Lane::Bulk }
+fn lane(texts: usize, asked: Option<Lane>, limits: &Limits) -> Lane {
+    match asked {
+        Some(Lane::Bulk) => Lane::Bulk,
+        _ if texts <= limits.interactive_texts => Lane::Interactive,
+        // Asking does not make a large call small.
+        _ => Lane::Bulk,
+    }
+}
+
+/// The lane that a caller asks for by its name.
+///
+/// # Errors
+/// `invalid-header`.
+pub(crate) fn asked_lane(value: Option<&str>) -> Result<Option<Lane>, Problem> {
+    match value {
+        None => Ok(None),
+        Some("interactive") => Ok(Some(Lane::Interactive)),
+        Some("bulk") => Ok(Some(Lane::Bulk)),
+        Some(_) => Err(Problem::new(ProblemCode::InvalidHeader, "x-lane is neither interactive nor bulk")),
+    }
 }
 
 /// A call of which nothing was scored, and not because of its texts, fails as a whole with its first problem of that
@@ -158,8 +209,16 @@ mod tests {
     #[test]
     fn large_calls_leave_the_interactive_lane_to_small_ones() {
         let limits = Limits { interactive_texts: 2, ..Limits::default() };
-        for (texts, wanted) in [(1, Lane::Interactive), (2, Lane::Interactive), (3, Lane::Bulk)] {
-            assert_eq!(lane(texts, &limits), wanted, "{texts} texts");
+        let (interactive, bulk) = (Some(Lane::Interactive), Some(Lane::Bulk));
+        for (texts, asked, wanted) in [
+            (1, None, Lane::Interactive),
+            (2, None, Lane::Interactive),
+            (3, None, Lane::Bulk),
+            (1, bulk, Lane::Bulk),
+            (2, interactive, Lane::Interactive),
+            (3, interactive, Lane::Bulk),
+        ] {
+            assert_eq!(lane(texts, asked, &limits), wanted, "{texts} texts, {asked:?}");
         }
     }
 

@@ -8,7 +8,10 @@
 //! | `undertone_http_requests_in_flight` | | requests whose answer has not begun |
 //! | `undertone_grpc_requests_total` | method, code | answered calls |
 //! | `undertone_grpc_request_seconds` | method | duration of a call |
+//! | `undertone_gateway_calls_total` | lane, result | calls that score by lane: `answered`, or the code that the call failed with |
+//! | `undertone_gateway_call_seconds` | lane | from the texts' entering the lane to the last one's answer |
 //! | `undertone_gateway_texts_total` | face, result | texts by what became of them: `scored`, or a problem's code |
+//! | `undertone_gateway_posts_total` | result | posts that were sent here: `accepted`, or a problem's code |
 //! | `undertone_live_topics_dropped_total` | | posts missing from the plot because their minute had too many topics |
 
 use std::time::Duration;
@@ -29,7 +32,14 @@ pub fn describe() {
     describe_gauge!("undertone_http_requests_in_flight", "HTTP requests whose answer has not begun");
     describe_counter!("undertone_grpc_requests_total", "gRPC calls that were answered");
     describe_histogram!("undertone_grpc_request_seconds", Unit::Seconds, "duration of a gRPC call");
+    describe_counter!("undertone_gateway_calls_total", "calls that score, by lane and what became of them");
+    describe_histogram!(
+        "undertone_gateway_call_seconds",
+        Unit::Seconds,
+        "time that a call's texts spend in their lane"
+    );
     describe_counter!("undertone_gateway_texts_total", "texts by what became of them");
+    describe_counter!("undertone_gateway_posts_total", "posts that were sent here by what became of them");
     describe_counter!(
         "undertone_live_topics_dropped_total",
         "posts missing from the plot: too many topics in a minute"
@@ -63,6 +73,13 @@ pub(crate) fn grpc_answered(method: &'static str, code: tonic::Code, took: Durat
     histogram!("undertone_grpc_request_seconds", "method" => method).record(took);
 }
 
+/// One call's texts, once the last of them is answered.
+pub(crate) fn call(lane: &'static str, outcomes: &Result<Outcomes, Problem>, took: Duration) {
+    let result = outcomes.as_ref().map_or_else(|problem| problem.code().row().code, |_| "answered");
+    counter!("undertone_gateway_calls_total", "lane" => lane, "result" => result).increment(1);
+    histogram!("undertone_gateway_call_seconds", "lane" => lane).record(took);
+}
+
 pub(crate) fn texts(face: &'static str, texts: usize, outcomes: &Result<Outcomes, Problem>) {
     let count = |result: &'static str, n: u64| {
         counter!("undertone_gateway_texts_total", "face" => face, "result" => result).increment(n);
@@ -78,5 +95,12 @@ pub(crate) fn texts(face: &'static str, texts: usize, outcomes: &Result<Outcomes
                 count(problem.code().row().code, 1);
             }
         }
+    }
+}
+
+pub(crate) fn posts<T>(outcomes: &[Result<T, Problem>]) {
+    for outcome in outcomes {
+        let result = outcome.as_ref().map_or_else(|problem| problem.code().row().code, |_| "accepted");
+        counter!("undertone_gateway_posts_total", "result" => result).increment(1);
     }
 }

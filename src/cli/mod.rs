@@ -59,6 +59,8 @@ pub(crate) enum Command {
     AcceptGap(AcceptGapArgs),
     /// Look at a model folder
     Model(ModelArgs),
+    /// Make keys for callers of the gateway
+    Key(KeyArgs),
 }
 
 #[derive(Args, Debug)]
@@ -66,7 +68,8 @@ pub(crate) struct RunArgs {
     /// What this process does: gateway, score, bronze, silver, gold, qdrant, opensearch, clickhouse
     #[arg(long, value_delimiter = ',', value_name = "ROLE,…")]
     roles: Option<Vec<String>>,
-    /// Posts to read: .jsonl, .csv, .tsv, .parquet or .txt, also .gz and .zst; "-" reads JSON lines from standard input
+    /// Posts to read: .jsonl, .csv, .tsv, .parquet or .txt, also .gz and .zst; "-" reads JSON lines from standard input,
+    /// "http" takes what callers send to /v1/posts
     #[arg(long, value_name = "FILE")]
     input: Option<String>,
     /// End with status 0 when the input is used up and everything is committed
@@ -337,6 +340,22 @@ pub(crate) enum ModelCommand {
 fn store(text: &str) -> std::result::Result<Role, String> {
     let role = Role::parse(text).filter(|role| role.is_latest());
     role.ok_or_else(|| "write qdrant, opensearch or clickhouse".to_owned())
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct KeyArgs {
+    #[command(subcommand)]
+    pub(crate) command: KeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Print a new key, which is kept nowhere, and on standard error the lines for the configuration, which hold its hash
+    New {
+        /// What logs call its holder: small letters, digits, '-' and '_'
+        #[arg(default_value = "caller")]
+        name: String,
+    },
 }
 
 /// Our own variables. Others may hold what they like, even what is not UTF-8.

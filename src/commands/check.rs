@@ -20,7 +20,7 @@ use super::output::Output;
 use super::topics;
 use crate::Outcome;
 use crate::cli::RunArgs;
-use crate::config::{Config, Source};
+use crate::config::{Config, GatewayConfig, Source};
 use crate::run::stores;
 use crate::run::stream::check_logs;
 
@@ -31,8 +31,9 @@ pub(crate) async fn check(args: RunArgs) -> Result<Outcome> {
     report.part("configuration", Ok("valid".to_owned()))?;
     report.part("model", model(&config).await)?;
     if config.serves() {
-        report.part("gateway.http", address("gateway.http", config.http).await)?;
-        report.part("gateway.grpc", address("gateway.grpc", config.grpc).await)?;
+        report.part("gateway.http", address("gateway.http", config.gateway.http).await)?;
+        report.part("gateway.grpc", address("gateway.grpc", config.gateway.grpc).await)?;
+        report.part("gateway", Ok(admission(&config.gateway)))?;
     }
     if let Some(metrics) = config.metrics {
         report.part("run.metrics", address("run.metrics", metrics).await)?;
@@ -149,6 +150,20 @@ async fn model(config: &Config) -> Result<String> {
     Ok(good)
 }
 
+/// Who may call, by the names of their keys.
+fn admission(gateway: &GatewayConfig) -> String {
+    let callers = match gateway.keys.names().collect::<Vec<_>>() {
+        names if names.is_empty() => "everybody may call".to_owned(),
+        names => format!("keys of {}", names.join(", ")),
+    };
+    let tls = match &gateway.tls {
+        None => "in the clear",
+        Some(tls) if tls.asks_clients() => "TLS with client certificates",
+        Some(_) => "TLS",
+    };
+    format!("{callers}, {tls}")
+}
+
 async fn address(key: &'static str, address: SocketAddr) -> Result<String> {
     match TcpListener::bind(address).await {
         Ok(_) => Ok(format!("{address} is free")),
@@ -163,6 +178,7 @@ fn source(source: &Source) -> Result<String> {
     match source {
         Source::Generator(generator) => Ok(format!("generator, {} posts a second", generator.rate)),
         Source::Stdin => Ok("standard input".to_owned()),
+        Source::Http => Ok("POST /v1/posts".to_owned()),
         Source::File(path) => {
             undertone_stream::source::check(path, &ReadOptions::default())?;
             Ok(path.display().to_string())

@@ -7,6 +7,7 @@ pub(crate) mod dead;
 pub(crate) mod forget;
 pub(crate) mod generate;
 pub(crate) mod init;
+pub(crate) mod key;
 pub(crate) mod maintain;
 pub(crate) mod model;
 pub(crate) mod normalize;

@@ -4,6 +4,7 @@
 //! ([`raw::RawConfig`]) and what the code uses ([`Config`]) are two types: validation happens once, here.
 
 mod catalog;
+mod gateway;
 mod kafka;
 mod layers;
 mod mapping;
@@ -15,13 +16,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use gateway::GatewayConfig;
 pub(crate) use kafka::KafkaSettings;
 pub(crate) use layers::Layers;
 use layers::Origins;
 pub(crate) use stores::Stores;
 pub(crate) use tables::TablesConfig;
 use undertone_error::{Error, ErrorKind, Result};
-use undertone_gateway::Limits;
 use undertone_inference::{Device, EngineConfig, LabelMap, Precision, use_libtorch_cuda};
 use undertone_proto::PostReader;
 use undertone_sinks::iceberg::StoreConfig;
@@ -105,6 +106,8 @@ pub(crate) enum Source {
     File(PathBuf),
     /// Standard input, one JSON object a line.
     Stdin,
+    /// Callers of the gateway alone.
+    Http,
 }
 
 /// How the generator is used as a source.
@@ -141,14 +144,10 @@ pub(crate) struct Config {
     pub(crate) posts: PostReader,
     /// End when the source is used up and everything is committed.
     pub(crate) once: bool,
-    /// Where REST and the page listen.
-    pub(crate) http: SocketAddr,
-    /// Where gRPC listens.
-    pub(crate) grpc: SocketAddr,
+    /// Where the gateway listens, for whom, and what it accepts.
+    pub(crate) gateway: GatewayConfig,
     /// Where health and metrics are served beside, or instead of, the gateway.
     pub(crate) metrics: Option<SocketAddr>,
-    /// What the gateway accepts.
-    pub(crate) limits: Limits,
     /// How an epoch becomes a commit.
     pub(crate) commit: CommitConfig,
     /// Where the tables are, if this process writes any.
@@ -213,9 +212,7 @@ impl Config {
             return Err(fail("run.roles", &named.join(","), help));
         }
 
-        let address = |key: &str, value: &str| {
-            value.parse::<SocketAddr>().map_err(|_| fail(key, &value, "write ADDRESS:PORT, like 127.0.0.1:8080"))
-        };
+        let gateway = gateway::settings(raw.gateway, roles.contains(&Role::Gateway), &origins)?;
         let engine = engine(&raw.inference, raw.model.labels, &origins)?;
         if !(raw.generator.rate > 0.0 && raw.generator.rate <= 1e6) {
             return Err(fail("generator.rate", &raw.generator.rate, "posts a second, more than 0 and at most 1000000"));
@@ -252,6 +249,7 @@ impl Config {
                 count: raw.generator.count,
             }),
             Some("-") => Source::Stdin,
+            Some("http") => Source::Http,
             Some(path) => Source::File(PathBuf::from(path)),
         };
         if raw.run.once
@@ -260,6 +258,10 @@ impl Config {
         {
             let help = "the generator never ends: give --input FILE, or set generator.count";
             return Err(fail("run.once", &true, help));
+        }
+
+        if raw.run.once && matches!(source, Source::Http) {
+            return Err(fail("run.once", &true, "callers never end: give --input FILE, or leave --once out"));
         }
 
         let posts = match raw.source.mapping {
@@ -296,10 +298,8 @@ impl Config {
             kafka,
             posts,
             once: raw.run.once,
-            http: address("gateway.http", &raw.gateway.http)?,
-            grpc: address("gateway.grpc", &raw.gateway.grpc)?,
-            metrics: raw.run.metrics.as_deref().map(|value| address("run.metrics", value)).transpose()?,
-            limits: raw.gateway.limits(),
+            gateway,
+            metrics: raw.run.metrics.as_deref().map(|value| address("run.metrics", value, &origins)).transpose()?,
             commit,
             tables,
             stores,
@@ -330,6 +330,10 @@ impl Config {
 fn wrong(origins: &Origins, key: &str, value: &dyn std::fmt::Display, help: &str) -> Error {
     let error = Error::new(ErrorKind::InvalidConfig, "configuration value is wrong").with("key", key);
     error.with("value", value).with("from", origins.of(key)).help(help)
+}
+
+fn address(key: &str, value: &str, origins: &Origins) -> Result<SocketAddr> {
+    value.parse().map_err(|_| wrong(origins, key, &value, "write ADDRESS:PORT, like 127.0.0.1:8080"))
 }
 
 /// The sections `[inference]` and `[model.labels]`, validated.

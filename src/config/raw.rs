@@ -144,7 +144,7 @@ impl Default for Data {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Source {
-    /// A file, or "-" for standard input; left out: the generator.
+    /// A file, "-" for standard input, or "http" for what callers send to the gateway; left out: the generator.
     pub(super) input: Option<String>,
     /// Where other people's JSON has the fields of a post.
     pub(super) mapping: Option<RawMapping>,
@@ -256,28 +256,73 @@ pub(super) struct Gateway {
     pub(super) max_texts: usize,
     pub(super) max_text_bytes: usize,
     pub(super) max_body_bytes: usize,
+    pub(super) max_head_bytes: usize,
+    pub(super) max_connections: usize,
+    pub(super) head_timeout: SignedDuration,
+    pub(super) body_timeout: SignedDuration,
+    pub(super) stall_timeout: SignedDuration,
+    /// Listen on addresses that others reach, although everybody may call, or in the clear.
+    pub(super) insecure_public: bool,
+    /// Whose pages may read answers.
+    pub(super) cors_origins: Vec<String>,
+    /// Left out: everybody may call.
+    pub(super) keys: BTreeMap<String, GatewayKey>,
+    /// Left out: both doors speak in the clear.
+    pub(super) tls: Option<GatewayTls>,
+    pub(super) posts: GatewayPosts,
+}
+
+/// Posts that are sent here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct GatewayPosts {
+    /// The variable, or the file, with what senders must sign with; left out: they need a key, if there are any.
+    pub(super) secret_env: Option<String>,
+    pub(super) secret_file: Option<String>,
+    /// Refused: a file is read by more people than ought to know it.
+    pub(super) secret: Option<IgnoredAny>,
+}
+
+/// One key that opens the gateway.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GatewayKey {
+    /// Of the key's text, in hex.
+    pub(super) sha256: String,
+    /// Texts a second; left out: as many as fit.
+    pub(super) rate: Option<f64>,
+    /// Texts at once after a rest; left out: those of ten seconds.
+    pub(super) burst: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GatewayTls {
+    pub(super) cert: String,
+    pub(super) key: String,
+    pub(super) client_ca: Option<String>,
 }
 
 impl Default for Gateway {
     fn default() -> Self {
         let limits = Limits::default();
+        let duration = |time| SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
         Self {
             http: "127.0.0.1:8080".to_owned(),
             grpc: "127.0.0.1:50051".to_owned(),
             max_texts: limits.texts,
             max_text_bytes: limits.text_bytes,
             max_body_bytes: limits.body_bytes,
-        }
-    }
-}
-
-impl Gateway {
-    pub(super) fn limits(&self) -> Limits {
-        Limits {
-            texts: self.max_texts,
-            text_bytes: self.max_text_bytes,
-            body_bytes: self.max_body_bytes,
-            ..Limits::default()
+            max_head_bytes: limits.head_bytes,
+            max_connections: limits.connections,
+            head_timeout: duration(limits.head_timeout),
+            body_timeout: duration(limits.body_timeout),
+            stall_timeout: duration(limits.stall),
+            insecure_public: false,
+            cors_origins: Vec::new(),
+            keys: BTreeMap::new(),
+            tls: None,
+            posts: GatewayPosts::default(),
         }
     }
 }

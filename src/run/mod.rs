@@ -7,6 +7,7 @@
 
 mod feed;
 mod health;
+mod ingest;
 mod kafka;
 mod live;
 mod model;
@@ -18,18 +19,21 @@ pub(crate) mod stream;
 mod tables;
 mod telemetry;
 
+use std::sync::Arc;
+
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use undertone_error::{Error, ErrorKind, Result};
-use undertone_gateway::{Gateway, Live, Part};
+use undertone_gateway::{Gateway, Intake, Live, Part};
 use undertone_inference::Engine;
 use undertone_stream::data::DataFolder;
 use undertone_stream::kafka::Kafka;
 use undertone_stream::source::ReadOptions;
 
 use self::health::engine_part;
+use self::ingest::into_topic;
 use self::kafka::KafkaStream;
 use self::stream::{Ended, Stream};
 use crate::Outcome;
@@ -54,6 +58,10 @@ pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
         Some(settings) => Some(Kafka::reach(settings.client.clone()).await?),
         None => None,
     };
+    let topic = match &kafka {
+        Some(kafka) if config.serves() => Some(into_topic(kafka)?),
+        _ => None,
+    };
     let engine = start_engine(&config.model, config.engine.clone()).await?;
     let model = engine.model();
 
@@ -64,7 +72,11 @@ pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
         (None, Some(data)) => Some(Running::Embedded(Stream::start(&config, data, &engine, &live).await?)),
         (None, None) => None,
     };
-    let serving = serve(listeners, &config, &engine, live, prometheus, stream.as_ref());
+    let intake = match (&stream, topic) {
+        (Some(Running::Embedded(stream)), _) => Some(stream.intake()),
+        (_, topic) => topic,
+    };
+    let serving = serve(listeners, &config, &engine, live, prometheus, stream.as_ref(), intake);
     announce(&config);
 
     let outcome = match stream {
@@ -128,7 +140,10 @@ impl Listeners {
             })
         };
         let gateway = match config.serves() {
-            true => Some((bind("gateway.http", config.http).await?, bind("gateway.grpc", config.grpc).await?)),
+            true => Some((
+                bind("gateway.http", config.gateway.http).await?,
+                bind("gateway.grpc", config.gateway.grpc).await?,
+            )),
             false => None,
         };
         let operations = match config.metrics {
@@ -166,20 +181,27 @@ fn serve(
     live: Live,
     prometheus: PrometheusHandle,
     stream: Option<&Running>,
+    intake: Option<Arc<dyn Intake>>,
 ) -> Serving {
     let shutdown = CancellationToken::new();
     let parts = stream.map(Running::parts);
     let core = engine.clone();
-    let gateway = Gateway::builder(engine.clone())
-        .limits(config.limits.clone())
+    let mut gateway = Gateway::builder(engine.clone())
+        .limits(config.gateway.limits.clone())
+        .keys(config.gateway.keys.clone())
+        .cors(config.gateway.cors.clone())
+        .tls(config.gateway.tls.clone())
         .live(live)
         .metrics(prometheus)
         .readiness(move || {
             let stream = parts.as_ref().map(|parts| parts()).unwrap_or_default();
             std::iter::once(engine_part(&core.stats())).chain(stream).collect()
         })
-        .shutdown(shutdown.clone())
-        .build();
+        .shutdown(shutdown.clone());
+    if let Some(intake) = intake {
+        gateway = gateway.intake(intake, config.posts.clone(), config.gateway.signing.clone());
+    }
+    let gateway = gateway.build();
 
     let mut doors = JoinSet::new();
     if let Some((http, grpc)) = listeners.gateway {
@@ -197,7 +219,8 @@ fn serve(
 #[allow(clippy::print_stderr, reason = "the first thing a person looks for; logs may be JSON")]
 fn announce(config: &Config) {
     if config.serves() {
-        eprintln!("undertone: live page on http://{}, gRPC on {}", config.http, config.grpc);
+        let scheme = if config.gateway.tls.is_some() { "https" } else { "http" };
+        eprintln!("undertone: live page on {scheme}://{}, gRPC on {}", config.gateway.http, config.gateway.grpc);
     }
     if let Some(address) = config.metrics {
         eprintln!("undertone: metrics and health on http://{address}");

@@ -20,7 +20,7 @@ use crate::config::{GeneratorSource, Source};
 const BATCH: usize = 512;
 
 /// How far a source may be ahead of the scoring stage, in events.
-const MAX_BACKLOG: i64 = 100_000;
+pub(super) const MAX_BACKLOG: i64 = 100_000;
 
 /// Where events go.
 #[derive(Clone)]
@@ -40,6 +40,11 @@ impl Intake {
         let options = ReadOptions::default();
         match source {
             Source::Generator(generator) => self.generate(generator).await,
+            // Callers of the gateway send posts, and none of them is the last.
+            Source::Http => {
+                self.stop.cancelled().await;
+                Ok(())
+            }
             Source::File(path) => report(&path.display().to_string(), ingest.file(path, &options).await?),
             Source::Stdin => {
                 let key = format!("stdin:{}", Uuid::new_v4());

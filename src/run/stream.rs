@@ -23,6 +23,7 @@ use undertone_stream::score::{ScoreConfig, ScoreStage};
 use undertone_stream::scored::ScoredLog;
 
 use super::feed::{Events, ScoredPosts};
+use super::ingest::{Clerk, into_log};
 use super::live::{Feed, Seeded};
 use super::source::Intake;
 use super::tables::{Statuses, Tables};
@@ -59,6 +60,9 @@ pub(super) struct Stream {
     /// Where the live view goes on.
     seeded: Seeded,
     tables: Tables,
+    /// Where callers of the gateway put posts, and who appends them.
+    intake: Arc<dyn undertone_gateway::Intake>,
+    clerk: Clerk,
 }
 
 /// What `/readyz` and the page ask.
@@ -97,9 +101,16 @@ impl Stream {
             || ScoredPosts::new(logs.scored.clone(), partition.clone()),
         );
         let posts = config.posts.clone();
-        let stream = Self { data, logs, posts, engine: engine.clone(), live: live.clone(), seeded, tables };
+        let (intake, clerk) = into_log(logs.input.clone(), logs.scored.clone());
+        let (engine, live) = (engine.clone(), live.clone());
+        let stream = Self { data, logs, posts, engine, live: live.clone(), seeded, tables, intake, clerk };
         live.set_lag(stream.health().lags().await?);
         Ok(stream)
+    }
+
+    /// Where posts of callers are put.
+    pub(super) fn intake(&self) -> Arc<dyn undertone_gateway::Intake> {
+        self.intake.clone()
     }
 
     /// How the stream is doing.
@@ -122,9 +133,10 @@ impl Stream {
         });
         background.spawn(housekeeping(self.health(), self.live.clone(), halt.clone()));
 
-        let failure = self.score_all(source, drain).await.err();
+        let Self { data, logs, posts, engine, tables, clerk, .. } = self;
+        let failure = Work { data, logs, posts, engine }.score_all(source, clerk, drain).await.err();
         let hurry = if failure.is_some() { cancelled() } else { drain.clone() };
-        let committed = self.tables.pumps.finish(&hurry).await;
+        let committed = tables.pumps.finish(&hurry).await;
         halt.cancel();
         while background.join_next().await.is_some() {}
 
@@ -133,9 +145,20 @@ impl Stream {
             None => committed.map(|()| if drain.is_cancelled() { Ended::Stopped } else { Ended::UsedUp }),
         }
     }
+}
 
-    /// Takes the source in, scores it and keeps its dead letters, until all of that is done or `drain` is cancelled.
-    async fn score_all(&self, source: &Source, drain: &CancellationToken) -> Result<()> {
+/// What scoring works with.
+struct Work {
+    data: DataFolder,
+    logs: Logs,
+    posts: PostReader,
+    engine: Engine,
+}
+
+impl Work {
+    /// Takes the source in, and what callers send meanwhile, scores it and keeps its dead letters, until all of that is
+    /// done or `drain` is cancelled.
+    async fn score_all(&self, source: &Source, clerk: Clerk, drain: &CancellationToken) -> Result<()> {
         // Each stage ends when the one before it has ended and it has caught up; a drain or a failure ends all.
         let stop = drain.child_token();
         let (scored_all, lettered_all) = (stop.child_token(), stop.child_token());
@@ -144,7 +167,15 @@ impl Stream {
 
         let intake = Intake { input: input.clone(), scored: scored.clone(), stop: stop.clone() };
         let source = source.clone();
-        tasks.spawn(async move { intake.take_in(&source).await.map(|()| Task::Source) });
+        let closing = stop.child_token();
+        let callers = tokio::spawn(clerk.run(closing.clone()));
+        tasks.spawn(async move {
+            let taken = intake.take_in(&source).await;
+            // Before the log's end is looked at: what was answered with its place is scored too.
+            closing.cancel();
+            let _ = callers.await;
+            taken.map(|()| Task::Source)
+        });
         // About a second of work on two cores is under way at any time: more would not score faster, but callers of
         // the gateway with many texts, who share the bulk lane, would wait behind it.
         let posts = self.posts.clone();

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 BATCH = 32
@@ -94,7 +93,7 @@ def run(spark, options: argparse.Namespace, topic: str, *, backlog: bool):
     fields = [StructField(name, StringType()) for name in texts] + [StructField("created_at", TimestampType())]
     post = StructType([*fields, StructField("tags", ArrayType(StringType()))])
     answer = StructType([StructField("label", StringType()), *[StructField(label, FloatType()) for label in LABELS]])
-    score = F.pandas_udf(scorer(str(options.model), options.threads), answer)
+    score = F.pandas_udf(scorer(str(options.model), options.threads), answer, F.PandasUDFType.SCALAR_ITER)
     events = (
         spark.readStream.format("kafka")
         .option("kafka.bootstrap.servers", options.brokers)
@@ -125,7 +124,7 @@ def run(spark, options: argparse.Namespace, topic: str, *, backlog: bool):
 def scorer(model: str, threads: int):
     """The body of the UDF. It travels to the workers by value, so it imports what it needs there."""
 
-    def score(batches: Iterator) -> Iterator:
+    def score(batches):  # from series of texts to frames of probabilities
         import sys as python
         import types
 

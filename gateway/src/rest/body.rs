@@ -11,21 +11,26 @@ use axum::{
         DefaultBodyLimit, FromRequest, Request,
         rejection::{BytesRejection, FailedToBufferBody},
     },
-    http::{HeaderMap, header},
+    http::{HeaderMap, Uri, header},
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, error::Category};
 use tokio::time::{Instant, timeout_at};
+use undertone_inference::Lane;
 
 use crate::{
     Limits,
     api::{Object, ScoreItem, ScoreRequest},
     errors::ProblemCode,
     problem::Problem,
-    scoring::check_id,
+    scoring::{asked_lane, check_id},
 };
 
 /// The caller's wish for a deadline, in milliseconds.
 pub(super) const TIMEOUT_HEADER: &str = "x-timeout-ms";
+
+/// The lane that the caller wants.
+const LANE_HEADER: &str = "x-lane";
 
 /// What a valid body asks for.
 #[derive(Debug)]
@@ -38,9 +43,15 @@ pub(super) struct Asked {
     pub(super) embedding: bool,
 }
 
-/// Reads the body within the limits of size and time.
-pub(super) async fn read(mut request: Request, limits: &Limits, deadline: Instant) -> Result<Bytes, Problem> {
+/// Reads a body of JSON within the limits of size and time.
+pub(super) async fn read(request: Request, limits: &Limits, deadline: Instant) -> Result<Bytes, Problem> {
     check_type(request.headers())?;
+    read_any(request, limits, deadline).await
+}
+
+/// Reads the body, whatever its type is, within the limits of size and time.
+pub(super) async fn read_any(mut request: Request, limits: &Limits, deadline: Instant) -> Result<Bytes, Problem> {
+    check_encoding(request.headers())?;
     let too_large = || {
         let detail = format!("the body is over {} bytes; send fewer texts in a call", limits.body_bytes);
         Problem::new(ProblemCode::BodyTooLarge, detail)
@@ -79,6 +90,30 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
+/// The lane that the caller asks for, if it does.
+pub(super) fn lane(headers: &HeaderMap) -> Result<Option<Lane>, Problem> {
+    asked_lane(headers.get(LANE_HEADER).map(|value| value.to_str().unwrap_or_default()))
+}
+
+/// Compressed bodies are refused unread: a small one can unpack to any size.
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let encoded = headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if !encoded {
+        return Ok(());
+    }
+    let detail = "compressed bodies are not read; send it as it is, without the header content-encoding";
+    Err(Problem::new(ProblemCode::UnsupportedEncoding, detail))
+}
+
+/// What stands behind the path, or a problem that says what it may be.
+pub(super) fn query<T: DeserializeOwned>(uri: &Uri, may_be: &str) -> Result<T, Problem> {
+    serde_urlencoded::from_str(uri.query().unwrap_or_default())
+        .map_err(|_| Problem::new(ProblemCode::InvalidInput, format!("the query cannot be understood; {may_be}")))
+}
+
 /// The time that the caller asks for, if it does.
 pub(super) fn asked_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     let Some(value) = headers.get(TIMEOUT_HEADER) else { return Ok(None) };
@@ -93,13 +128,18 @@ pub(super) fn asked_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Pro
 
 /// Parses a body.
 pub(super) fn parse(body: &[u8]) -> Result<Asked, Problem> {
+    decide(from_json(body)?)
+}
+
+/// One JSON object, whole.
+pub(super) fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let Object(request): Object<ScoreRequest> = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    let Object(request): Object<T> = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let pointer = pointer(error.path());
         invalid(error.inner(), Some(pointer))
     })?;
     json.end().map_err(|error| invalid(&error, None))?;
-    decide(request)
+    Ok(request)
 }
 
 fn decide(request: ScoreRequest) -> Result<Asked, Problem> {

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response, Sse, sse::Event},
@@ -12,7 +12,7 @@ use futures::{Stream, StreamExt};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{Gateway, errors::ProblemCode, live::Overview, problem::Problem, readiness::Report};
+use crate::{Gateway, access::Caller, errors::ProblemCode, live::Overview, problem::Problem, readiness::Report};
 
 /// The answer of `/livez`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -35,7 +35,8 @@ pub(super) async fn livez() -> Json<Alive> {
 
 /// Whether the process should get traffic
 ///
-/// Ready means that every part is `ready` or `degraded`. Parts that are not say why.
+/// Ready means that every part is `ready` or `degraded`. Parts that are not say why, to callers with a key if this server
+/// has keys.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -46,8 +47,10 @@ pub(super) async fn livez() -> Json<Alive> {
         (status = 503, description = "a part is starting, stopping, or has failed", body = Report),
     )
 )]
-pub(super) async fn readyz(State(gateway): State<Gateway>) -> Response {
+pub(super) async fn readyz(State(gateway): State<Gateway>, caller: Option<Extension<Caller>>) -> Response {
     let report = gateway.report();
+    // The door for operations knows no callers, and tells everybody.
+    let report = if caller.is_none_or(|Extension(caller)| caller.known) { report } else { report.without_reasons() };
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(header::CACHE_CONTROL, "no-store")], Json(report)).into_response()
 }

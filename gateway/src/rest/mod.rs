@@ -3,32 +3,46 @@
 //! Every answer passes [`observe::observe`], which gives it a request id, renders problems, catches panics, counts and
 //! logs. Handlers answer data or a [`Problem`](crate::Problem); they know neither the request's id nor the log.
 
+mod arrow;
 mod body;
+mod dialect;
 mod handlers;
 mod observe;
+mod openai;
 pub(crate) mod openapi;
 mod page;
+mod posts;
 mod score;
+mod tei;
+mod whole;
 
 use axum::{
     Router,
-    middleware::from_fn,
+    middleware::{from_fn, from_fn_with_state},
     routing::{get, post},
 };
 
-use crate::Gateway;
+use crate::{Gateway, access};
+pub(crate) use dialect::Dialect;
 pub(crate) use observe::harmless_id;
 
 /// Every path that is not a file of the page. Metrics carry these names, and every one is in the OpenAPI document
 /// except those that serve the page.
-pub(crate) const ROUTES: [&str; 11] = [
+pub(crate) const ROUTES: [&str; 18] = [
     "/",
     "/docs",
     "/docs/",
     "/v1/score",
+    "/v1/score/arrow",
+    "/v1/posts",
     "/v1/models",
+    "/v1/models/{model}",
+    "/v1/embeddings",
     "/v1/overview",
     "/v1/live",
+    "/predict",
+    "/embed",
+    "/info",
     "/livez",
     "/readyz",
     "/metrics",
@@ -41,7 +55,14 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/docs", get(page::docs))
         .route("/docs/", get(page::docs))
         .route("/v1/score", post(score::score))
+        .route("/v1/score/arrow", post(arrow::score))
+        .route("/v1/posts", post(posts::posts))
         .route("/v1/models", get(score::models))
+        .route("/v1/models/{model}", get(openai::model))
+        .route("/v1/embeddings", post(openai::embeddings))
+        .route("/predict", post(tei::predict))
+        .route("/embed", post(tei::embed))
+        .route("/info", get(tei::info))
         .route("/v1/overview", get(handlers::overview))
         .route("/v1/live", get(handlers::live))
         .route("/livez", get(handlers::livez))
@@ -49,9 +70,13 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/metrics", get(handlers::metrics))
         .route("/openapi.json", get(openapi::serve))
         .fallback(page::file)
-        .with_state(gateway);
+        .with_state(gateway.clone());
     // Around the router, not inside it, so that what the router adds to a refusal (`Allow`) is seen too.
-    Router::new().fallback_service(routes).layer(from_fn(observe::observe))
+    Router::new()
+        .fallback_service(routes)
+        .layer(from_fn_with_state(gateway.clone(), access::guard))
+        .layer(from_fn(observe::observe))
+        .layer(from_fn_with_state(gateway, access::share))
 }
 
 /// What a process answers that serves nothing but itself.
@@ -68,6 +93,9 @@ pub(crate) fn operations(gateway: Gateway) -> Router {
 fn template(path: &str) -> &'static str {
     match ROUTES.iter().find(|route| **route == path) {
         Some(route) => route,
+        None if path.strip_prefix("/v1/models/").is_some_and(|name| !name.is_empty() && !name.contains('/')) => {
+            "/v1/models/{model}"
+        }
         None if page::find(path).is_some() => "/{file}",
         None => "unknown",
     }

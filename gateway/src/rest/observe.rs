@@ -1,7 +1,7 @@
 //! What happens to every request whatever it asks for: it gets an id, its panics become answers, its problem a body, and
 //! it is counted and logged, without a word of what it carried.
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
     extract::Request,
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::template;
+use super::{Dialect, template};
 use crate::{
     errors::ProblemCode,
     problem::{Problem, Raised},
@@ -28,28 +28,51 @@ const LONGEST_ID: usize = 128;
 #[derive(Clone, Copy)]
 pub(super) struct Arrived(pub(super) Instant);
 
+/// How long the parts of a call took, in the extensions of its answer.
+#[derive(Clone, Copy)]
+pub(super) struct Stages {
+    /// Reading the body and making sense of it.
+    pub(super) read: Duration,
+    /// From there to the last text's score.
+    pub(super) score: Duration,
+}
+
+fn server_timing(total: Duration, stages: Option<Stages>) -> String {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let total = format!("total;dur={:.1}", ms(total));
+    match stages {
+        Some(Stages { read, score }) => format!("{total}, read;dur={:.1}, score;dur={:.1}", ms(read), ms(score)),
+        None => total,
+    }
+}
+
 pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let arrived = Instant::now();
     let _in_flight = telemetry::InFlight::new();
     let id = request_id(request.headers().get(REQUEST_ID));
     let route = template(request.uri().path());
+    let dialect = Dialect::of(request.uri().path());
     let method = method_name(request.method());
     request.extensions_mut().insert(Arrived(arrived));
 
-    let span = tracing::info_span!("http", request_id = %id, method, route);
+    let span = tracing::info_span!("http", request_id = %id, method, route, caller = tracing::field::Empty);
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
     let _entered = span.enter();
     let answer = answer.unwrap_or_else(|_| {
         tracing::error!("request handler panicked");
         raise(Problem::new(ProblemCode::Internal, "the server failed; its log has the reason under this request's id"))
     });
-    let mut answer = render(answer, &id);
+    let mut answer = render(answer, &id, dialect);
     if let Ok(value) = HeaderValue::from_str(&id) {
         answer.headers_mut().insert(REQUEST_ID, value);
     }
     answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 
     let took = arrived.elapsed();
+    let stages = answer.extensions().get::<Stages>().copied();
+    if let Ok(value) = HeaderValue::from_str(&server_timing(took, stages)) {
+        answer.headers_mut().insert("server-timing", value);
+    }
     let status = answer.status().as_u16();
     telemetry::http_answered(method, route, status, took);
     tracing::info!(status, seconds = took.as_secs_f64(), "request answered");
@@ -75,15 +98,15 @@ fn raise(problem: Problem) -> Response {
 }
 
 /// Gives every error its body: a handler's own problem, or one for what the router refused by itself.
-fn render(mut answer: Response, id: &str) -> Response {
+fn render(mut answer: Response, id: &str, dialect: Dialect) -> Response {
     if let Some(Raised(problem)) = answer.extensions_mut().remove() {
-        return problem.into_answer(id);
+        return problem.into_answer(id, dialect);
     }
     match answer.status() {
         StatusCode::METHOD_NOT_ALLOWED => {
             let allow = answer.headers().get(header::ALLOW).cloned().unwrap_or(HeaderValue::from_static(""));
             let detail = format!("this path takes {}", allow.to_str().unwrap_or_default().replace(',', ", "));
-            Problem::new(ProblemCode::MethodNotAllowed, detail).allow(allow).into_answer(id)
+            Problem::new(ProblemCode::MethodNotAllowed, detail).allow(allow).into_answer(id, dialect)
         }
         _ => answer,
     }
@@ -106,6 +129,14 @@ fn method_name(method: &Method) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn timings_are_in_milliseconds() {
+        let ms = Duration::from_millis;
+        assert_eq!(server_timing(ms(12), None), "total;dur=12.0");
+        let stages = Stages { read: Duration::from_micros(150), score: ms(9) };
+        assert_eq!(server_timing(ms(12), Some(stages)), "total;dur=12.0, read;dur=0.1, score;dur=9.0");
+    }
 
     #[test]
     fn ids_of_callers_are_kept_only_if_they_are_harmless() {

@@ -1,14 +1,29 @@
 //! The OpenAPI 3.1 document, generated from the handlers and types themselves, so that it cannot describe another API.
+//!
+//! What a call can fail with comes from the table of errors: [`ScoringProblems`] for calls that score, and what every path
+//! that wants a key has besides.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use utoipa::OpenApi;
+use utoipa::{
+    IntoResponses, Modify, OpenApi,
+    openapi::{
+        Content, Ref, RefOr, Response as Described, ResponseBuilder,
+        path::Operation,
+        security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+    },
+};
 
-use super::{handlers, score};
+use super::{arrow, handlers, openai, posts, score, tei};
+use crate::{
+    access,
+    errors::ProblemCode,
+    problem::{CONTENT_TYPE, Problem},
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -16,12 +31,20 @@ use super::{handlers, score};
         title = "Undertone",
         description = "Sentiment of social posts: scores on demand, and a live view of the stream.\n\nEvery error is \
                        problem details (RFC 9457, `application/problem+json`); the last part of its `type` is a code \
-                       that stays the same. Every answer carries `x-request-id`.",
+                       that stays the same. Every answer carries `x-request-id`. A server that has keys wants one for \
+                       everything but `/livez` and `/readyz`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     paths(
         score::score,
+        arrow::score,
         score::models,
+        tei::predict,
+        tei::embed,
+        tei::info,
+        openai::embeddings,
+        openai::model,
+        posts::posts,
         handlers::overview,
         handlers::live,
         handlers::livez,
@@ -31,9 +54,13 @@ use super::{handlers, score};
     ),
     tags(
         (name = "scoring", description = "Texts in, scores out"),
+        (name = "dialects", description = "The same, as clients of text-embeddings-inference and OpenAI ask for it"),
+        (name = "stream", description = "Posts in"),
         (name = "live", description = "What the stream is doing"),
         (name = "operations", description = "Health, metrics, and this document"),
     ),
+    components(schemas(Problem)),
+    modifiers(&KeysWanted),
 )]
 struct Document;
 
@@ -54,4 +81,116 @@ pub fn document() -> utoipa::openapi::OpenApi {
 )]
 pub(super) async fn serve() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], JSON.as_str()).into_response()
+}
+
+/// What every call that scores can fail with.
+pub(crate) struct ScoringProblems;
+
+impl IntoResponses for ScoringProblems {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        use ProblemCode as P;
+        problems(&[
+            P::InvalidJson,
+            P::InvalidHeader,
+            P::BodyTimeout,
+            P::BodyTooLarge,
+            P::TooManyTexts,
+            P::TextTooLong,
+            P::UnsupportedMediaType,
+            P::UnsupportedEncoding,
+            P::InvalidInput,
+            P::EmptyList,
+            P::EmptyText,
+            P::UnknownHead,
+            P::QueueFull,
+            P::Internal,
+            P::ShuttingDown,
+            P::Unavailable,
+            P::DeadlineExceeded,
+        ])
+    }
+}
+
+/// What taking posts in can fail with.
+pub(crate) struct IngestProblems;
+
+impl IntoResponses for IngestProblems {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        use ProblemCode as P;
+        problems(&[
+            P::InvalidJson,
+            P::InvalidHeader,
+            P::BodyTimeout,
+            P::BodyTooLarge,
+            P::TooManyTexts,
+            P::TooLarge,
+            P::UnsupportedMediaType,
+            P::UnsupportedEncoding,
+            P::InvalidInput,
+            P::EmptyList,
+            P::QueueFull,
+            P::Internal,
+            P::ShuttingDown,
+            P::Unavailable,
+            P::DeadlineExceeded,
+        ])
+    }
+}
+
+/// One response a status, which names its codes.
+fn problems(codes: &[ProblemCode]) -> BTreeMap<String, RefOr<Described>> {
+    let mut named: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for code in codes {
+        let row = code.row();
+        named.entry(row.http.as_str().to_owned()).or_default().push(format!("`{}`", row.code));
+    }
+    named.into_iter().map(|(status, codes)| (status, RefOr::T(problem(&codes.join(", "))))).collect()
+}
+
+fn problem(codes: &str) -> Described {
+    let content = Content::new(Some(Ref::from_schema_name("Problem")));
+    ResponseBuilder::new().description(codes).content(CONTENT_TYPE, content).build()
+}
+
+/// Says which paths want a key, and what they answer without one.
+struct KeysWanted;
+
+impl Modify for KeysWanted {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        let header = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("x-api-key")));
+        components.security_schemes.insert("bearer".to_owned(), RefOr::T(bearer));
+        components.security_schemes.insert("key".to_owned(), RefOr::T(header));
+        for (path, item) in &mut document.paths.paths {
+            for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+                if access::wants_key(path) {
+                    want_key(operation, access::takes_rate(path));
+                }
+            }
+        }
+    }
+}
+
+fn want_key(operation: &mut Operation, rated: bool) {
+    let none: [&str; 0] = [];
+    operation.security = Some(vec![
+        SecurityRequirement::default(),
+        SecurityRequirement::new("bearer", none),
+        SecurityRequirement::new("key", none),
+    ]);
+    let mut further = vec![ProblemCode::Unauthenticated];
+    if rated {
+        further.push(ProblemCode::RateLimited);
+    }
+    for (status, response) in problems(&further) {
+        match (operation.responses.responses.get_mut(&status), response) {
+            (Some(RefOr::T(there)), RefOr::T(more)) => {
+                there.description = format!("{}, {}", there.description, more.description)
+            }
+            (_, response) => {
+                operation.responses.responses.insert(status, response);
+            }
+        }
+    }
 }

@@ -5,10 +5,14 @@ use axum::{
     extract::{Request, State},
 };
 
-use super::{body, observe::Arrived};
+use super::{
+    body,
+    observe::{Arrived, Stages},
+};
 use crate::{
     Gateway,
-    api::{Model, ModelRef, ScoreRequest, ScoreResponse, ScoreResult},
+    access::Caller,
+    api::{ListedModel, Model, ModelRef, Models, ScoreRequest, ScoreResponse, ScoreResult},
     problem::Problem,
     scoring::select,
     telemetry,
@@ -27,6 +31,8 @@ use crate::{
     params(
         ("x-timeout-ms" = Option<u64>, Header, nullable = false, description = "deadline in milliseconds from the request's head, at most \
          5 minutes; 30 s if it is not sent"),
+        ("x-lane" = Option<String>, Header, nullable = false, description = "`bulk` lets small calls of others go ahead; calls \
+         of more than 32 texts do so anyway"),
         ("x-request-id" = Option<String>, Header, nullable = false, description = "an id of 1 to 128 letters, digits and `-._~`, which \
          comes back and stands in the log"),
     ),
@@ -52,32 +58,18 @@ use crate::{
                 "model": {"name": "undertone-small", "revision": "5f1c0e9ab2d4", "precision": "fp32"}
             }]
          })),
-        (status = 400, description = "`invalid-json`, `invalid-header`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 408, description = "`body-timeout`", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "`body-too-large`, `too-many-texts`, `text-too-long`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 415, description = "`unsupported-media-type`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 422, description = "`invalid-input`, `empty-list`, `empty-text`, `unknown-head`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 429, description = "`queue-full`: try again after `Retry-After` seconds", body = Problem,
-         content_type = "application/problem+json",
-         headers(("retry-after" = u32, description = "seconds"))),
-        (status = 500, description = "`internal`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`shutting-down`, `unavailable`", body = Problem,
-         content_type = "application/problem+json",
-         headers(("retry-after" = u32, description = "seconds"))),
-        (status = 504, description = "`deadline-exceeded`", body = Problem, content_type = "application/problem+json"),
+        super::openapi::ScoringProblems,
     )
 )]
 pub(super) async fn score(
     State(gateway): State<Gateway>,
     Extension(Arrived(arrived)): Extension<Arrived>,
+    Extension(caller): Extension<Caller>,
     request: Request,
-) -> Result<Json<ScoreResponse>, Problem> {
+) -> Result<(Extension<Stages>, Json<ScoreResponse>), Problem> {
     let admission = gateway.admit()?;
     let deadline = arrived + gateway.limits.granted(body::asked_timeout(request.headers())?);
+    let lane = body::lane(request.headers())?;
     let body = body::read(request, &gateway.limits, deadline).await?;
     let asked = body::parse(&body)?;
     drop(body);
@@ -85,8 +77,11 @@ pub(super) async fn score(
     let selection = select(asked.heads, asked.embedding, &model, "/heads")?;
 
     let texts = asked.texts.len();
-    let outcomes = gateway.score_texts(asked.texts, deadline).await;
+    caller.charge(texts);
+    let read = arrived.elapsed();
+    let outcomes = gateway.score_texts(asked.texts, lane, deadline).await;
     telemetry::texts("rest", texts, &outcomes);
+    let stages = Stages { read, score: arrived.elapsed() - read };
     let outcomes = outcomes?;
     let model = crate::scoring::model_of(&outcomes).unwrap_or(model);
     let mut results = Vec::with_capacity(texts);
@@ -98,7 +93,7 @@ pub(super) async fn score(
         });
     }
     drop(admission);
-    Ok(Json(ScoreResponse { model: ModelRef::from(&*model), results }))
+    Ok((Extension(stages), Json(ScoreResponse { model: ModelRef::from(&*model), results })))
 }
 
 /// What the models that are served can say
@@ -107,8 +102,9 @@ pub(super) async fn score(
     path = "/v1/models",
     tag = "scoring",
     operation_id = "models",
-    responses((status = 200, description = "the models, their heads and their limits", body = crate::api::Models))
+    responses((status = 200, description = "the models, their heads and their limits", body = Models))
 )]
-pub(super) async fn models(State(gateway): State<Gateway>) -> Json<crate::api::Models> {
-    Json(crate::api::Models { models: vec![Model::from(&*gateway.scorer.model())] })
+pub(super) async fn models(State(gateway): State<Gateway>) -> Json<Models> {
+    let model = gateway.scorer.model();
+    Json(Models { models: vec![Model::from(&*model)], object: "list", data: vec![ListedModel::from(&*model)] })
 }

@@ -2,9 +2,11 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a failed expectation of a helper fails its test")]
 
+mod access;
 mod grpc;
 mod openapi;
 mod page;
+mod posts;
 mod rest;
 mod sockets;
 mod support;

@@ -15,6 +15,7 @@
 //! other is given partitions and offsets by hand. So a rebalance never moves a position, and stores that keep their own
 //! positions (the Iceberg tables) and the one that keeps them in the group (scoring) are read by the same code.
 
+mod append;
 mod client;
 mod describe;
 mod failure;
@@ -34,6 +35,7 @@ mod start;
 mod topics;
 mod transaction;
 
+pub use self::append::Appender;
 pub use self::client::{Kafka, KafkaConfig, StartAt, TopicNames, Topics};
 pub use self::describe::Topic;
 pub use self::gap::STAGE as GAP_STAGE;

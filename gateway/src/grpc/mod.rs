@@ -4,9 +4,11 @@
 //! what passes by itself, `retry-after` in seconds. A message over the limit never becomes a call: the transport answers
 //! it with `OUT_OF_RANGE` and neither trailer. `grpc-timeout` is the call's deadline. Health follows readiness.
 
+mod guard;
+
 use std::{convert::Infallible, panic::AssertUnwindSafe, time::Duration};
 
-use axum::{Router, body::Body, http, response::IntoResponse};
+use axum::{Router, body::Body, http, middleware::from_fn_with_state, response::IntoResponse};
 use futures::FutureExt;
 use tokio::time::{Instant, interval};
 use tonic::{
@@ -32,10 +34,11 @@ use uuid::Uuid;
 
 use crate::{
     Gateway,
+    access::Caller,
     api::Selection,
     errors::ProblemCode,
     problem::Problem,
-    scoring::{check_id, select},
+    scoring::{asked_lane, check_id, select},
     telemetry,
 };
 
@@ -62,7 +65,8 @@ pub(crate) fn router(gateway: &Gateway, health: &HealthReporter) -> Result<Route
     let router = add(router, scoring);
     let router = add(router, HealthServer::new(health));
     let router = add(router, reflection().build_v1().context(ErrorKind::Internal, broken)?);
-    Ok(add(router, reflection().build_v1alpha().context(ErrorKind::Internal, broken)?))
+    let router = add(router, reflection().build_v1alpha().context(ErrorKind::Internal, broken)?);
+    Ok(router.layer(from_fn_with_state(gateway.clone(), guard::guard)))
 }
 
 /// Routes a service's calls to it, by its name.
@@ -109,10 +113,13 @@ pub(crate) async fn set_status(health: &HealthReporter, status: ServingStatus) {
 impl Scoring for Gateway {
     async fn score(&self, request: Request<ScoreRequest>) -> Result<Response<ScoreResponse>, Status> {
         let arrived = Instant::now();
-        let (metadata, _, message) = request.into_parts();
+        let (metadata, extensions, message) = request.into_parts();
         let id = request_id(&metadata);
         let texts = message.items.len();
-        let span = tracing::info_span!("grpc", request_id = %id.to_str().unwrap_or_default(), method = METHOD);
+        let caller = extensions.get::<Caller>().cloned().unwrap_or_default();
+        caller.charge(texts);
+        let request_id = id.to_str().unwrap_or_default();
+        let span = tracing::info_span!("grpc", request_id, method = METHOD, caller = caller.name());
         let work = AssertUnwindSafe(answer(self, &metadata, message, arrived)).catch_unwind();
         let answer = work.instrument(span.clone()).await;
         let _entered = span.enter();
@@ -144,6 +151,7 @@ async fn answer(
 ) -> Result<ScoreResponse, Problem> {
     let admission = gateway.admit()?;
     let deadline = arrived + deadline(gateway.limits.granted(asked_timeout(metadata)));
+    let lane = asked_lane(metadata.get("x-lane").map(|value| value.to_str().unwrap_or_default()))?;
     let model = gateway.scorer.model();
     for (index, item) in message.items.iter().enumerate() {
         check_id(&item.id, index)?;
@@ -151,7 +159,7 @@ async fn answer(
     let selection = select(message.heads, message.embedding, &model, "/heads")?;
     let (ids, texts): (Vec<_>, Vec<_>) = message.items.into_iter().map(|item| (item.id, item.text)).unzip();
     let count = texts.len();
-    let outcomes = gateway.score_texts(texts, deadline).await;
+    let outcomes = gateway.score_texts(texts, lane, deadline).await;
     telemetry::texts("grpc", count, &outcomes);
     let outcomes = outcomes?;
     let model = crate::scoring::model_of(&outcomes).unwrap_or(model);
@@ -201,7 +209,7 @@ fn status(problem: &Problem, id: AsciiMetadataValue) -> Status {
     let mut metadata = MetadataMap::new();
     metadata.insert("x-request-id", id);
     metadata.insert("problem-code", AsciiMetadataValue::from_static(row.code));
-    if let Some(seconds) = row.retry_after {
+    if let Some(seconds) = problem.retries_after() {
         metadata.insert("retry-after", AsciiMetadataValue::from(seconds));
     }
     Status::with_metadata(row.grpc, problem.detail.clone(), metadata)
