@@ -30,8 +30,6 @@ from support.proxy import Proxy, Request, Spoil
 from support.tables import Tables
 from support.topics import Topics, assert_promise, violations
 
-pytestmark = pytest.mark.full
-
 OFTEN = {"UNDERTONE_SINKS__COMMIT_INTERVAL": "300ms", "UNDERTONE_SINKS__COMMIT_ROWS": "200"}
 ROLES = ("--roles", "score,bronze,silver,gold")
 
@@ -82,6 +80,7 @@ def is_upload(end: str) -> Callable[[Request], bool]:
 # ------------------------------------------------------------------------------------------------------------- the broker
 
 
+@pytest.mark.full
 @pytest.mark.timeout(240)
 def test_a_broker_that_restarts_in_the_middle_of_a_transaction(tmp_path: Path) -> None:
     """Killed and started again while the process stands between two steps, and then goes on by itself."""
@@ -117,6 +116,7 @@ def test_a_catalog_that_says_500_after_it_has_committed(kafka: Kafka, server: Ic
         assert len([request for request in proxy.lost() if request.status == 200]) >= 6, "commits must have happened"
 
 
+@pytest.mark.full
 @pytest.mark.timeout(200)
 def test_a_catalog_that_answers_too_late(kafka: Kafka, server: IcebergRest, minio: MinIO, catalog: Catalog, tmp_path: Path):
     """The commit is made at once and the answer comes when nobody waits for it any more."""
@@ -143,6 +143,7 @@ def test_a_store_that_fails_in_the_middle_of_an_upload(kafka: Kafka, server: Ice
 # ----------------------------------------------------------------------------------------------------------- a foreign writer
 
 
+@pytest.mark.full
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", ["rest", "sqlite"])
 def test_somebody_else_appends_deletes_and_expires_snapshots_meanwhile(kafka: Kafka, server: IcebergRest, minio: MinIO, tmp_path: Path, kind: str):
@@ -176,6 +177,7 @@ def test_somebody_else_appends_deletes_and_expires_snapshots_meanwhile(kafka: Ka
 # -------------------------------------------------------------------------------------------------------- disks and clocks
 
 
+@pytest.mark.full
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("kafka_mode", [False, True], ids=["embedded", "kafka"])
 def test_a_full_disk_is_waited_out(kafka: Kafka, tmp_path: Path, kafka_mode: bool):
@@ -234,6 +236,7 @@ class Clock:
 # S3 refuses who is a quarter of an hour away, so the tables are in a folder here.
 
 
+@pytest.mark.full
 def test_a_clock_that_is_set_by_less_than_a_minute_costs_nothing(kafka: Kafka, clock: Path, tmp_path: Path):
     """Commits are older than those before them, and yet go on."""
     site, set_clock = Site(kafka.brokers, tmp_path), Clock(clock, tmp_path)
@@ -249,6 +252,7 @@ def test_a_clock_that_is_set_by_less_than_a_minute_costs_nothing(kafka: Kafka, c
     site.finish(site.data)
 
 
+@pytest.mark.full
 def test_a_clock_that_is_a_day_behind_is_waited_for(kafka: Kafka, clock: Path, tmp_path: Path):
     """Iceberg takes no snapshot that is older than the last by more than a minute: scoring goes on, the tables wait."""
     site, set_clock = Site(kafka.brokers, tmp_path), Clock(clock, tmp_path)
@@ -265,6 +269,7 @@ def test_a_clock_that_is_a_day_behind_is_waited_for(kafka: Kafka, clock: Path, t
     site.finish(site.data)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("stamped", ["by the broker", "by the writer"])
 def test_a_clock_that_is_two_hours_ahead_does_not_end_scoring(kafka: Kafka, clock: Path, tmp_path: Path, stamped: str):
     """A topic that is not as `undertone init` makes it refuses what comes from the future; scoring waits until that is over."""
@@ -309,6 +314,7 @@ def test_a_topic_that_forgot_what_was_not_read_yet_stops_its_readers(kafka: Kafk
     ledger.close()
 
 
+@pytest.mark.full
 def test_a_topic_that_was_deleted_and_made_again_stops_what_is_fed_from_it(kafka: Kafka, server: IcebergRest, minio: MinIO, catalog: Catalog, tmp_path: Path):
     """While it runs: no table takes anything of the other topic for a part of the first."""
     site = Site(kafka.brokers, tmp_path, server.toml(), minio.toml(), keys=minio.keys())

@@ -57,6 +57,8 @@ KINDS = ("process",) * 34 + ("broker",) * 3 + ("catalog", "catalog", "store")
 # So many events may wait before a round adds no more.
 BACKLOG = 1200
 POINT_SECONDS = 4
+# How long a victim may take to begin.
+WORK_SECONDS = 10
 END_SECONDS = 120
 
 
@@ -364,9 +366,18 @@ class Campaign:
             return [f"slept: {sleeper.label}", f"killed: {victim.label}"]
         count = {"one": 1, "several": chance.randint(2, max(2, len(members) - 1)), "all": len(members)}[how]
         victims = chance.sample(members, count)
+        if chance.random() < 0.5:
+            self.await_work(victims[0])
         for victim in victims:
             self.kill(victim)
         return [f"killed: {victim.label}" for victim in victims]
+
+    def await_work(self, victim: Member) -> None:
+        """On a busy machine most moments would otherwise be before the victim has begun."""
+        deadline = time.monotonic() + WORK_SECONDS
+        while victim.alive() and "sink goes on" not in victim.running.log() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(self.world.chance.uniform(0, 1))
 
     def kill(self, victim: Member) -> None:
         if not victim.alive():
