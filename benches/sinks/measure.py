@@ -43,6 +43,7 @@ from support.topics import Topics  # noqa: E402
 
 TEXT = "the quick brown fox is not amused by the weather in this town, and says so at length #weather "
 DAY_MS = 86_400_000
+ROUND_SECONDS = 300
 
 
 @dataclass
@@ -106,11 +107,18 @@ class Bench:
             "qdrant": lambda: Qdrant(folder),
         }[sink]()
         servers.enter_context(real)
-        start = self.round(sink, real.url, self.empty)
+        starts = [self.round(sink, real.url, self.empty) for _ in range(3)]
+        start = Round(*(statistics.median(getattr(each, name) for each in starts) for name in ("wall", "cpu", "peak_mib")))
         stored = [self.round(sink, real.url, self.full) for _ in range(self.options.rounds)]
         if sink == "qdrant":
             # Of each round its own, which begins with nothing.
-            url = lambda name: swallow.qdrant(name)[1]  # noqa: E731
+            swallowing = []
+
+            def url(name: str) -> str:
+                server, address = swallow.qdrant(name)
+                swallowing.append(server)  # it ends with the last that knows it
+                return address
+
         else:
             proxy = servers.enter_context(swallow.in_front_of(real.url))
             url = lambda _: proxy.uri  # noqa: E731
@@ -138,7 +146,11 @@ class Bench:
         env = environment(topics.settings(UNDERTONE_KAFKA__GROUP=name))
         before, began = cpu_of_ended(), time.monotonic()
         process = subprocess.Popen([*(wrap or []), *command], cwd=self.folder, env=env, stderr=subprocess.PIPE, text=True)
-        _, said = process.communicate()
+        try:
+            _, said = process.communicate(timeout=ROUND_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise SystemExit(f"a round did not end within {ROUND_SECONDS} s:\n{process.communicate()[1]}") from None
         if process.returncode != 0:
             raise SystemExit(f"a round failed:\n{said}")
         return Round(time.monotonic() - began, cpu_of_ended() - before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{ToSpan, civil::Date};
+use jiff::{Span, civil::Date};
 use opensearch::http::Method;
 use serde::Deserialize;
 use serde_json::Value;
@@ -62,7 +62,8 @@ fn is_expired(alias: &str, index: &str, days: u32, today: Date) -> bool {
     let day = day.and_then(|day| {
         Date::strptime("%Y.%m.%d", day).ok().filter(|date| date.strftime("%Y.%m.%d").to_string() == day)
     });
-    let kept_until = day.and_then(|day| day.checked_add(i64::from(days).days()).ok());
+    let span = Span::new().try_days(i64::from(days)).ok();
+    let kept_until = day.zip(span).and_then(|(day, span)| day.checked_add(span).ok());
     kept_until.is_some_and(|last| last < today)
 }
 
