@@ -21,6 +21,9 @@ use crate::durable::blocking;
 
 /// How long one question to the broker may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the question for a group's offsets may take: the broker answers it once the transactions that a dead process
+/// left open have timed out, for which it looks every ten seconds.
+pub(super) const OFFSETS_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where a stream begins that never began before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

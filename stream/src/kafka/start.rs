@@ -18,7 +18,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use undertone_error::{Error, ErrorKind, Result, failpoint};
 use undertone_proto::v1::{DeadLetter, Origin, ScoredPost};
 
-use super::client::{Kafka, Logged, PATIENCE, StartAt};
+use super::client::{Kafka, Logged, OFFSETS_PATIENCE, PATIENCE, StartAt};
 use super::describe::Topic;
 use super::failure::failed;
 use super::gap::STAGE;
@@ -56,7 +56,7 @@ pub(super) fn committed(consumer: &BaseConsumer<Logged>, topic: &Topic) -> Resul
     let mut all = TopicPartitionList::with_capacity(usize::try_from(topic.partitions).unwrap_or(0));
     all.add_partition_range(&topic.name, 0, topic.partitions - 1);
     let committed =
-        consumer.committed_offsets(all, PATIENCE).map_err(|e| failed("cannot read the group's offsets", e))?;
+        consumer.committed_offsets(all, OFFSETS_PATIENCE).map_err(|e| failed("cannot read the group's offsets", e))?;
     let mut offsets = Offsets::new();
     for element in committed.elements() {
         element.error().map_err(|e| failed("cannot read the group's offset of a partition", e))?;
