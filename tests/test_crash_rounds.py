@@ -65,6 +65,7 @@ def test_every_fail_point_of_the_source_is_died_at() -> None:
     assert not [point for point in EMBEDDED_POINTS if f'"{point}=' not in died]
 
 
+@pytest.mark.full
 @pytest.mark.timeout(480)
 def test_a_process_that_dies_at_any_step_loses_and_doubles_nothing(campaign: Campaign) -> None:
     """Every fail point of the path once, with an abort; the oracle after each."""
