@@ -83,7 +83,13 @@ def test_the_table_of_metrics_is_that_of_the_stream_on_kafka(kafka: Kafka, tmp_p
         running.await_ready()
         rows = lambda: total(samples(running.get("/metrics").text), "undertone_sink_rows_total", "bronze")  # noqa: E731
         running.await_that(lambda: rows() == len(topics.events), "store every event")
-        level = lambda: total(samples(running.get("/metrics").text), "undertone_sink_lag_posts") == 0  # noqa: E731
+        ended = lambda found: total(found, "undertone_stream_scored_total") + total(found, "undertone_stream_dead_total")  # noqa: E731
+        running.await_that(lambda: ended(samples(running.get("/metrics").text)) == len(topics.events), "score every event")
+
+        def level() -> bool:
+            behind = {key: value for key, value in samples(running.get("/metrics").text).items() if key.startswith("undertone_sink_lag_posts{")}
+            return any('sink="score"' in key for key in behind) and not any(behind.values())
+
         running.await_that(level, "say that nothing is behind", 20)
         found = samples(running.get("/metrics").text)
         check(running.get("/metrics").text, {"always", "kafka"})
