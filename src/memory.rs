@@ -18,7 +18,7 @@ unsafe extern "C" {
 }
 
 /// What is freed goes back to the system a minute later, and not within the second: the stream needs as much again for its
-/// next epoch, and to have it zeroed each time costs a tenth of all its CPU time.
+/// next epoch, and the system would zero it each time.
 pub(crate) fn keep_what_is_freed() {
     // SAFETY: a function of the allocator that is linked in above; it stores a number, and knows which options there are.
     unsafe { mi_option_set(PURGE_DELAY, A_MINUTE) }

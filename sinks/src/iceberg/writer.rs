@@ -74,21 +74,20 @@ fn properties(schema: &ArrowSchema) -> Result<WriterProperties> {
     let zstd = ZstdLevel::try_new(ZSTD_LEVEL).context(ErrorKind::Internal, "cannot choose a compression level")?;
     let mut properties = WriterProperties::builder().set_compression(Compression::ZSTD(zstd));
     for field in schema.fields() {
-        let path = match field.data_type() {
-            DataType::LargeBinary => vec![field.name().clone()],
+        let (path, compressed) = match field.data_type() {
+            DataType::LargeBinary => (vec![field.name().clone()], true),
             DataType::List(element) if element.data_type() == &DataType::Float32 => {
-                vec![field.name().clone(), "list".to_owned(), element.name().clone()]
+                (vec![field.name().clone(), "list".to_owned(), element.name().clone()], false)
             }
             _ => continue,
         };
-        let floats = path.len() > 1;
         let path = ColumnPath::new(path);
-        if floats {
-            properties = properties.set_column_compression(path.clone(), Compression::UNCOMPRESSED);
-        }
         properties = properties
             .set_column_dictionary_enabled(path.clone(), false)
-            .set_column_statistics_enabled(path, EnabledStatistics::None);
+            .set_column_statistics_enabled(path.clone(), EnabledStatistics::None);
+        if !compressed {
+            properties = properties.set_column_compression(path, Compression::UNCOMPRESSED);
+        }
     }
     Ok(properties.build())
 }

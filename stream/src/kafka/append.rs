@@ -91,7 +91,9 @@ impl Appender {
 
     fn hand_over(&self, record: &NewRecord) -> Result<oneshot::Receiver<Result<(i32, i64), KafkaError>>> {
         let (send, receive) = oneshot::channel();
-        let message = BaseRecord::with_opaque_to(&self.topic, Box::new(send)).key(&record.key).payload(&record.payload);
+        let mut message =
+            BaseRecord::with_opaque_to(&self.topic, Box::new(send)).key(&record.key).payload(&record.payload);
+        message.partition = record.partition;
         match self.producer.send(message) {
             Ok(()) => Ok(receive),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {

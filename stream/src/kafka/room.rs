@@ -30,8 +30,8 @@ struct Facts {
 }
 
 impl Facts {
-    /// When somebody comes for outcomes, `taken` events after the last time: the size from now on. If the room is full
-    /// and everything in it is scored, the encoder waits for the commits.
+    /// The size from now on, when somebody comes for outcomes. If the room is full and everything in it is scored, the
+    /// encoder waits for the commits.
     fn next_size(self) -> usize {
         let idle = self.scoring == 0 && self.used >= self.size;
         if idle && self.wary == 0 { (self.size * 2).min(LARGEST) } else { self.size }
