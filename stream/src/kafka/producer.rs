@@ -1,7 +1,8 @@
 //! A producer of transactions, and the steps of one.
 //!
 //! The guarantee: of a transaction that failed it is known whether it was aborted, and whether its commit had begun, after
-//! which anything may have happened. What one left open, the next producer of the same id ends.
+//! which anything may have happened. What one left open, the next producer of the same id ends. A producer whose
+//! transaction failed is given up, whether or not that could be aborted.
 
 use std::time::{Duration, Instant};
 
@@ -71,7 +72,13 @@ pub(super) fn owned<'a>(headers: impl IntoIterator<Item = &'a (String, Option<Ve
     headers.into_iter().fold(OwnedHeaders::new(), insert)
 }
 
-/// Aborts the open transaction; answers whether it is.
+/// Aborts the open transaction, so that readers need not wait; answers whether it is.
+///
+/// The producer must not begin another one. Of records whose acknowledgement was lost with its connection librdkafka does
+/// not know whether the broker has them; an abort throws them away and gives their sequence numbers to the next
+/// transaction's. If the broker has them, it takes those for the same records once more and acknowledges them, without
+/// writing anything: they would be missing from a transaction that is committed. A new producer of the same id has a
+/// higher epoch, in which sequences begin anew.
 pub(super) fn abort(producer: &BaseProducer<Logged>) -> bool {
     let until = Instant::now() + STEP;
     loop {

@@ -323,6 +323,7 @@ impl Replayer {
     /// # Errors
     /// [`ErrorKind::Conflict`] if another has begun to replay; [`ErrorKind::TooLarge`] if the topic does not take an event
     /// with one more header; those of the cluster.
+    /// After an error one must begin anew.
     pub async fn send(&self, replays: Vec<Replay>) -> Result<()> {
         let looks = || Error::new(ErrorKind::Internal, "asked to replay without the right to");
         let producer = Arc::clone(self.producer.as_ref().ok_or_else(looks)?);

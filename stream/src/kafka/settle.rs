@@ -85,6 +85,7 @@ impl LetterCloser {
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] if another has begun to close letters of this sink; those of the cluster.
+    /// After an error one must begin anew.
     pub async fn close(&self, letters: Vec<Letter>) -> Result<()> {
         if letters.is_empty() {
             return Ok(());

@@ -54,7 +54,7 @@ struct Inner {
 }
 
 struct State {
-    /// Absent before the first use and after a failure that it cannot recover from.
+    /// Absent before the first use and after a failure.
     producer: Option<BaseProducer<Logged>>,
     ledger: Ledger,
 }
@@ -427,7 +427,8 @@ impl Inner {
         }
     }
 
-    /// Does something with the producer, which is made if there is none; mends what a failure leaves behind.
+    /// Does something with the producer, which is made if there is none. One that has failed is not used again: see
+    /// [`abort`].
     fn with_producer(
         &self,
         slot: &mut Option<BaseProducer<Logged>>,
@@ -444,10 +445,7 @@ impl Inner {
             }
             Err(failure) => {
                 let aborted = failure.abort && abort(&producer);
-                if aborted {
-                    *slot = Some(producer);
-                }
-                // Otherwise the next producer of the same id ends what this one left open, whichever way it went.
+                // The next producer ends what this one left open, whichever way it went.
                 if failure.committing && !aborted {
                     let unknown = Error::new(ErrorKind::Conflict, "outcome of a transaction is not known yet");
                     return Err(unknown.source(failure.error));
