@@ -20,7 +20,6 @@ from pathlib import Path
 import pytest
 
 from servers.kafka import Kafka
-from support.kafka_wire import END_TXN, PRODUCE, KafkaWire
 from support.posts import generate, with_malformed
 from support.process import START_SECONDS, Running, free_ports, undertone
 from support.topics import Topics, assert_promise, violations
@@ -125,26 +124,6 @@ def test_a_broker_that_dies_costs_time_and_no_post(tmp_path: Path) -> None:
                 # The same process goes on by itself.
                 behind = lambda: world.scored() < len(world.topics.events)  # noqa: E731
                 running.await_that(lambda: not behind(), "score the rest after the broker came back", 90)
-        world.finish()
-        assert_promise(world.topics, world.data)
-
-
-@pytest.mark.timeout(200)
-@pytest.mark.parametrize("request_lost", [PRODUCE, END_TXN], ids=["produce", "commit"])
-def test_a_transaction_whose_answer_was_lost_counts_once(tmp_path: Path, request_lost: int) -> None:
-    """The broker has the outcomes, or has even committed them, and for longer than a step of a transaction may take nobody
-    hears of it. The same outcomes then come again, from the first number: a broker that took them for what it has already
-    would answer that it has them, and they would be in no transaction that is ever committed."""
-    kafka = Kafka(tmp_path / "kafka")
-    with KafkaWire(kafka) as wire, kafka:
-        world = World(kafka, tmp_path, partitions=1)
-        world.produce(30)
-        with world.start() as running:
-            running.await_that(lambda: world.scored() == len(world.topics.events), "score what was there")
-            world.produce(30)
-            wire.lose(request_lost, 10)
-            assert wire.lost.wait(60), running.log()
-            running.await_that(lambda: world.scored() == len(world.topics.events), "score the rest", 90)
         world.finish()
         assert_promise(world.topics, world.data)
 

@@ -1,7 +1,7 @@
 """A wire to a broker that loses an answer: the broker has done what was asked, and the client never hears of it.
 
-    wire = KafkaWire(kafka)      # before the broker starts: clients are told to come through the wire
-    wire.lose(PRODUCE, 10)       # the next request of that kind is carried out; then nothing goes through for ten seconds
+    wire = KafkaWire(kafka)              # before the broker starts: clients are told to come through the wire
+    wire.lose(REQUESTS["Produce"], 10)   # the next of these is carried out; then nothing goes through for ten seconds
 """
 
 from __future__ import annotations
@@ -16,7 +16,22 @@ from servers.kafka import Kafka
 from .wire import Wire, end
 
 # The numbers of requests in Kafka's protocol.
-PRODUCE, END_TXN = 0, 26
+REQUESTS = {
+    "Produce": 0,
+    "Fetch": 1,
+    "ListOffsets": 2,
+    "Metadata": 3,
+    "OffsetFetch": 9,
+    "FindCoordinator": 10,
+    "JoinGroup": 11,
+    "Heartbeat": 12,
+    "SyncGroup": 14,
+    "InitProducerId": 22,
+    "AddPartitionsToTxn": 24,
+    "AddOffsetsToTxn": 25,
+    "EndTxn": 26,
+    "TxnOffsetCommit": 28,
+}
 
 
 class KafkaWire(Wire):
@@ -35,6 +50,10 @@ class KafkaWire(Wire):
     def lose(self, kind: int, seconds: float) -> None:
         self.lost.clear()
         self.losing = kind, seconds
+
+    def mend(self) -> None:
+        """Loses nothing more."""
+        self.losing = self.awaited = None
 
     def carry(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
         try:

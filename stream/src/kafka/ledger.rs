@@ -54,6 +54,9 @@ impl Standing {
 pub(super) struct Ledger {
     version: u64,
     partitions: BTreeMap<i32, Standing>,
+    /// What was last known of partitions that were ours in earlier assignments: a member that was thought dead, and has its
+    /// partitions again, has not died near the posts that it had begun.
+    earlier: BTreeMap<i32, Standing>,
     crashed: bool,
 }
 
@@ -61,9 +64,9 @@ impl Ledger {
     /// Takes what the group says of the partitions of an assignment. What was known before is kept only as far as the
     /// group still says so.
     pub(super) fn learn(&mut self, version: u64, committed: impl IntoIterator<Item = (i32, i64, Option<Record>)>) {
-        let before = std::mem::take(&mut self.partitions);
+        self.earlier.append(&mut self.partitions);
         let standing = |(partition, next, record)| {
-            let counted = before.get(&partition).is_some_and(|before| before.is_of(next, record));
+            let counted = self.earlier.get(&partition).is_some_and(|before| before.is_of(next, record));
             (partition, Standing::new(next, record, counted))
         };
         self.partitions = committed.into_iter().map(standing).collect();
@@ -348,6 +351,11 @@ mod tests {
         ledger.learn(2, [(0, 5, Some(first)), (1, 0, None)]);
         assert_eq!(ledger.starts([0, 1], IN_FLIGHT).into_keys().collect::<Vec<_>>(), [1]);
         assert_eq!(ledger.left().collect::<Vec<_>>(), [(0, 5)]);
+        // One that takes it away and gives it back.
+        ledger.learn(3, []);
+        assert_eq!(ledger.left().next(), None);
+        ledger.learn(4, [(0, 5, Some(first))]);
+        assert!(ledger.starts([0], IN_FLIGHT).is_empty());
         // Somebody else had it meanwhile, or this is another process.
         let mut other = Ledger::default();
         other.learn(1, [(0, 5, Some(first))]);
