@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The long crash test: `make crash-test ROUNDS=1000 SEED=7` kills that often, and asks the oracle after each time.
 
-Rounds are those of support/campaign.py: 34 of 40 kill processes of ours, three the broker, three the catalog or the object
-store. The result is written after every round, so that whoever ends this early (SIGTERM, SIGINT) has it; with `--resume` the
+Rounds are those of support/campaign.py: 34 of 43 kill processes of ours, three the broker, three the catalog or the object
+store, and three lose an answer of the broker. The result is written after every round, so that whoever ends this early (SIGTERM, SIGINT) has it; with `--resume` the
 next call goes on where the file ends. Exit status 1 with the first violation.
 """
 

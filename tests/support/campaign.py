@@ -1,4 +1,5 @@
-"""Killing without end: processes of every role, and the servers that they stand on, and the oracle after each.
+"""Killing without end: processes of every role, the servers that they stand on, and what these answer; and the oracle after
+each.
 
 A `World` is three topics, six tables and the members that work on them, each role in a process of its own, over a real
 broker, Apache's REST catalog and MinIO. A `Campaign` plays rounds in it: posts come in, somebody is killed, the ledger
@@ -31,6 +32,7 @@ from servers.process import Server
 
 from . import foreign
 from .catalog import PYARROW, clear
+from .kafka_wire import REQUESTS, KafkaWire
 from .ledger import Ledger
 from .posts import generate, line, now, post, with_malformed
 from .process import Died, Running, free_ports, undertone
@@ -52,8 +54,11 @@ TABLE_POINTS = ("sink.rows-written", "sink.files-closed", "catalog.before-commit
 # The start is written down once in the life of a group, where no other member was before, and attempts are counted when scoring begins.
 FIRST_POINTS = ("start.before-pin", "start.after-pin", *ATTEMPTS_POINTS)
 
-# Of forty rounds.
-KINDS = ("process",) * 34 + ("broker",) * 3 + ("catalog", "catalog", "store")
+# Of forty-three rounds.
+KINDS = ("process",) * 34 + ("broker",) * 3 + ("catalog", "catalog", "store") + ("lost answer",) * 3
+# Answers of the broker that are lost, and for how many seconds it then cannot be reached: a step of a transaction waits eight.
+ANSWERS = ("Produce", "Produce", "AddPartitionsToTxn", "AddOffsetsToTxn", "TxnOffsetCommit", "EndTxn", "Fetch", "OffsetFetch")
+SILENCES = (0.1, 1, 3, 9.5)
 # So many events may wait before a round adds no more.
 BACKLOG = 1200
 POINT_SECONDS = 4
@@ -108,6 +113,7 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         self.kafka, self.minio = Kafka(folder / "kafka"), MinIO(folder / "minio")
+        self.wire = KafkaWire(self.kafka)
         self.rest = IcebergRest(folder / "catalog", self.minio)
         self.all: dict[str, Server] = {"broker": self.kafka, "store": self.minio, "catalog": self.rest}
         self.outages: list[tuple[float, float]] = []
@@ -126,6 +132,17 @@ class Servers:
     def __exit__(self, *_: object) -> None:
         for server in self.all.values():
             server.kill()
+        self.wire.__exit__()
+
+    def lose_answer(self, name: str, seconds: float) -> bool:
+        """Loses the next answer of the broker to such a request, and cuts it off for a while; false if nobody asks."""
+        began = time.monotonic()
+        self.wire.lose(REQUESTS[name], seconds)
+        lost = self.wire.lost.wait(POINT_SECONDS)
+        self.wire.mend()
+        time.sleep(max(0.0, self.wire.closed_until - time.monotonic()))
+        self.outages.append((began, time.monotonic()))
+        return lost
 
     def outage(self, name: str, seconds: float) -> None:
         began = time.monotonic()
@@ -320,7 +337,8 @@ class Campaign:
         self.revive(world)
         if world.waiting() < BACKLOG:
             world.produce(chance.randint(20, 250))
-        did = self.kill_processes(world) if kind == "process" else self.kill_server(world, kind)
+        works = {"process": self.kill_processes, "lost answer": self.lose_answer}
+        did = works[kind](world) if kind in works else self.kill_server(world, kind)
         if chance.random() < 0.15:
             what = world.disturb()
             did.append(what)
@@ -410,6 +428,13 @@ class Campaign:
             did.append(f"killed: {victim.label}")
         self.servers.outage(kind, chance.uniform(0, 2))
         return did
+
+    def lose_answer(self, world: World) -> list[str]:
+        name, seconds = world.chance.choice(ANSWERS), world.chance.choice(SILENCES)
+        self.await_work(world.members[0])
+        world.produce(100)
+        lost = self.servers.lose_answer(name, seconds)
+        return [f"lost an answer: {name}" if lost else f"nobody asked: {name}"]
 
     def revive(self, world: World) -> None:
         """Starts the dead. Nobody may have died by himself, but who was started while a server was away."""
