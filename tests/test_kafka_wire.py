@@ -40,6 +40,10 @@ def test_a_transaction_whose_answer_was_lost_counts_once(tmp_path: Path, name: s
             wire.lose(REQUESTS[name], 10)
             assert wire.lost.wait(60), running.log()
             running.await_that(lambda: world.scored() == len(world.topics.events), "score the rest", 90)
+            # What the client has to say about it is in the log, and once a second.
+            lines = running.log().splitlines()
+            assert not [line for line in lines if line.startswith("%")]
+            assert 0 < len([line for line in lines if "client is in trouble" in line]) < 60
         world.finish()
         assert_promise(world.topics, world.data)
 

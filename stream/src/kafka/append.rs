@@ -14,8 +14,9 @@ use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use tokio::sync::oneshot;
 use undertone_error::{Error, ErrorKind, Result};
 
-use super::client::{Kafka, log, log_error};
+use super::client::Kafka;
 use super::failure::failed;
+use super::logging::{log, trouble};
 use super::send::NewRecord;
 
 /// How long a record may be on its way: shorter than anybody who waits for it.
@@ -32,7 +33,7 @@ impl ClientContext for Delivered {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        log_error(&error, reason);
+        trouble(&error, reason);
     }
 }
 

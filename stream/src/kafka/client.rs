@@ -7,16 +7,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
-use rdkafka::producer::{DeliveryResult, ProducerContext};
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::Partition;
 
 use super::describe::{Topic, describe};
 use super::failure::{failed, is_secret};
+use super::logging::Logged;
 use crate::durable::blocking;
 
 /// How long one question to the broker may take.
@@ -174,44 +172,6 @@ impl Topics {
         };
         blocking(find).await
     }
-}
-
-/// Sends librdkafka's log and errors where ours go.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Logged;
-
-impl ClientContext for Logged {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        log_error(&error, reason);
-    }
-}
-
-impl ConsumerContext for Logged {}
-
-impl ProducerContext for Logged {
-    type DeliveryOpaque = ();
-
-    /// A record that cannot be delivered fails its transaction, which says why.
-    fn delivery(&self, _: &DeliveryResult<'_>, (): Self::DeliveryOpaque) {}
-}
-
-pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-            tracing::warn!(facility, "librdkafka: {message}");
-        }
-        RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => tracing::info!(facility, "librdkafka: {message}"),
-        RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => tracing::debug!(facility, "librdkafka: {message}"),
-    }
-}
-
-/// Not at the level of an error: librdkafka tries again by itself, and what it gives up comes back from a call.
-pub(super) fn log_error(error: &KafkaError, reason: &str) {
-    tracing::info!(%error, reason, "kafka client is in trouble, and tries again");
 }
 
 /// A cluster that was reached. Cheap to clone.

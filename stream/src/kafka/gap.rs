@@ -12,9 +12,10 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::v1::DeadLetter;
 
-use super::client::{Kafka, Logged, PATIENCE};
+use super::client::{Kafka, PATIENCE};
 use super::describe::Topic;
 use super::failure::failed;
+use super::logging::Logged;
 use super::reader::Offsets;
 use super::start::{Committed, commit, committed};
 use crate::durable::blocking;

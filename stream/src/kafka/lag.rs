@@ -6,9 +6,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use undertone_error::Result;
 
-use super::client::{Kafka, Logged, PATIENCE};
+use super::client::{Kafka, PATIENCE};
 use super::describe::Topic;
 use super::failure::failed;
+use super::logging::Logged;
 use super::reader::Offsets;
 use crate::durable::blocking;
 

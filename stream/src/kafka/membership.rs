@@ -19,8 +19,9 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::watch;
 use undertone_error::{Error, ErrorKind, Result};
 
-use super::client::{Kafka, PATIENCE, log, log_error};
+use super::client::{Kafka, PATIENCE};
 use super::failure::{failed, kind};
+use super::logging::{log, trouble};
 
 /// How often a member without work looks up.
 const POLL: Duration = Duration::from_millis(100);
@@ -71,7 +72,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        log_error(&error, reason);
+        trouble(&error, reason);
     }
 }
 
@@ -163,7 +164,7 @@ impl Membership {
                         return;
                     }
                     Some(Err(error)) => {
-                        tracing::info!(%error, "kafka group member is in trouble");
+                        trouble(&error, "group member");
                         *lock(&polled.context().failure) = Some(error);
                     }
                 }

@@ -22,6 +22,7 @@ mod failure;
 mod gap;
 mod lag;
 mod ledger;
+mod logging;
 mod membership;
 mod poll;
 mod producer;

@@ -12,8 +12,9 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use undertone_error::{Error, Result};
 
-use super::client::{Kafka, Logged};
+use super::client::Kafka;
 use super::failure::failed;
+use super::logging::Logged;
 
 /// An open transaction stalls every reader of committed records, so one whose owner died is ended by the broker after
 /// this long.

@@ -13,9 +13,10 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::{Envelope, Event, EventTime, Headers, Partition};
 
-use super::client::{Kafka, Logged};
+use super::client::Kafka;
 use super::describe::Topic;
 use super::failure::{failed, kind};
+use super::logging::{Logged, log_here, trouble};
 use super::poll::{Polled, poll};
 use crate::durable::blocking;
 
@@ -125,6 +126,7 @@ impl TopicReader {
         // What is fetched ahead is held in memory, by every reader.
         let more = [("queued.max.messages.kbytes", "16384"), ("fetch.wait.max.ms", "100")];
         let consumer = kafka.consumer(role, &more, Logged)?;
+        log_here(consumer.client());
         let inner = Inner { topic: topic.clone(), consumer, at: None };
         Ok(Self { kafka: kafka.clone(), topic: topic.clone(), inner: Arc::new(Mutex::new(inner)) })
     }
@@ -229,7 +231,7 @@ impl Inner {
     /// Whether a failure ends the reading; what the client tries again by itself does not.
     fn failed(&self, partition: Option<i32>, offset: i64, code: RDKafkaErrorCode, reason: String) -> Result<()> {
         let Some(partition) = partition else {
-            tracing::info!(topic = self.topic.name, reason, "kafka client is in trouble, and tries again");
+            trouble(&code, &reason);
             return Ok(());
         };
         // From before the last change of place.

@@ -26,8 +26,9 @@ use undertone_error::{Error, ErrorKind, Result, failpoint};
 use undertone_proto::v1::{DeadLetter, Origin};
 use undertone_proto::{EventTime, Headers, Partition};
 
-use super::client::{Kafka, Logged};
+use super::client::Kafka;
 use super::describe::Topic;
+use super::logging::Logged;
 use super::producer::{Failure, STEP, abort, owned, producer, send, step};
 use super::reader::{Limit, Offsets, Record, TopicReader};
 use super::transaction::letter_key;

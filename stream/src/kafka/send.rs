@@ -14,8 +14,9 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use undertone_error::{Error, ErrorKind, Result};
 
-use super::client::{Kafka, log, log_error};
+use super::client::Kafka;
 use super::failure::failed;
+use super::logging::{log, trouble};
 
 /// How long a record may be on its way.
 const DELIVERY: Duration = Duration::from_secs(30);
@@ -41,7 +42,7 @@ impl ClientContext for Reports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        log_error(&error, reason);
+        trouble(&error, reason);
     }
 }
 

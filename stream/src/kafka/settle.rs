@@ -13,8 +13,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::v1::{DeadLetter, Outcome, outcome};
 
-use super::client::{Kafka, Logged, Topics};
+use super::client::{Kafka, Topics};
 use super::describe::Topic;
+use super::logging::Logged;
 use super::membership::Membership;
 use super::producer::{Failure, STEP, abort, producer, send, step};
 use super::reader::Offsets;

@@ -18,10 +18,11 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use undertone_error::{Error, ErrorKind, Result, failpoint};
 use undertone_proto::v1::{DeadLetter, Origin, ScoredPost};
 
-use super::client::{Kafka, Logged, OFFSETS_PATIENCE, PATIENCE, StartAt};
+use super::client::{Kafka, OFFSETS_PATIENCE, PATIENCE, StartAt};
 use super::describe::Topic;
 use super::failure::failed;
 use super::gap::STAGE;
+use super::logging::Logged;
 use super::reader::{Limit, Offsets, Record, TopicReader};
 use crate::durable::blocking;
 

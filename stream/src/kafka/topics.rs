@@ -10,8 +10,9 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::RDKafkaErrorCode;
 use undertone_error::{Error, ErrorKind, Result};
 
-use super::client::{Kafka, Logged, PATIENCE};
+use super::client::{Kafka, PATIENCE};
 use super::failure::{failed, kind};
+use super::logging::Logged;
 use crate::score::RecordLimit;
 
 /// What is between an event and what is written about it: scores, embedding, reason, and what follows.

@@ -21,10 +21,11 @@ use undertone_proto::v1::{Origin, outcome};
 use undertone_proto::{Headers, to_json};
 use uuid::Uuid;
 
-use super::client::{Kafka, Logged, Topics};
+use super::client::{Kafka, Topics};
 use super::describe::Topic;
 use super::failure::failed;
 use super::ledger::Ledger;
+use super::logging::Logged;
 use super::membership::Membership;
 use super::producer::{Failure, STEP, abort, owned, producer, send, step};
 use super::reader::Offsets;
