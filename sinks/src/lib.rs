@@ -13,6 +13,7 @@
 //!            └─▶ qdrant, opensearch, clickhouse   the latest version of every post
 //! ```
 
+pub mod chart;
 pub mod clickhouse;
 pub mod contract;
 pub mod iceberg;

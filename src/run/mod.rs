@@ -12,6 +12,7 @@ mod kafka;
 mod live;
 mod model;
 mod pumps;
+mod queries;
 mod signals;
 mod source;
 pub(crate) mod stores;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::{Gateway, Intake, Live, Part};
 use undertone_inference::Engine;
+use undertone_sinks::iceberg::Reader;
 use undertone_stream::data::DataFolder;
 use undertone_stream::kafka::Kafka;
 use undertone_stream::source::ReadOptions;
@@ -107,6 +109,14 @@ enum Running {
 }
 
 impl Running {
+    /// Reads the tables that it writes, if it does.
+    fn reader(&self) -> Option<Reader> {
+        match self {
+            Self::Embedded(stream) => Some(stream.reader()),
+            Self::Kafka(stream) => stream.reader(),
+        }
+    }
+
     /// What `/readyz` says about it, whenever it is asked.
     fn parts(&self) -> Box<dyn Fn() -> Vec<Part> + Send + Sync> {
         match self {
@@ -192,6 +202,7 @@ fn serve(
         .cors(config.gateway.cors.clone())
         .tls(config.gateway.tls.clone())
         .live(live)
+        .queries(queries::open(config, stream.and_then(Running::reader)))
         .metrics(prometheus)
         .readiness(move || {
             let stream = parts.as_ref().map(|parts| parts()).unwrap_or_default();

@@ -18,7 +18,7 @@ use utoipa::{
     },
 };
 
-use super::{arrow, handlers, openai, posts, score, tei};
+use super::{arrow, handlers, openai, posts, query, score, tei};
 use crate::{
     access,
     errors::ProblemCode,
@@ -45,6 +45,8 @@ use crate::{
         openai::embeddings,
         openai::model,
         posts::posts,
+        query::series,
+        query::tags,
         handlers::overview,
         handlers::live,
         handlers::livez,
@@ -56,6 +58,7 @@ use crate::{
         (name = "scoring", description = "Texts in, scores out"),
         (name = "dialects", description = "The same, as clients of text-embeddings-inference and OpenAI ask for it"),
         (name = "stream", description = "Posts in"),
+        (name = "queries", description = "What the stream has stored"),
         (name = "live", description = "What the stream is doing"),
         (name = "operations", description = "Health, metrics, and this document"),
     ),
@@ -128,6 +131,26 @@ impl IntoResponses for IngestProblems {
             P::UnsupportedEncoding,
             P::InvalidInput,
             P::EmptyList,
+            P::QueueFull,
+            P::Internal,
+            P::ShuttingDown,
+            P::Unavailable,
+            P::DeadlineExceeded,
+        ])
+    }
+}
+
+/// What every query can fail with.
+pub(crate) struct QueryProblems;
+
+impl IntoResponses for QueryProblems {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        use ProblemCode as P;
+        problems(&[
+            P::InvalidHeader,
+            P::StoreNotConfigured,
+            P::TooLarge,
+            P::InvalidInput,
             P::QueueFull,
             P::Internal,
             P::ShuttingDown,

@@ -14,7 +14,6 @@ mod store;
 
 use crate::iceberg::Secret;
 
-pub use self::chart::{Chart, ChartQuery, Grain, Point, TagCount};
 pub use self::store::ClickHouse;
 
 /// Where the table is, and who writes to it.

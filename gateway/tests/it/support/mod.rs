@@ -24,6 +24,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use undertone_error::{Error, ErrorKind, Result};
+use undertone_gateway::queries::{ChartQuery, Charts, Queries, SeriesPoint, TagCount};
 use undertone_gateway::{Gateway, GatewayBuilder, Intake, Limits, NewPost, Place, Scorer};
 use undertone_inference::{Lane, ModelInfo, Request as Text, Scored};
 
@@ -83,6 +84,43 @@ impl Intake for FakeIntake {
             false => Ok(Place { partition: 0, offset }),
         };
         (0..).zip(posts).map(place).collect()
+    }
+}
+
+/// A store whose answers say what it was asked. The source "down" takes it down, "stuck" holds it for ever, "wide" is too much.
+pub(crate) struct FakeStore;
+
+impl FakeStore {
+    /// It answers everything.
+    pub(crate) fn queries() -> Queries {
+        Queries { charts: Some(Arc::new(Self)) }
+    }
+
+    async fn obey(source: Option<&str>) -> Result<()> {
+        match source {
+            Some("down") => Err(Error::new(ErrorKind::Unavailable, "cannot read").source("password hunter2")),
+            Some("wide") => Err(Error::new(ErrorKind::TooLarge, "there is too much").help("ask for less")),
+            Some("stuck") => std::future::pending().await,
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Charts for FakeStore {
+    fn name(&self) -> &'static str {
+        "fakestore"
+    }
+
+    async fn series(&self, query: ChartQuery) -> Result<Vec<SeriesPoint>> {
+        Self::obey(query.filter.source.as_deref()).await?;
+        let label = Some(format!("{:?}", query.filter));
+        Ok(vec![SeriesPoint { start_us: query.from_us, label, posts: 2, mean_polarity: Some(0.5) }])
+    }
+
+    async fn tags(&self, query: ChartQuery, limit: usize) -> Result<Vec<TagCount>> {
+        Self::obey(query.filter.source.as_deref()).await?;
+        Ok(vec![TagCount { tag: "tea".to_owned(), posts: limit as u64, mean_polarity: None }])
     }
 }
 
