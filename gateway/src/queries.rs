@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use undertone_error::Result;
 use undertone_proto::{EventTime, timestamp};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 /// Only posts with each of these that is named.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,9 +102,134 @@ pub trait Charts: Send + Sync + 'static {
 pub struct Queries {
     /// Time series and tags.
     pub charts: Option<Arc<dyn Charts>>,
+    /// The latest posts.
+    pub latest: Option<Arc<dyn Latest>>,
+    /// Full-text search.
+    pub search: Option<Arc<dyn Search>>,
+    /// Similar posts.
+    pub similar: Option<Arc<dyn Similar>>,
 }
 
 /// A time as it stands in answers.
 pub(crate) fn rfc3339<S: Serializer>(time: &EventTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&timestamp(*time))
+}
+
+/// Which posts are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PostsQuery {
+    /// Only those from here on.
+    pub from_us: Option<EventTime>,
+    /// Only those before.
+    pub until_us: Option<EventTime>,
+    /// Only those with what it names.
+    pub filter: Filter,
+    /// The most.
+    pub limit: usize,
+}
+
+/// What posts are compared with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Like {
+    /// A text.
+    Text {
+        /// Its embedding.
+        embedding: Vec<f32>,
+        /// The revision of the model that made it.
+        revision: String,
+    },
+    /// A post, by its uid.
+    Post(Uuid),
+}
+
+/// A post as it is stored.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct StoredPost {
+    /// Its id across sources.
+    pub uid: String,
+    /// Where it was posted.
+    pub source: String,
+    /// Its id there.
+    pub id: String,
+    /// Who posted it.
+    #[schema(required = true)]
+    pub author: Option<String>,
+    /// Where it can be read.
+    #[schema(required = true)]
+    pub url: Option<String>,
+    /// What was said; after 2,000 characters it is cut, and ends with `…`.
+    pub text: String,
+    /// Its language, in ISO 639-3.
+    #[schema(required = true)]
+    pub language: Option<String>,
+    /// The label of its sentiment.
+    #[schema(required = true)]
+    pub label: Option<String>,
+    /// -1 to 1.
+    #[schema(required = true)]
+    pub polarity: Option<f64>,
+    /// When it was posted.
+    #[serde(rename = "created_at", serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at_us: EventTime,
+    /// Its tags, without `#`.
+    pub tags: Vec<String>,
+}
+
+/// A post that has the words.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Hit {
+    /// The post.
+    pub post: StoredPost,
+    /// Pieces of its text as HTML: escaped, with what was found in `<em>`.
+    #[schema(example = json!(["a pot of <em>green</em> <em>tea</em> &amp; rain"]))]
+    pub highlights: Vec<String>,
+}
+
+/// A post that is near.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Neighbour {
+    /// The cosine of both embeddings, -1 to 1.
+    pub similarity: f32,
+    /// The post.
+    pub post: StoredPost,
+}
+
+/// Knows what was posted last.
+#[async_trait]
+pub trait Latest: Send + Sync + 'static {
+    /// The store's name in answers.
+    fn name(&self) -> &'static str;
+
+    /// The latest posts, each as it is now, those that were posted last first.
+    ///
+    /// # Errors
+    /// Those of the store.
+    async fn latest(&self, query: PostsQuery) -> Result<Vec<StoredPost>>;
+}
+
+/// Finds posts by their words.
+#[async_trait]
+pub trait Search: Send + Sync + 'static {
+    /// The store's name in answers.
+    fn name(&self) -> &'static str;
+
+    /// How many posts match, and the best of them.
+    ///
+    /// # Errors
+    /// Those of the store; `InvalidInput` for words that it cannot search for, `TooLarge` for more than it can answer.
+    async fn search(&self, words: String, query: PostsQuery) -> Result<(u64, Vec<Hit>)>;
+}
+
+/// Finds posts that are alike.
+#[async_trait]
+pub trait Similar: Send + Sync + 'static {
+    /// The store's name in answers.
+    fn name(&self) -> &'static str;
+
+    /// The most similar posts; `None` if they are to be like a post that it has no embedding of.
+    ///
+    /// # Errors
+    /// Those of the store.
+    async fn similar(&self, like: Like, query: PostsQuery) -> Result<Option<Vec<Neighbour>>>;
 }

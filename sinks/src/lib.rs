@@ -16,6 +16,7 @@
 pub mod chart;
 pub mod clickhouse;
 pub mod contract;
+pub mod found;
 pub mod iceberg;
 pub mod latest;
 pub mod opensearch;

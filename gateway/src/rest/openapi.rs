@@ -47,6 +47,9 @@ use crate::{
         posts::posts,
         query::series,
         query::tags,
+        query::latest,
+        query::search,
+        query::similar,
         handlers::overview,
         handlers::live,
         handlers::livez,
@@ -145,18 +148,32 @@ pub(crate) struct QueryProblems;
 
 impl IntoResponses for QueryProblems {
     fn responses() -> BTreeMap<String, RefOr<Described>> {
+        problems(&QUERIES)
+    }
+}
+
+const QUERIES: [ProblemCode; 9] = {
+    use ProblemCode as P;
+    [
+        P::InvalidHeader,
+        P::StoreNotConfigured,
+        P::TooLarge,
+        P::InvalidInput,
+        P::QueueFull,
+        P::Internal,
+        P::ShuttingDown,
+        P::Unavailable,
+        P::DeadlineExceeded,
+    ]
+};
+
+/// What a query for similar posts can fail with.
+pub(crate) struct SimilarProblems;
+
+impl IntoResponses for SimilarProblems {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
         use ProblemCode as P;
-        problems(&[
-            P::InvalidHeader,
-            P::StoreNotConfigured,
-            P::TooLarge,
-            P::InvalidInput,
-            P::QueueFull,
-            P::Internal,
-            P::ShuttingDown,
-            P::Unavailable,
-            P::DeadlineExceeded,
-        ])
+        problems(&[&QUERIES[..], &[P::TextTooLong, P::EmptyText, P::NotFound, P::Unsupported]].concat())
     }
 }
 

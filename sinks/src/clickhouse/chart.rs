@@ -27,15 +27,15 @@ struct TagRow {
 
 /// The condition and what is bound to it. The days come first: they are what the table is sorted by.
 fn condition(query: &ChartQuery) -> (String, Vec<&str>) {
-    let mut sql = "day BETWEEN toDate32(fromUnixTimestamp64Micro(?, 'UTC')) AND toDate32(fromUnixTimestamp64Micro(?, 'UTC')) \
+    let mut sql = "p.day BETWEEN toDate32(fromUnixTimestamp64Micro(?, 'UTC')) AND toDate32(fromUnixTimestamp64Micro(?, 'UTC')) \
                    AND created_at >= fromUnixTimestamp64Micro(?, 'UTC') AND created_at < fromUnixTimestamp64Micro(?, 'UTC')"
         .to_owned();
     let mut bound = Vec::new();
     for (test, value) in [
-        ("source = ?", &query.source),
-        ("language = ?", &query.language),
-        ("has(tags, ?)", &query.tag),
-        ("label = ?", &query.label),
+        ("p.source = ?", &query.source),
+        ("p.language = ?", &query.language),
+        ("has(p.tags, ?)", &query.tag),
+        ("p.label = ?", &query.label),
     ] {
         if let Some(value) = value {
             sql.push_str(" AND ");
@@ -82,14 +82,15 @@ impl ClickHouse {
         Ok(rows.into_iter().map(count).collect())
     }
 
-    async fn run<T>(&self, select: &str, query: &ChartQuery, end: &str) -> Result<Vec<T>>
+    /// The rows of a SELECT over the posts that a query is about.
+    pub(super) async fn run<T>(&self, select: &str, query: &ChartQuery, end: &str) -> Result<Vec<T>>
     where
         T: clickhouse::RowOwned + clickhouse::RowRead,
     {
         let (condition, bound) = condition(query);
         // No version of a post is in another partition than the rest, so that each partition can be merged for itself.
         let settings = "SETTINGS do_not_merge_across_partitions_select_final = 1";
-        let sql = format!("{select} FROM {} FINAL WHERE {condition} {end} {settings}", self.table());
+        let sql = format!("{select} FROM {} AS p FINAL WHERE {condition} {end} {settings}", self.table());
         let (from, until) = (query.from_us, query.until_us);
         let query = self.reading.query(&sql).bind(from).bind(until).bind(from).bind(until);
         let query = bound.into_iter().fold(query, |query, value| query.bind(value));

@@ -8,6 +8,7 @@
 
 mod chart;
 mod failure;
+mod posts;
 mod row;
 mod schema;
 mod store;

@@ -6,6 +6,7 @@
 
 mod charts;
 mod params;
+mod posts;
 
 use std::future::Future;
 
@@ -14,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use undertone_error::{Error, ErrorKind, Fault};
 use undertone_proto::EventTime;
 
-pub(crate) use self::charts::*;
+pub(crate) use self::{charts::*, posts::*};
 use super::body;
 use crate::{Gateway, errors::ProblemCode, problem::Problem, scoring::Admission};
 
