@@ -22,7 +22,7 @@ from servers.qdrant import Qdrant
 from support.latest import Stores, World
 from support.posts import generate
 from support.process import Running
-from support.stories import events
+from support.stories import event, events
 from support.topics import decode
 
 pytestmark = pytest.mark.timeout(400)
@@ -88,8 +88,9 @@ def written(at: datetime) -> str:
 
 
 def fill(world: World, folder: Path, sinks: str) -> None:
-    """Posts of a day, some of them edited or deleted, and those of another day."""
-    world.topics.produce(generate(240, seed=11, cwd=folder, start="2026-05-01T11:00:00Z") + events())
+    """Posts of a day, some of them edited or deleted, and one of a day long ago."""
+    posts = generate(240, seed=11, cwd=folder, start="2026-05-01T11:00:00Z")
+    world.topics.produce([*posts, *events(), event(9, created_at="1969-12-31T23:45:00Z")])
     world.run_once("score")
     world.run_once(sinks)
 
@@ -132,7 +133,11 @@ def test_clickhouse_counts_each_post_as_it_is_now(asked: Asked, window: str) -> 
 def test_clickhouse_knows_windows_of_every_time_that_it_holds(asked: Asked) -> None:
     """Its own functions for the start of an hour know none before 1970."""
     said = asked.get("series", window="1h", to="1970-01-01T01:00:00Z", **{"from": "1969-12-31T23:30:00Z"})
-    assert (said["from"], said["to"], said["points"]) == ("1969-12-31T23:00:00Z", "1970-01-01T01:00:00Z", [])
+    assert (said["from"], said["to"]) == ("1969-12-31T23:00:00Z", "1970-01-01T01:00:00Z")
+    assert [(point["start"], point["posts"]) for point in said["points"]] == [("1969-12-31T23:00:00Z", 1)]
+    for name in ("series", "tags", "latest"):
+        assert asked.get(name, to="2299-12-31T23:59:59.5Z", **{"from": "2299-12-31T00:00:00Z"})["store"] == "clickhouse"
+        assert asked.get(name, to="1900-01-01T00:00:01Z", **{"from": "1900-01-01T00:00:00Z"})["store"] == "clickhouse"
 
 
 def test_clickhouse_knows_the_top_tags(asked: Asked) -> None:

@@ -10,8 +10,11 @@ use tokio_util::sync::CancellationToken;
 use undertone_proto::PostReader;
 
 use crate::{
-    Cors, Intake, Keys, Limits, Live, Part, Readiness, Scorer, SigningSecret, Tls, live::Broadcast, queries::Queries,
-    readiness::Report, rest,
+    Cors, Intake, Keys, Limits, Live, Part, Readiness, Scorer, SigningSecret, Tls,
+    live::Broadcast,
+    queries::{Kind, Queries},
+    readiness::Report,
+    rest,
 };
 
 /// How often readers of `/v1/live` get an overview.
@@ -42,7 +45,8 @@ pub struct Gateway {
     pub(crate) shutdown: CancellationToken,
     pub(crate) calls: Arc<Semaphore>,
     pub(crate) bulk_calls: Arc<Semaphore>,
-    pub(crate) query_calls: Arc<Semaphore>,
+    /// One for each kind.
+    pub(crate) query_calls: [Arc<Semaphore>; Kind::COUNT],
     pub(crate) readers: Arc<Semaphore>,
     readiness: Readiness,
 }
@@ -174,7 +178,7 @@ impl GatewayBuilder {
             broadcast: Broadcast::new(live.clone(), LIVE_PERIOD, self.shutdown.clone()),
             calls: Arc::new(Semaphore::new(self.limits.calls_in_flight)),
             bulk_calls: Arc::new(Semaphore::new(self.limits.arrow_calls)),
-            query_calls: Arc::new(Semaphore::new(self.limits.query_calls)),
+            query_calls: std::array::from_fn(|_| Arc::new(Semaphore::new(self.limits.query_calls))),
             readers: Arc::new(Semaphore::new(self.limits.live_readers)),
             scorer: self.scorer,
             limits: Arc::new(self.limits),

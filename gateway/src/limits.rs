@@ -36,7 +36,7 @@ pub struct Limits {
     pub arrow_bytes: u64,
     /// Arrow calls at one time (`queue-full`).
     pub arrow_calls: usize,
-    /// Queries of the stores at one time (`queue-full`).
+    /// Queries of one kind at one time (`queue-full`): a store that hangs holds up those alone that it answers.
     pub query_calls: usize,
     /// The deadline of an Arrow call that names none, and the furthest that it can ask for.
     pub longest_bulk_timeout: Duration,
@@ -69,7 +69,7 @@ impl Default for Limits {
             arrow_batch_bytes: 64 << 20,
             arrow_bytes: 4 << 30,
             arrow_calls: 4,
-            query_calls: 16,
+            query_calls: 8,
             longest_bulk_timeout: Duration::from_secs(3600),
             interactive_texts: 32,
             timeout: Duration::from_secs(30),

@@ -110,6 +110,20 @@ pub struct Queries {
     pub similar: Option<Arc<dyn Similar>>,
 }
 
+/// What kind of question a query is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Charts,
+    Latest,
+    Search,
+    Similar,
+}
+
+impl Kind {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 4;
+}
+
 /// A time as it stands in answers.
 pub(crate) fn rfc3339<S: Serializer>(time: &EventTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&timestamp(*time))

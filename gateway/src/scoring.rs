@@ -13,7 +13,7 @@ use tokio::{
 };
 use undertone_inference::{Lane, ModelInfo, Request, Scored};
 
-use crate::{Gateway, Limits, api::Selection, errors::ProblemCode, problem::Problem, telemetry};
+use crate::{Gateway, Limits, api::Selection, errors::ProblemCode, problem::Problem, queries::Kind, telemetry};
 
 /// The longest id of an item, in bytes of UTF-8.
 const ID_BYTES: usize = 256;
@@ -59,13 +59,13 @@ impl Gateway {
     }
 
     /// Lets a call in that asks a store.
-    pub(crate) fn admit_query(&self) -> Result<Admission, Problem> {
+    pub(crate) fn admit_query(&self, kind: Kind) -> Result<Admission, Problem> {
         let admission = self.admit()?;
-        match self.query_calls.clone().try_acquire_owned() {
+        match self.query_calls[kind as usize].clone().try_acquire_owned() {
             Ok(permit) => Ok(Admission { _among: Some(permit), ..admission }),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
                 let most = self.limits.query_calls;
-                let detail = format!("{most} queries are running, which is all that fit; try again");
+                let detail = format!("{most} such queries are running, which is all that fit; try again");
                 Err(Problem::new(ProblemCode::QueueFull, detail))
             }
         }

@@ -121,6 +121,7 @@ async fn only_so_many_queries_run_at_once_and_they_leave_room_for_scoring() {
     tokio::time::sleep(Duration::from_millis(10)).await;
     let answer = get(&router, "/v1/query/series").await;
     assert_eq!((answer.status.as_u16(), answer.problem().as_str()), (429, "queue-full"));
+    assert_eq!(get(&router, "/v1/query/search?q=tea").await.status, StatusCode::OK, "another store may be well");
     assert_eq!(crate::support::score(&router, r#"{"text": "hi"}"#).await.status, StatusCode::OK);
     assert_eq!(held.await.expect("answered").status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(get(&router, "/v1/query/series").await.status, StatusCode::OK);

@@ -5,8 +5,11 @@ use serde::Deserialize;
 use undertone_error::Result;
 
 use super::ClickHouse;
-use super::failure::failed;
+use super::failure::unread;
 use crate::chart::{ChartQuery, Grain, Point, TagCount};
+
+/// The largest answer that is read.
+const ANSWER_BYTES: u64 = 128 << 20;
 
 /// A point as it comes from the server.
 #[derive(Debug, Row, Deserialize)]
@@ -89,11 +92,14 @@ impl ClickHouse {
     {
         let (condition, bound) = condition(query);
         // No version of a post is in another partition than the rest, so that each partition can be merged for itself.
-        let settings = "SETTINGS do_not_merge_across_partitions_select_final = 1";
+        let settings = format!(
+            "SETTINGS do_not_merge_across_partitions_select_final = 1, max_result_bytes = {ANSWER_BYTES}, \
+             result_overflow_mode = 'throw'"
+        );
         let sql = format!("{select} FROM {} AS p FINAL WHERE {condition} {end} {settings}", self.table());
         let (from, until) = (query.from_us, query.until_us);
         let query = self.reading.query(&sql).bind(from).bind(until).bind(from).bind(until);
         let query = bound.into_iter().fold(query, |query, value| query.bind(value));
-        query.fetch_all::<T>().await.map_err(|e| failed("cannot read from the table", &e))
+        query.fetch_all::<T>().await.map_err(|e| unread(&e))
     }
 }

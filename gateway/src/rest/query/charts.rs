@@ -13,7 +13,7 @@ use super::{Call, not_configured, now, params};
 use crate::{
     Gateway,
     problem::Problem,
-    queries::{ChartQuery, SeriesPoint, TagCount, Window, rfc3339},
+    queries::{ChartQuery, Kind, SeriesPoint, TagCount, Window, rfc3339},
     rest::observe::Arrived,
 };
 
@@ -146,7 +146,7 @@ pub(in crate::rest) async fn series(
     let range = params::windows(window, asked.from.as_deref(), asked.to.as_deref(), now())?;
     let filter = params::filter(asked.source, asked.language, asked.label, asked.tag)?;
     let query = ChartQuery { from_us: range.start, until_us: range.end, window, filter };
-    let call = Call::begin(&gateway, arrived, &headers)?;
+    let call = Call::begin(Kind::Charts, &gateway, arrived, &headers)?;
     let points = call.ask(store.name(), store.series(query)).await?;
     Ok(Json(Series { store: store.name(), window, from: range.start, to: range.end, points }))
 }
@@ -184,7 +184,7 @@ pub(in crate::rest) async fn tags(
     let limit = params::limit(asked.limit.as_deref(), TAGS.0, TAGS.1)?;
     let filter = params::filter(asked.source, asked.language, asked.label, None)?;
     let query = ChartQuery { from_us: range.start, until_us: range.end, window, filter };
-    let call = Call::begin(&gateway, arrived, &headers)?;
+    let call = Call::begin(Kind::Charts, &gateway, arrived, &headers)?;
     let tags = call.ask(store.name(), store.tags(query, limit)).await?;
     Ok(Json(Tags { store: store.name(), from: range.start, to: range.end, tags }))
 }

@@ -17,7 +17,7 @@ use undertone_proto::EventTime;
 
 pub(crate) use self::{charts::*, posts::*};
 use super::body;
-use crate::{Gateway, errors::ProblemCode, problem::Problem, scoring::Admission};
+use crate::{Gateway, errors::ProblemCode, problem::Problem, queries::Kind, scoring::Admission};
 
 /// A query that was let in.
 struct Call {
@@ -26,9 +26,9 @@ struct Call {
 }
 
 impl Call {
-    fn begin(gateway: &Gateway, arrived: Instant, headers: &HeaderMap) -> Result<Self, Problem> {
+    fn begin(kind: Kind, gateway: &Gateway, arrived: Instant, headers: &HeaderMap) -> Result<Self, Problem> {
         let deadline = arrived + gateway.limits.granted(body::asked_timeout(headers)?);
-        Ok(Self { deadline, _admission: gateway.admit_query()? })
+        Ok(Self { deadline, _admission: gateway.admit_query(kind)? })
     }
 
     /// What `store` answers, or what is wrong with it.

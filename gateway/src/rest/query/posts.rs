@@ -17,7 +17,7 @@ use crate::{
     errors::ProblemCode,
     live::cut,
     problem::Problem,
-    queries::{Hit, Like, Neighbour, PostsQuery, StoredPost, rfc3339},
+    queries::{Hit, Kind, Like, Neighbour, PostsQuery, StoredPost, rfc3339},
     rest::observe::Arrived,
     telemetry,
 };
@@ -200,7 +200,7 @@ pub(in crate::rest) async fn latest(
     }
     let filter = params::filter(asked.source, asked.language, asked.label, asked.tag)?;
     let query = PostsQuery { from_us: Some(range.start), until_us: Some(range.end), filter, limit };
-    let call = Call::begin(&gateway, arrived, &headers)?;
+    let call = Call::begin(Kind::Latest, &gateway, arrived, &headers)?;
     let mut posts = call.ask(store.name(), store.latest(query)).await?;
     posts.iter_mut().for_each(shorten);
     Ok(Json(Latest { store: store.name(), from: range.start, to: range.end, posts }))
@@ -246,7 +246,7 @@ pub(in crate::rest) async fn search(
     }
     let filter = params::filter(asked.source, asked.language, asked.label, asked.tag)?;
     let query = PostsQuery { from_us, until_us, filter, limit };
-    let call = Call::begin(&gateway, arrived, &headers)?;
+    let call = Call::begin(Kind::Search, &gateway, arrived, &headers)?;
     let (total, mut hits) = call.ask(store.name(), store.search(asked.q, query)).await?;
     hits.iter_mut().for_each(|hit| shorten(&mut hit.post));
     Ok(Json(Found { store: store.name(), total, hits }))
@@ -283,7 +283,7 @@ pub(in crate::rest) async fn similar(
     let limit = params::limit(asked.limit.as_deref(), FOUND.0, FOUND.1)?;
     let filter = params::filter(asked.source, asked.language, asked.label, asked.tag)?;
     let like = either(asked.text, asked.uid)?;
-    let call = Call::begin(&gateway, arrived, &headers)?;
+    let call = Call::begin(Kind::Similar, &gateway, arrived, &headers)?;
     let like = match like {
         Either::Text(text) => embed(&gateway, text, &call).await?,
         Either::Uid(uid) => Like::Post(uid),
