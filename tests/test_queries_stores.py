@@ -247,7 +247,6 @@ def test_a_store_that_is_down_or_refuses_is_named_and_its_words_are_not_repeated
         assert "hunter2" not in gateway.log()
 
 
-@pytest.mark.full
 def test_full_texts_are_found_by_their_words(kafka: Kafka, opensearch: OpenSearch, tmp_path: Path) -> None:
     stores = Stores(tmp_path, Nowhere("clickhouse"), opensearch, Nowhere("qdrant"))
     stores.secrets = dict

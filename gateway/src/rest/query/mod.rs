@@ -1,8 +1,8 @@
 //! Questions about what the stream has stored.
 //!
 //! The guarantee: an answer comes by the call's deadline and is bounded, whatever is asked; which store answered stands in it.
-//! A store that is not configured is told from one that is down, and each is named. Queries take no place from calls that score,
-//! beyond those that they have.
+//! A store that is not configured is told from one that is down, and each is named. Few queries of a kind run at a time, so that
+//! a store that hangs leaves room for those of others, and for calls that score.
 
 mod charts;
 mod params;
