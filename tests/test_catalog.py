@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -90,6 +91,22 @@ def test_events_are_rows_of_the_catalog_once_each(kafka: Kafka, server: IcebergR
     topics.produce(generate(100, seed=22, cwd=tmp_path))
     assert_done(site.run_once(topics))
     assert_promise(topics, catalog)
+    assert_queried(site, catalog)
+
+
+def assert_queried(site: Site, catalog: Catalog) -> None:
+    """A gateway that writes no tables answers from the catalog's. Without their keys it starts, and asks them nothing."""
+    with Running("--config", site.path, "--roles", "gateway", cwd=site.folder, env=site.env) as running:
+        answer = running.await_ready().get("/v1/query/series", params={"window": "1h"}).json()
+    assert answer["store"] == "tables", answer
+    silver = catalog.load_table("silver.posts").scan(selected_fields=("created_at", "deleted")).to_arrow().to_pylist()
+    from_, to = (datetime.fromisoformat(answer[end].replace("Z", "+00:00")) for end in ("from", "to"))
+    counted = [row for row in silver if from_ <= row["created_at"] < to and not row["deleted"]]
+    assert sum(point["posts"] for point in answer["points"]) == len(counted) > 300
+    with Running("--config", site.path, "--roles", "gateway", cwd=site.folder) as running:
+        refused = running.await_ready().get("/v1/query/series")
+        assert (refused.status_code, refused.json()["type"]) == (404, "/problems/store-not-configured")
+        assert "queries do not ask this store" in running.log()
 
 
 def test_several_processes_write_the_same_tables(kafka: Kafka, server: IcebergRest, minio: MinIO, catalog: Catalog, tmp_path: Path):

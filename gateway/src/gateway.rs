@@ -10,7 +10,10 @@ use tokio_util::sync::CancellationToken;
 use undertone_proto::PostReader;
 
 use crate::{
-    Cors, Intake, Keys, Limits, Live, Part, Readiness, Scorer, SigningSecret, Tls, live::Broadcast, readiness::Report,
+    Cors, Intake, Keys, Limits, Live, Part, Readiness, Scorer, SigningSecret, Tls,
+    live::Broadcast,
+    queries::{Kind, Queries},
+    readiness::Report,
     rest,
 };
 
@@ -35,12 +38,15 @@ pub struct Gateway {
     pub(crate) cors: Arc<Cors>,
     pub(crate) tls: Option<Tls>,
     pub(crate) ingest: Option<Arc<Ingest>>,
+    pub(crate) queries: Queries,
     pub(crate) live: Live,
     pub(crate) broadcast: Arc<Broadcast>,
     pub(crate) metrics: Option<PrometheusHandle>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) calls: Arc<Semaphore>,
     pub(crate) bulk_calls: Arc<Semaphore>,
+    /// One for each kind.
+    pub(crate) query_calls: [Arc<Semaphore>; Kind::COUNT],
     pub(crate) readers: Arc<Semaphore>,
     readiness: Readiness,
 }
@@ -55,6 +61,7 @@ impl Gateway {
             cors: Cors::default(),
             tls: None,
             ingest: None,
+            queries: Queries::default(),
             live: None,
             metrics: None,
             readiness: Arc::new(Vec::new),
@@ -85,6 +92,7 @@ pub struct GatewayBuilder {
     cors: Cors,
     tls: Option<Tls>,
     ingest: Option<Arc<Ingest>>,
+    queries: Queries,
     live: Option<Live>,
     metrics: Option<PrometheusHandle>,
     readiness: Readiness,
@@ -128,6 +136,13 @@ impl GatewayBuilder {
         self
     }
 
+    /// The stores that answer queries; those that none answers are 404.
+    #[must_use]
+    pub fn queries(mut self, queries: Queries) -> Self {
+        self.queries = queries;
+        self
+    }
+
     /// The state behind the page; an empty one if it is not given.
     #[must_use]
     pub fn live(mut self, live: Live) -> Self {
@@ -163,6 +178,7 @@ impl GatewayBuilder {
             broadcast: Broadcast::new(live.clone(), LIVE_PERIOD, self.shutdown.clone()),
             calls: Arc::new(Semaphore::new(self.limits.calls_in_flight)),
             bulk_calls: Arc::new(Semaphore::new(self.limits.arrow_calls)),
+            query_calls: std::array::from_fn(|_| Arc::new(Semaphore::new(self.limits.query_calls))),
             readers: Arc::new(Semaphore::new(self.limits.live_readers)),
             scorer: self.scorer,
             limits: Arc::new(self.limits),
@@ -170,6 +186,7 @@ impl GatewayBuilder {
             cors: Arc::new(self.cors),
             tls: self.tls,
             ingest: self.ingest,
+            queries: self.queries,
             live,
             metrics: self.metrics,
             readiness: self.readiness,

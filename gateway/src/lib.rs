@@ -31,6 +31,7 @@ mod intake;
 mod limits;
 pub mod live;
 mod problem;
+pub mod queries;
 mod readiness;
 mod rest;
 mod scorer;

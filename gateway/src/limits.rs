@@ -36,6 +36,8 @@ pub struct Limits {
     pub arrow_bytes: u64,
     /// Arrow calls at one time (`queue-full`).
     pub arrow_calls: usize,
+    /// Queries of one kind at one time (`queue-full`): a store that hangs holds up those alone that it answers.
+    pub query_calls: usize,
     /// The deadline of an Arrow call that names none, and the furthest that it can ask for.
     pub longest_bulk_timeout: Duration,
     /// Calls of up to this many texts go to the interactive lane, larger ones to the bulk lane.
@@ -67,6 +69,7 @@ impl Default for Limits {
             arrow_batch_bytes: 64 << 20,
             arrow_bytes: 4 << 30,
             arrow_calls: 4,
+            query_calls: 8,
             longest_bulk_timeout: Duration::from_secs(3600),
             interactive_texts: 32,
             timeout: Duration::from_secs(30),

@@ -13,7 +13,7 @@ use tokio::{
 };
 use undertone_inference::{Lane, ModelInfo, Request, Scored};
 
-use crate::{Gateway, Limits, api::Selection, errors::ProblemCode, problem::Problem, telemetry};
+use crate::{Gateway, Limits, api::Selection, errors::ProblemCode, problem::Problem, queries::Kind, telemetry};
 
 /// The longest id of an item, in bytes of UTF-8.
 const ID_BYTES: usize = 256;
@@ -21,7 +21,8 @@ const ID_BYTES: usize = 256;
 /// The room that one call takes, given back when it is dropped.
 pub(crate) struct Admission {
     _permit: OwnedSemaphorePermit,
-    _bulk: Option<OwnedSemaphorePermit>,
+    /// A place among those of its kind, where these are fewer.
+    _among: Option<OwnedSemaphorePermit>,
 }
 
 /// What became of each text, in the order of the texts.
@@ -35,7 +36,7 @@ impl Gateway {
             return Err(Problem::new(ProblemCode::ShuttingDown, detail));
         }
         match self.calls.clone().try_acquire_owned() {
-            Ok(permit) => Ok(Admission { _permit: permit, _bulk: None }),
+            Ok(permit) => Ok(Admission { _permit: permit, _among: None }),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
                 let detail =
                     format!("{} calls are running, which is all that fit; try again", self.limits.calls_in_flight);
@@ -48,10 +49,23 @@ impl Gateway {
     pub(crate) fn admit_bulk(&self) -> Result<Admission, Problem> {
         let admission = self.admit()?;
         match self.bulk_calls.clone().try_acquire_owned() {
-            Ok(permit) => Ok(Admission { _bulk: Some(permit), ..admission }),
+            Ok(permit) => Ok(Admission { _among: Some(permit), ..admission }),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
                 let most = self.limits.arrow_calls;
                 let detail = format!("{most} bulk calls are running, which is all that fit; try again");
+                Err(Problem::new(ProblemCode::QueueFull, detail))
+            }
+        }
+    }
+
+    /// Lets a call in that asks a store.
+    pub(crate) fn admit_query(&self, kind: Kind) -> Result<Admission, Problem> {
+        let admission = self.admit()?;
+        match self.query_calls[kind as usize].clone().try_acquire_owned() {
+            Ok(permit) => Ok(Admission { _among: Some(permit), ..admission }),
+            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
+                let most = self.limits.query_calls;
+                let detail = format!("{most} such queries are running, which is all that fit; try again");
                 Err(Problem::new(ProblemCode::QueueFull, detail))
             }
         }

@@ -13,8 +13,10 @@
 //!            └─▶ qdrant, opensearch, clickhouse   the latest version of every post
 //! ```
 
+pub mod chart;
 pub mod clickhouse;
 pub mod contract;
+pub mod found;
 pub mod iceberg;
 pub mod latest;
 pub mod opensearch;

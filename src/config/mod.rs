@@ -20,7 +20,7 @@ pub(crate) use gateway::GatewayConfig;
 pub(crate) use kafka::KafkaSettings;
 pub(crate) use layers::Layers;
 use layers::Origins;
-pub(crate) use stores::Stores;
+pub(crate) use stores::{Readable, Stores};
 pub(crate) use tables::TablesConfig;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_inference::{Device, EngineConfig, LabelMap, Precision, use_libtorch_cuda};
@@ -154,6 +154,8 @@ pub(crate) struct Config {
     pub(crate) tables: Option<StoreConfig>,
     /// The stores of the latest of every post that this process writes to.
     pub(crate) stores: Stores,
+    /// The stores that queries may ask, beside the tables that this process writes.
+    pub(crate) readable: Readable,
 }
 
 /// When a table commits.
@@ -279,10 +281,19 @@ impl Config {
 
         let data = PathBuf::from(&raw.data.dir);
         // Whoever writes no table needs none of the secrets that writing them takes.
+        let variables = |name: &str| std::env::var(name).ok();
+        let serves = roles.contains(&Role::Gateway);
+        let mut readable = match serves {
+            true => Readable::of(raw.qdrant.clone(), raw.opensearch.clone(), raw.clickhouse.clone(), &origins),
+            false => Readable::default(),
+        };
         let tables = match roles.iter().any(|role| role.stores()) {
-            true => {
-                let variables = |name: &str| std::env::var(name).ok();
-                Some(catalog::settings(raw.catalog, raw.storage, &data, &origins, &variables)?)
+            true => Some(catalog::settings(raw.catalog, raw.storage, &data, &origins, &variables)?),
+            // A catalog that is a file is the process's that writes to it.
+            false if serves && raw.catalog.kind == "rest" => {
+                let settings = catalog::settings(raw.catalog, raw.storage, &data, &origins, &variables);
+                readable.tables = readable.add("tables", settings);
+                None
             }
             false => None,
         };
@@ -303,6 +314,7 @@ impl Config {
             commit,
             tables,
             stores,
+            readable,
         })
     }
 

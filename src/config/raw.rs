@@ -445,7 +445,7 @@ impl Default for S3 {
 }
 
 /// Vectors for "find posts like this".
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Qdrant {
     /// Left out: no such store.
@@ -477,7 +477,7 @@ impl Default for Qdrant {
 }
 
 /// Documents for full-text search.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct OpenSearch {
     /// Left out: no such store.
@@ -513,7 +513,7 @@ impl Default for OpenSearch {
 }
 
 /// Rows for charts.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ClickHouse {
     /// Left out: no such store.

@@ -5,7 +5,7 @@
 
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_sinks::clickhouse::ClickHouseConfig;
-use undertone_sinks::iceberg::Secret;
+use undertone_sinks::iceberg::{Secret, StoreConfig};
 use undertone_sinks::opensearch::OpenSearchConfig;
 use undertone_sinks::qdrant::QdrantConfig;
 
@@ -21,6 +21,55 @@ pub(crate) struct Stores {
     pub(crate) clickhouse: Option<ClickHouseConfig>,
     /// The share of posts above which a store that rejects them is not believed, 0 to 1.
     pub(crate) max_rejected: f64,
+}
+
+/// What the gateway may ask, whatever else this process does.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Readable {
+    pub(crate) qdrant: Option<QdrantConfig>,
+    pub(crate) opensearch: Option<OpenSearchConfig>,
+    pub(crate) clickhouse: Option<ClickHouseConfig>,
+    /// The tables of a catalog that others write too.
+    pub(crate) tables: Option<StoreConfig>,
+    /// Why others are not among them.
+    pub(crate) unread: Vec<Unread>,
+}
+
+/// A store that has a section, and cannot be asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Unread {
+    /// The section's name.
+    pub(crate) store: &'static str,
+    pub(crate) reason: String,
+}
+
+impl Readable {
+    /// The stores that have an address. Where a secret is missing the process need not fail: it asks no such store.
+    pub(super) fn of(
+        qdrant: raw::Qdrant,
+        opensearch: raw::OpenSearch,
+        clickhouse: raw::ClickHouse,
+        origins: &Origins,
+    ) -> Self {
+        let variables = |name: &str| std::env::var(name).ok();
+        let read = Reader { origins, variables: &variables };
+        let mut readable = Self::default();
+        if qdrant.url.is_some() {
+            readable.qdrant = readable.add("qdrant", read.qdrant(qdrant));
+        }
+        if opensearch.url.is_some() {
+            readable.opensearch = readable.add("opensearch", read.opensearch(opensearch));
+        }
+        if clickhouse.url.is_some() {
+            readable.clickhouse = readable.add("clickhouse", read.clickhouse(clickhouse));
+        }
+        readable
+    }
+
+    /// What is read from a section, if it can be.
+    pub(super) fn add<T>(&mut self, store: &'static str, section: Result<T>) -> Option<T> {
+        section.map_err(|error| self.unread.push(Unread { store, reason: error.to_string() })).ok()
+    }
 }
 
 /// The roles whose stores have an address.
@@ -239,6 +288,20 @@ mod tests {
         assert!(clickhouse.password.is_some() && !format!("{clickhouse:?}").contains("hunter2"));
         assert!(found.qdrant.is_none() && read(toml, &[]).expect("valid").is_empty());
         assert!(read(toml, &[Role::Qdrant]).is_err());
+    }
+
+    #[test]
+    fn whoever_serves_may_ask_every_store_that_it_has_the_secrets_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("u.toml");
+        let toml =
+            "[clickhouse]\nurl = 'http://c:8123'\n[qdrant]\nurl = 'http://q:6334'\napi_key_env = 'NO_SUCH_VARIABLE'\n";
+        std::fs::write(&path, toml).expect("written");
+        let (raw, origins): (raw::RawConfig, _) = Layers::default().file(&path).expect("read").read().expect("valid");
+        let readable = Readable::of(raw.qdrant, raw.opensearch, raw.clickhouse, &origins);
+        assert!(readable.clickhouse.is_some() && readable.opensearch.is_none() && readable.qdrant.is_none());
+        assert_eq!(readable.unread.iter().map(|unread| unread.store).collect::<Vec<_>>(), ["qdrant"]);
+        assert!(readable.unread[0].reason.contains("NO_SUCH_VARIABLE"), "{:?}", readable.unread);
     }
 
     #[test]

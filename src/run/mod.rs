@@ -12,6 +12,7 @@ mod kafka;
 mod live;
 mod model;
 mod pumps;
+mod queries;
 mod signals;
 mod source;
 pub(crate) mod stores;
@@ -26,8 +27,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use undertone_error::{Error, ErrorKind, Result};
+use undertone_gateway::queries::Queries;
 use undertone_gateway::{Gateway, Intake, Live, Part};
 use undertone_inference::Engine;
+use undertone_sinks::iceberg::Reader;
 use undertone_stream::data::DataFolder;
 use undertone_stream::kafka::Kafka;
 use undertone_stream::source::ReadOptions;
@@ -76,7 +79,9 @@ pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
         (Some(Running::Embedded(stream)), _) => Some(stream.intake()),
         (_, topic) => topic,
     };
-    let serving = serve(listeners, &config, &engine, live, prometheus, stream.as_ref(), intake);
+    let queries = queries::open(&config, stream.as_ref().and_then(Running::reader))?;
+    let behind = Behind { stream: stream.as_ref(), intake, queries };
+    let serving = serve(listeners, &config, &engine, live, prometheus, behind);
     announce(&config);
 
     let outcome = match stream {
@@ -107,6 +112,14 @@ enum Running {
 }
 
 impl Running {
+    /// Reads the tables that it writes, if it does.
+    fn reader(&self) -> Option<Reader> {
+        match self {
+            Self::Embedded(stream) => Some(stream.reader()),
+            Self::Kafka(stream) => stream.reader(),
+        }
+    }
+
     /// What `/readyz` says about it, whenever it is asked.
     fn parts(&self) -> Box<dyn Fn() -> Vec<Part> + Send + Sync> {
         match self {
@@ -174,17 +187,23 @@ impl Serving {
     }
 }
 
+/// What stands behind the gateway beside the model.
+struct Behind<'a> {
+    stream: Option<&'a Running>,
+    intake: Option<Arc<dyn Intake>>,
+    queries: Queries,
+}
+
 fn serve(
     listeners: Listeners,
     config: &Config,
     engine: &Engine,
     live: Live,
     prometheus: PrometheusHandle,
-    stream: Option<&Running>,
-    intake: Option<Arc<dyn Intake>>,
+    behind: Behind<'_>,
 ) -> Serving {
     let shutdown = CancellationToken::new();
-    let parts = stream.map(Running::parts);
+    let parts = behind.stream.map(Running::parts);
     let core = engine.clone();
     let mut gateway = Gateway::builder(engine.clone())
         .limits(config.gateway.limits.clone())
@@ -192,13 +211,14 @@ fn serve(
         .cors(config.gateway.cors.clone())
         .tls(config.gateway.tls.clone())
         .live(live)
+        .queries(behind.queries)
         .metrics(prometheus)
         .readiness(move || {
             let stream = parts.as_ref().map(|parts| parts()).unwrap_or_default();
             std::iter::once(engine_part(&core.stats())).chain(stream).collect()
         })
         .shutdown(shutdown.clone());
-    if let Some(intake) = intake {
+    if let Some(intake) = behind.intake {
         gateway = gateway.intake(intake, config.posts.clone(), config.gateway.signing.clone());
     }
     let gateway = gateway.build();

@@ -14,7 +14,7 @@ use undertone_gateway::{Live, Part};
 use undertone_inference::Engine;
 use undertone_proto::PostReader;
 use undertone_sinks::Positions;
-use undertone_sinks::iceberg::{IcebergStore, StoreConfig};
+use undertone_sinks::iceberg::{IcebergStore, Reader, StoreConfig};
 use undertone_sinks::pump::report_lag;
 use undertone_stream::data::DataFolder;
 use undertone_stream::dead::DeadLetterFile;
@@ -60,6 +60,7 @@ pub(super) struct Stream {
     /// Where the live view goes on.
     seeded: Seeded,
     tables: Tables,
+    reader: Reader,
     /// Where callers of the gateway put posts, and who appends them.
     intake: Arc<dyn undertone_gateway::Intake>,
     clerk: Clerk,
@@ -103,7 +104,8 @@ impl Stream {
         let posts = config.posts.clone();
         let (intake, clerk) = into_log(logs.input.clone(), logs.scored.clone());
         let (engine, live) = (engine.clone(), live.clone());
-        let stream = Self { data, logs, posts, engine, live: live.clone(), seeded, tables, intake, clerk };
+        let reader = store.reader();
+        let stream = Self { data, logs, posts, engine, live: live.clone(), seeded, tables, reader, intake, clerk };
         live.set_lag(stream.health().lags().await?);
         Ok(stream)
     }
@@ -111,6 +113,11 @@ impl Stream {
     /// Where posts of callers are put.
     pub(super) fn intake(&self) -> Arc<dyn undertone_gateway::Intake> {
         self.intake.clone()
+    }
+
+    /// Reads the tables.
+    pub(super) fn reader(&self) -> Reader {
+        self.reader.clone()
     }
 
     /// How the stream is doing.

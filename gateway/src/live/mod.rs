@@ -21,6 +21,7 @@ use undertone_proto::v1::{DeadLetter, ScoredPost};
 pub(crate) use broadcast::Broadcast;
 pub use overview::{Dead, DeadPost, LatestPost, Overview, Rate, StageLag, TopicSeries, Topics, Totals};
 use state::State;
+pub(crate) use state::cut;
 pub use topics::{TOPIC_BYTES, TOPICS_PER_BUCKET, TopicRow};
 
 use crate::api::ModelRef;

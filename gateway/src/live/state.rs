@@ -161,7 +161,7 @@ fn seconds(ms: i64) -> i64 {
 }
 
 /// The beginning of a text, at most this many characters, with an ellipsis if something is missing.
-fn cut(text: &str, chars: usize) -> String {
+pub(crate) fn cut(text: &str, chars: usize) -> String {
     match text.char_indices().nth(chars) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -12,6 +12,7 @@ mod openai;
 pub(crate) mod openapi;
 mod page;
 mod posts;
+mod query;
 mod score;
 mod tei;
 mod whole;
@@ -28,13 +29,18 @@ pub(crate) use observe::harmless_id;
 
 /// Every path that is not a file of the page. Metrics carry these names, and every one is in the OpenAPI document
 /// except those that serve the page.
-pub(crate) const ROUTES: [&str; 18] = [
+pub(crate) const ROUTES: [&str; 23] = [
     "/",
     "/docs",
     "/docs/",
     "/v1/score",
     "/v1/score/arrow",
     "/v1/posts",
+    "/v1/query/series",
+    "/v1/query/tags",
+    "/v1/query/latest",
+    "/v1/query/search",
+    "/v1/query/similar",
     "/v1/models",
     "/v1/models/{model}",
     "/v1/embeddings",
@@ -57,6 +63,11 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/v1/score", post(score::score))
         .route("/v1/score/arrow", post(arrow::score))
         .route("/v1/posts", post(posts::posts))
+        .route("/v1/query/series", get(query::series))
+        .route("/v1/query/tags", get(query::tags))
+        .route("/v1/query/latest", get(query::latest))
+        .route("/v1/query/search", get(query::search))
+        .route("/v1/query/similar", get(query::similar))
         .route("/v1/models", get(score::models))
         .route("/v1/models/{model}", get(openai::model))
         .route("/v1/embeddings", post(openai::embeddings))

@@ -18,7 +18,7 @@ use utoipa::{
     },
 };
 
-use super::{arrow, handlers, openai, posts, score, tei};
+use super::{arrow, handlers, openai, posts, query, score, tei};
 use crate::{
     access,
     errors::ProblemCode,
@@ -45,6 +45,11 @@ use crate::{
         openai::embeddings,
         openai::model,
         posts::posts,
+        query::series,
+        query::tags,
+        query::latest,
+        query::search,
+        query::similar,
         handlers::overview,
         handlers::live,
         handlers::livez,
@@ -56,6 +61,7 @@ use crate::{
         (name = "scoring", description = "Texts in, scores out"),
         (name = "dialects", description = "The same, as clients of text-embeddings-inference and OpenAI ask for it"),
         (name = "stream", description = "Posts in"),
+        (name = "queries", description = "What the stream has stored"),
         (name = "live", description = "What the stream is doing"),
         (name = "operations", description = "Health, metrics, and this document"),
     ),
@@ -134,6 +140,40 @@ impl IntoResponses for IngestProblems {
             P::Unavailable,
             P::DeadlineExceeded,
         ])
+    }
+}
+
+/// What every query can fail with.
+pub(crate) struct QueryProblems;
+
+impl IntoResponses for QueryProblems {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        problems(&QUERIES)
+    }
+}
+
+const QUERIES: [ProblemCode; 9] = {
+    use ProblemCode as P;
+    [
+        P::InvalidHeader,
+        P::StoreNotConfigured,
+        P::TooLarge,
+        P::InvalidInput,
+        P::QueueFull,
+        P::Internal,
+        P::ShuttingDown,
+        P::Unavailable,
+        P::DeadlineExceeded,
+    ]
+};
+
+/// What a query for similar posts can fail with.
+pub(crate) struct SimilarProblems;
+
+impl IntoResponses for SimilarProblems {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        use ProblemCode as P;
+        problems(&[&QUERIES[..], &[P::TextTooLong, P::EmptyText, P::NotFound, P::Unsupported]].concat())
     }
 }
 

@@ -7,6 +7,7 @@ mod grpc;
 mod openapi;
 mod page;
 mod posts;
+mod queries;
 mod rest;
 mod sockets;
 mod support;

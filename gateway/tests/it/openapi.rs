@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use crate::support::{FakeIntake, builder, get, score, send};
+use crate::support::{FakeIntake, FakeStore, builder, get, score, send};
 use axum::{
     body::Body,
     http::{Request, StatusCode},
@@ -37,6 +37,11 @@ async fn every_route_is_documented_and_nothing_else() {
         "POST /v1/score",
         "POST /v1/score/arrow",
         "POST /v1/posts",
+        "GET /v1/query/series",
+        "GET /v1/query/tags",
+        "GET /v1/query/latest",
+        "GET /v1/query/search",
+        "GET /v1/query/similar",
         "POST /v1/embeddings",
         "POST /predict",
         "POST /embed",
@@ -116,18 +121,31 @@ async fn every_example_gives_its_documented_status() {
 #[tokio::test]
 async fn every_get_answers_as_documented() {
     let document = document().await;
-    let router = builder().metrics(PrometheusBuilder::new().build_recorder().handle()).build().router();
+    let metrics = PrometheusBuilder::new().build_recorder().handle();
+    let router = builder().metrics(metrics).queries(FakeStore::queries()).build().router();
     for (method, path, operation) in operations(&document) {
         if method != "GET" || path == "/v1/live" {
             continue;
         }
-        let path = path.replace("{model}", "fake");
+        let path = format!("{}?{}", path.replace("{model}", "fake"), example_query(operation));
         let answer = send(&router, Request::get(&path).body(Body::empty()).expect("a request")).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}");
         let documented = operation["responses"]["200"]["content"].as_object().expect("content");
         let kind = answer.header("content-type").split(';').next().unwrap_or_default().to_owned();
         assert!(documented.contains_key(&kind), "{path} answers {kind}");
     }
+}
+
+/// The examples of an operation's parameters together.
+fn example_query(operation: &Value) -> String {
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    let queried = parameters.filter(|parameter| parameter["in"] == "query" && !parameter["example"].is_null());
+    let pair = |parameter: &Value| {
+        let example = &parameter["example"];
+        let value = example.as_str().map_or_else(|| example.to_string(), str::to_owned);
+        format!("{}={}", parameter["name"].as_str().unwrap_or_default(), value.replace(' ', "+"))
+    };
+    queried.map(pair).collect::<Vec<_>>().join("&")
 }
 
 /// Whether a schema allows a value, as far as our document uses JSON Schema. Stricter than the standard in one point:

@@ -3,84 +3,42 @@
 use clickhouse::Row;
 use serde::Deserialize;
 use undertone_error::Result;
-use undertone_proto::EventTime;
 
 use super::ClickHouse;
-use super::failure::failed;
+use super::failure::unread;
+use crate::chart::{ChartQuery, Grain, Point, TagCount};
 
-/// How wide a point of a chart is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Grain {
-    /// One minute.
-    Minute,
-    /// One hour.
-    Hour,
+/// The largest answer that is read.
+const ANSWER_BYTES: u64 = 128 << 20;
+
+/// A point as it comes from the server.
+#[derive(Debug, Row, Deserialize)]
+struct PointRow {
+    start_us: i64,
+    label: String,
+    posts: u64,
+    mean_polarity: Option<f64>,
 }
 
-impl Grain {
-    fn start(self) -> &'static str {
-        match self {
-            Self::Minute => "toStartOfMinute",
-            Self::Hour => "toStartOfHour",
-        }
-    }
-}
-
-/// What is counted: posts whose `created_at` is in `[from_us, until_us)`, and with each of these, if it is named.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChartQuery {
-    /// The first microsecond.
-    pub from_us: EventTime,
-    /// The first microsecond after.
-    pub until_us: EventTime,
-    /// Only posts of this source.
-    pub source: Option<String>,
-    /// Only posts in this language.
-    pub language: Option<String>,
-    /// Only posts with this tag.
-    pub tag: Option<String>,
-    /// Only posts with this label.
-    pub label: Option<String>,
-}
-
-/// A time series, by time and label.
-pub type Chart = Vec<Point>;
-
-/// The posts of one label in one minute or hour.
-#[derive(Clone, Debug, PartialEq, Row, Deserialize)]
-pub struct Point {
-    /// Its first second since 1970-01-01T00:00:00Z.
-    pub start_s: i64,
-    /// The label.
-    pub label: String,
-    /// How many posts.
-    pub posts: u64,
-    /// Their mean polarity, -1 to 1; absent if none has one.
-    pub mean_polarity: Option<f64>,
-}
-
-/// How often a tag is used.
-#[derive(Clone, Debug, PartialEq, Row, Deserialize)]
-pub struct TagCount {
-    /// The tag.
-    pub tag: String,
-    /// In how many posts.
-    pub posts: u64,
-    /// Their mean polarity, -1 to 1; absent if none has one.
-    pub mean_polarity: Option<f64>,
+/// The count of a tag as it comes from the server.
+#[derive(Debug, Row, Deserialize)]
+struct TagRow {
+    tag: String,
+    posts: u64,
+    mean_polarity: Option<f64>,
 }
 
 /// The condition and what is bound to it. The days come first: they are what the table is sorted by.
 fn condition(query: &ChartQuery) -> (String, Vec<&str>) {
-    let mut sql = "day BETWEEN toDate32(fromUnixTimestamp64Micro(?, 'UTC')) AND toDate32(fromUnixTimestamp64Micro(?, 'UTC')) \
+    let mut sql = "p.day BETWEEN toDate32(fromUnixTimestamp64Micro(?, 'UTC')) AND toDate32(fromUnixTimestamp64Micro(?, 'UTC')) \
                    AND created_at >= fromUnixTimestamp64Micro(?, 'UTC') AND created_at < fromUnixTimestamp64Micro(?, 'UTC')"
         .to_owned();
     let mut bound = Vec::new();
     for (test, value) in [
-        ("source = ?", &query.source),
-        ("language = ?", &query.language),
-        ("has(tags, ?)", &query.tag),
-        ("label = ?", &query.label),
+        ("p.source = ?", &query.source),
+        ("p.language = ?", &query.language),
+        ("has(p.tags, ?)", &query.tag),
+        ("p.label = ?", &query.label),
     ] {
         if let Some(value) = value {
             sql.push_str(" AND ");
@@ -96,36 +54,52 @@ impl ClickHouse {
     ///
     /// # Errors
     /// Those of the server.
-    pub async fn chart(&self, query: &ChartQuery, grain: Grain) -> Result<Chart> {
-        let select = format!(
-            "SELECT toInt64(toUnixTimestamp({}(created_at))) AS start_s, toString(label) AS label, count() AS posts, \
-             avg(polarity) AS mean_polarity",
-            grain.start()
+    pub async fn chart(&self, query: &ChartQuery, grain: Grain) -> Result<Vec<Point>> {
+        // The server's functions for the start of a minute know no times before 1970.
+        let start = format!(
+            "toUnixTimestamp64Micro(created_at) - positiveModulo(toUnixTimestamp64Micro(created_at), {})",
+            grain.length_us()
         );
-        self.run(&select, query, "GROUP BY start_s, label ORDER BY start_s, label").await
+        let select = format!(
+            "SELECT toInt64({start}) AS start_us, toString(label) AS label, count() AS posts, avg(polarity) AS mean_polarity"
+        );
+        let rows: Vec<PointRow> = self.run(&select, query, "GROUP BY start_us, label ORDER BY start_us, label").await?;
+        let point = |row: PointRow| Point {
+            start_us: row.start_us,
+            label: Some(row.label).filter(|label| !label.is_empty()),
+            posts: row.posts,
+            mean_polarity: row.mean_polarity,
+        };
+        Ok(rows.into_iter().map(point).collect())
     }
 
     /// The most used tags.
     ///
     /// # Errors
     /// Those of the server.
-    pub async fn top_tags(&self, query: &ChartQuery, limit: u32) -> Result<Vec<TagCount>> {
+    pub async fn top_tags(&self, query: &ChartQuery, limit: usize) -> Result<Vec<TagCount>> {
         let select = "SELECT toString(arrayJoin(tags)) AS tag, count() AS posts, avg(polarity) AS mean_polarity";
         let end = format!("GROUP BY tag ORDER BY posts DESC, tag LIMIT {limit}");
-        self.run(select, query, &end).await
+        let rows: Vec<TagRow> = self.run(select, query, &end).await?;
+        let count = |row: TagRow| TagCount { tag: row.tag, posts: row.posts, mean_polarity: row.mean_polarity };
+        Ok(rows.into_iter().map(count).collect())
     }
 
-    async fn run<T>(&self, select: &str, query: &ChartQuery, end: &str) -> Result<Vec<T>>
+    /// The rows of a SELECT over the posts that a query is about.
+    pub(super) async fn run<T>(&self, select: &str, query: &ChartQuery, end: &str) -> Result<Vec<T>>
     where
         T: clickhouse::RowOwned + clickhouse::RowRead,
     {
         let (condition, bound) = condition(query);
         // No version of a post is in another partition than the rest, so that each partition can be merged for itself.
-        let settings = "SETTINGS do_not_merge_across_partitions_select_final = 1";
-        let sql = format!("{select} FROM {} FINAL WHERE {condition} {end} {settings}", self.table());
+        let settings = format!(
+            "SETTINGS do_not_merge_across_partitions_select_final = 1, max_result_bytes = {ANSWER_BYTES}, \
+             result_overflow_mode = 'throw'"
+        );
+        let sql = format!("{select} FROM {} AS p FINAL WHERE {condition} {end} {settings}", self.table());
         let (from, until) = (query.from_us, query.until_us);
         let query = self.reading.query(&sql).bind(from).bind(until).bind(from).bind(until);
         let query = bound.into_iter().fold(query, |query, value| query.bind(value));
-        query.fetch_all::<T>().await.map_err(|e| failed("cannot read from the table", &e))
+        query.fetch_all::<T>().await.map_err(|e| unread(&e))
     }
 }

@@ -33,6 +33,19 @@ pub(super) fn refusal(doing: &'static str, error: &clickhouse::error::Error) -> 
     }
 }
 
+/// The same where rows are read: an answer over its limit is what was asked for, and no fault of the server's.
+pub(super) fn unread(error: &clickhouse::error::Error) -> Error {
+    match code(&said(error)) {
+        Some(TOO_MUCH) => {
+            Error::new(ErrorKind::TooLarge, "the rows are too large for one answer").help("ask for fewer of them")
+        }
+        _ => failed("cannot read from the table", error),
+    }
+}
+
+/// TOO_MANY_ROWS_OR_BYTES
+const TOO_MUCH: u32 = 396;
+
 /// The same where no row is written.
 pub(super) fn failed(doing: &'static str, error: &clickhouse::error::Error) -> Error {
     match refusal(doing, error) {
@@ -76,6 +89,16 @@ mod tests {
     use undertone_error::Fault;
 
     use super::*;
+
+    #[test]
+    fn an_answer_over_its_limit_is_told_from_a_server_that_fails() {
+        let said = |text: &str| unread(&Said::BadResponse(text.to_owned())).kind();
+        assert_eq!(
+            said("Code: 396. DB::Exception: Limit for result exceeded, max bytes: 128.00 MiB"),
+            ErrorKind::TooLarge
+        );
+        assert_eq!(said("Code: 241. DB::Exception: Memory limit exceeded"), ErrorKind::Unavailable);
+    }
 
     #[test]
     fn only_listed_codes_are_about_posts_and_everything_else_waits() {

@@ -8,13 +8,13 @@
 
 mod chart;
 mod failure;
+mod posts;
 mod row;
 mod schema;
 mod store;
 
 use crate::iceberg::Secret;
 
-pub use self::chart::{Chart, ChartQuery, Grain, Point, TagCount};
 pub use self::store::ClickHouse;
 
 /// Where the table is, and who writes to it.

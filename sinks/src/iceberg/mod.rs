@@ -13,6 +13,7 @@
 //! ```
 
 mod catalog;
+mod chart;
 mod columns;
 mod commit;
 mod failure;
@@ -33,6 +34,7 @@ mod tables;
 mod tests;
 mod writer;
 
+pub use crate::chart::Grain;
 pub use catalog::{CATALOG_NAME, CatalogConfig, Login, OAuth2, RestConfig, SqliteConfig};
 pub use history::{BronzeHistory, SilverHistory};
 pub(crate) use http::causes;
@@ -45,4 +47,3 @@ pub use secret::Secret;
 pub use sink::IcebergSink;
 pub use storage::{S3Config, StorageConfig};
 pub use store::{IcebergStore, StoreConfig, TableState};
-pub use tables::aggregate::Grain;

@@ -9,7 +9,7 @@ use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMicrosecond
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_cast::cast;
 use arrow_schema::Schema;
-use futures::TryStreamExt;
+use futures::{Stream, StreamExt, TryStreamExt};
 use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::expr::{Predicate, Reference};
 use iceberg::spec::Datum;
@@ -181,7 +181,7 @@ impl Reader {
         })
     }
 
-    async fn load(&self, namespace: &str, table: &str) -> Result<Table> {
+    pub(super) async fn load(&self, namespace: &str, table: &str) -> Result<Table> {
         let ident = TableIdent::from_strs([namespace, table]).doing("cannot name table")?;
         self.catalog.load_table(&ident).await.doing("cannot load table").map_err(|error| error.with("table", ident))
     }
@@ -200,11 +200,19 @@ impl Reader {
 /// The rows that a filter lets through, in columns of the types that the table says. Other engines' files may have
 /// wider ones: strings of PyIceberg are large.
 pub(super) async fn scan(table: &Table, filter: Predicate, names: &[&str]) -> Result<Vec<RecordBatch>> {
+    scanned(table, filter, names).await?.try_collect().await
+}
+
+/// The same, a batch at a time.
+pub(super) async fn scanned(
+    table: &Table,
+    filter: Predicate,
+    names: &[&str],
+) -> Result<impl Stream<Item = Result<RecordBatch>> + use<>> {
     let schema = schema_to_arrow_schema(table.metadata().current_schema()).doing("cannot read table schema")?;
     let scan = table.scan().with_filter(filter).select(names).build().doing("cannot plan a scan")?;
-    let batches: Vec<RecordBatch> =
-        scan.to_arrow().await.doing("cannot begin a scan")?.try_collect().await.doing("cannot scan a table")?;
-    batches.into_iter().map(|batch| conform(batch, &schema)).collect()
+    let batches = scan.to_arrow().await.doing("cannot begin a scan")?;
+    Ok(batches.map(move |batch| conform(batch.doing("cannot scan a table")?, &schema)))
 }
 
 fn conform(batch: RecordBatch, schema: &Schema) -> Result<RecordBatch> {
@@ -227,14 +235,14 @@ fn starting(since: EventTime) -> Predicate {
         .and(Reference::new("event_day").greater_than_or_equal_to(Datum::date(day)))
 }
 
-fn live() -> Predicate {
+pub(super) fn live() -> Predicate {
     Reference::new("run").equal_to(Datum::string(LIVE_RUN))
 }
 
-fn columns_of<const N: usize>(batch: &RecordBatch) -> Result<&[ArrayRef; N]> {
+pub(super) fn columns_of<const N: usize>(batch: &RecordBatch) -> Result<&[ArrayRef; N]> {
     batch.columns().try_into().map_err(|_| unexpected("scan"))
 }
 
-fn unexpected(table: &str) -> Error {
+pub(super) fn unexpected(table: &str) -> Error {
     Error::new(ErrorKind::Corrupt, "table's columns are not what was asked for").with("table", table)
 }

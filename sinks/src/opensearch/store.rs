@@ -22,14 +22,14 @@ use super::template::{differences, name, template};
 use crate::latest::{Answer, Found, LatestStore, Shape, State};
 
 /// How long a request may take that writes nothing.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// Longer than a batch may take: what the layer above does is give the call up.
 const BULK: Duration = Duration::from_secs(60);
 
 /// An OpenSearch cluster. Cheap to clone.
 #[derive(Clone)]
 pub struct OpenSearch {
-    transport: Transport,
+    pub(super) transport: Transport,
     pub(super) config: OpenSearchConfig,
     /// Indices that were written to since the template was last looked at.
     known: Arc<Mutex<HashSet<String>>>,

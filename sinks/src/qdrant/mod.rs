@@ -15,7 +15,7 @@ mod store;
 
 use crate::iceberg::Secret;
 
-pub use self::similar::{Neighbour, SimilarQuery};
+pub use self::similar::{Like, Neighbour, SimilarQuery};
 pub use self::store::Qdrant;
 
 /// The name of the vector. A point may lack a vector that has a name, as tombstones do.

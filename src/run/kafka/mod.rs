@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use undertone_error::Result;
 use undertone_gateway::{Live, Part};
 use undertone_inference::Engine;
-use undertone_sinks::iceberg::IcebergStore;
+use undertone_sinks::iceberg::{IcebergStore, Reader};
 use undertone_sinks::pump::{Policy, SinkStatus};
 use undertone_stream::data::DataFolder;
 use undertone_stream::kafka::{
@@ -46,6 +46,8 @@ pub(super) struct KafkaStream {
     scoring: Pumps,
     tables: Pumps,
     statuses: Arc<[SinkStatus]>,
+    /// Of the tables, if it writes any.
+    reader: Option<Reader>,
     scoring_stop: CancellationToken,
     scoring_end: Option<ScoringEnd<Model>>,
     /// What keeps the page up to date.
@@ -131,7 +133,13 @@ impl KafkaStream {
             let lags = lags::Lags::new(&kafka, &topics, live.clone(), Arc::clone(&statuses))?;
             shown.push(AbortOnDropHandle::new(tokio::spawn(lags.watch())));
         }
-        Ok(Self { _data: data, scoring, tables, statuses, scoring_stop, scoring_end, _live: shown })
+        let reader = store.as_ref().map(IcebergStore::reader);
+        Ok(Self { _data: data, scoring, tables, statuses, reader, scoring_stop, scoring_end, _live: shown })
+    }
+
+    /// Reads the tables that it writes.
+    pub(super) fn reader(&self) -> Option<Reader> {
+        self.reader.clone()
     }
 
     /// How the stream is doing.

@@ -24,6 +24,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use undertone_error::{Error, ErrorKind, Result};
+use undertone_gateway::queries::{
+    ChartQuery, Charts, Hit, Latest, Like, Neighbour, PostsQuery, Queries, Search, SeriesPoint, Similar, StoredPost,
+    TagCount,
+};
 use undertone_gateway::{Gateway, GatewayBuilder, Intake, Limits, NewPost, Place, Scorer};
 use undertone_inference::{Lane, ModelInfo, Request as Text, Scored};
 
@@ -83,6 +87,107 @@ impl Intake for FakeIntake {
             false => Ok(Place { partition: 0, offset }),
         };
         (0..).zip(posts).map(place).collect()
+    }
+}
+
+/// A store whose answers say what it was asked. The source "down" takes it down, "stuck" holds it for ever, "wide" is too much.
+pub(crate) struct FakeStore;
+
+impl FakeStore {
+    /// It answers everything.
+    pub(crate) fn queries() -> Queries {
+        let store = Arc::new(Self);
+        Queries {
+            charts: Some(store.clone()),
+            latest: Some(store.clone()),
+            search: Some(store.clone()),
+            similar: Some(store),
+        }
+    }
+
+    async fn obey(source: Option<&str>) -> Result<()> {
+        match source {
+            Some("down") => Err(Error::new(ErrorKind::Unavailable, "cannot read").source("password hunter2")),
+            Some("wide") => Err(Error::new(ErrorKind::TooLarge, "there is too much").help("ask for less")),
+            Some("stuck") => std::future::pending().await,
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Charts for FakeStore {
+    fn name(&self) -> &'static str {
+        "fakestore"
+    }
+
+    async fn series(&self, query: ChartQuery) -> Result<Vec<SeriesPoint>> {
+        Self::obey(query.filter.source.as_deref()).await?;
+        let label = Some(format!("{:?}", query.filter));
+        Ok(vec![SeriesPoint { start_us: query.from_us, label, posts: 2, mean_polarity: Some(0.5) }])
+    }
+
+    async fn tags(&self, query: ChartQuery, limit: usize) -> Result<Vec<TagCount>> {
+        Self::obey(query.filter.source.as_deref()).await?;
+        Ok(vec![TagCount { tag: "tea".to_owned(), posts: limit as u64, mean_polarity: None }])
+    }
+}
+
+/// A post whose author says what was asked for, and whose text is long.
+fn stored(asked: impl std::fmt::Debug) -> StoredPost {
+    StoredPost {
+        uid: "0b9c1c3e-5b1f-5f0e-8a53-0b9c1c3e5b1f".to_owned(),
+        source: "forum".to_owned(),
+        id: "p1".to_owned(),
+        author: Some(format!("{asked:?}")),
+        url: None,
+        text: "x".repeat(2001),
+        language: None,
+        label: None,
+        polarity: Some(0.5),
+        created_at_us: 1_777_636_800_000_000,
+        tags: vec!["tea".to_owned()],
+    }
+}
+
+#[async_trait]
+impl Latest for FakeStore {
+    fn name(&self) -> &'static str {
+        "fakestore"
+    }
+
+    async fn latest(&self, query: PostsQuery) -> Result<Vec<StoredPost>> {
+        Self::obey(query.filter.source.as_deref()).await?;
+        Ok(vec![stored(query)])
+    }
+}
+
+#[async_trait]
+impl Search for FakeStore {
+    fn name(&self) -> &'static str {
+        "fakestore"
+    }
+
+    async fn search(&self, words: String, query: PostsQuery) -> Result<(u64, Vec<Hit>)> {
+        Self::obey(query.filter.source.as_deref()).await?;
+        Ok((7, vec![Hit { post: stored((words, query)), highlights: vec!["<em>tea</em>".to_owned()] }]))
+    }
+}
+
+#[async_trait]
+impl Similar for FakeStore {
+    fn name(&self) -> &'static str {
+        "fakestore"
+    }
+
+    /// There is one post.
+    async fn similar(&self, like: Like, query: PostsQuery) -> Result<Option<Vec<Neighbour>>> {
+        Self::obey(query.filter.source.as_deref()).await?;
+        let post = stored((&like, query));
+        match like {
+            Like::Post(uid) if uid.to_string() != post.uid => Ok(None),
+            _ => Ok(Some(vec![Neighbour { similarity: 0.75, post }])),
+        }
     }
 }
 

@@ -8,15 +8,7 @@ use undertone_proto::EventTime;
 use undertone_proto::v1::ScoredPost;
 
 use super::event_day;
-
-/// The length of a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Grain {
-    /// `…_1m`
-    Minute,
-    /// `…_1h`
-    Hour,
-}
+pub(in crate::iceberg) use crate::chart::Grain;
 
 /// What is counted together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,15 +38,6 @@ pub(in crate::iceberg) struct Sums {
 }
 
 pub(in crate::iceberg) type Aggregate = BTreeMap<Group, Sums>;
-
-impl Grain {
-    fn length_us(self) -> i64 {
-        match self {
-            Self::Minute => 60_000_000,
-            Self::Hour => 3_600_000_000,
-        }
-    }
-}
 
 /// Counts posts by window, source, language and label. Deletions are no posts.
 pub(in crate::iceberg) fn by_sentiment(grain: Grain, posts: &[ScoredPost]) -> Aggregate {

@@ -1,0 +1,167 @@
+"""Queries of the gateway over the embedded tables: what they say is what a GROUP BY over the tables says."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from support.posts import generate
+from support.process import ROOT, Running, run_once
+from support.stories import events
+from support.tables import Tables
+
+LABELS = ("negative", "neutral", "positive")
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def written(at: datetime) -> str:
+    return at.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, list[dict]]]:
+    """A gateway over the tables of a stream with edits and deletions in several commits, and what Silver has of it."""
+    folder = tmp_path_factory.mktemp("queries")
+    lines = generate(400, seed=7, cwd=folder) + events()
+    (folder / "posts.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    done = run_once(folder / "data", folder / "posts.jsonl", cwd=folder, env={"UNDERTONE_SINKS__COMMIT_ROWS": "90"})
+    assert done.returncode == 0, done.stderr.decode()
+    with Tables(folder / "data") as tables:
+        rows = tables.rows("silver.posts").to_pylist()
+    with Running("--input", "http", "--data", folder / "data", cwd=folder) as running:
+        yield running.await_ready(), [row for row in rows if not row["deleted"]]
+
+
+def answered(running: Running, path: str, **params: object) -> dict:
+    answer = running.get(f"/v1/query/{path}", params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def floored(at: datetime, window: str) -> datetime:
+    return at.replace(second=0, microsecond=0) if window == "1m" else at.replace(minute=0, second=0, microsecond=0)
+
+
+def mean(polarities: list) -> float | None:
+    known = [polarity for polarity in polarities if polarity is not None]
+    return pytest.approx(sum(known) / len(known), abs=1e-9) if known else None
+
+
+def days(rows: list[dict]) -> list[datetime]:
+    """The starts of the days that have posts, those of most first."""
+    counts: dict = defaultdict(int)
+    for row in rows:
+        counts[row["created_at"].replace(hour=0, minute=0, second=0, microsecond=0)] += 1
+    return sorted(counts, key=lambda day: -counts[day])
+
+
+@pytest.mark.parametrize("window", ["1m", "1h"])
+@pytest.mark.parametrize("by", ["nothing", "source", "language", "label", "tag"])
+def test_a_series_is_a_group_by_over_the_table(stored, window: str, by: str) -> None:
+    running, rows = stored
+    start = days(rows)[0]
+    range_ = (start, start + timedelta(days=1))
+    chosen = [row for row in rows if range_[0] <= row["created_at"] < range_[1]]
+    assert len(chosen) > 50
+    filters: dict[str, str] = {}
+    if by == "tag":
+        counts: dict = defaultdict(int)
+        for row in chosen:
+            for topic in row["topics"]:
+                counts[topic] += 1
+        tag = max(counts, key=counts.__getitem__)
+        filters, chosen = {"tag": f"#{tag.upper()}"}, [row for row in chosen if tag in row["topics"]]
+    elif by != "nothing":
+        column = "sentiment" if by == "label" else by
+        value = next(row[column] for row in chosen if row[column])
+        filters, chosen = {by: value}, [row for row in chosen if row[column] == value]
+    assert chosen
+    groups: dict = defaultdict(list)
+    for row in chosen:
+        groups[written(floored(row["created_at"], window)), row["sentiment"]].append(row["polarity"])
+    said = answered(running, "series", window=window, **{"from": written(range_[0]), "to": written(range_[1])}, **filters)
+    assert (said["store"], said["window"], moment(said["from"]), moment(said["to"])) == ("tables", window, *range_)
+    points = {(written(moment(point["start"])), point["label"]): (point["posts"], point["mean_polarity"]) for point in said["points"]}
+    assert len(points) == len(said["points"])
+    assert points == {key: (len(polarities), mean(polarities)) for key, polarities in groups.items()}
+    assert [point["start"] for point in said["points"]] == sorted(point["start"] for point in said["points"])
+
+
+def test_late_posts_are_counted_too(stored) -> None:
+    running, rows = stored
+    late = [row for row in rows if row["late"]]
+    assert len(late) > 5
+    said = answered(running, "series", window="1m", **{"from": "2026-05-01T12:00:00Z", "to": "2026-05-01T13:00:00Z"})
+    assert sum(point["posts"] for point in said["points"]) == len(late)
+
+
+def test_tags_are_those_of_most_posts_in_minutes_and_in_hours(stored) -> None:
+    running, rows = stored
+    start = days(rows)[0]
+    for before, length in ((timedelta(0), timedelta(days=1)), (timedelta(days=3, minutes=7), timedelta(days=10))):
+        asked = (start - before, start - before + length)
+        said = answered(running, "tags", limit=5, **{"from": written(asked[0]), "to": written(asked[1])})
+        covered = (moment(said["from"]), moment(said["to"]))
+        assert covered[0] <= asked[0] and covered[1] >= asked[1]
+        assert covered == asked or before
+        groups: dict = defaultdict(list)
+        for row in rows:
+            if covered[0] <= row["created_at"] < covered[1]:
+                for topic in row["topics"]:
+                    groups[topic].append(row["polarity"])
+        wanted = sorted(groups, key=lambda tag: (-len(groups[tag]), tag))[:5]
+        assert [(tag["tag"], tag["posts"], tag["mean_polarity"]) for tag in said["tags"]] == [
+            (tag, len(groups[tag]), mean(groups[tag])) for tag in wanted
+        ]
+        assert len(wanted) == 5
+
+
+def test_a_tag_counts_as_often_in_the_series_as_in_the_table_of_tags(stored) -> None:
+    running, rows = stored
+    start = days(rows)[0]
+    range_ = {"from": written(start), "to": written(start + timedelta(days=1))}
+    for tag in answered(running, "tags", limit=3, **range_)["tags"]:
+        series = answered(running, "series", window="1h", tag=tag["tag"], **range_)
+        assert sum(point["posts"] for point in series["points"]) == tag["posts"]
+
+
+def test_bad_parameters_are_named_and_what_nobody_stores_is_told(stored) -> None:
+    running, _ = stored
+    for path, name in (
+        ("series?window=2m", "window"),
+        ("series?from=now", "from"),
+        ("series?from=2026-01-01T00:00:00Z&to=2026-03-05T00:00:00Z&window=1h", "from"),
+        ("series?topic=tea", "topic"),
+        ("tags?limit=1001", "limit"),
+        ("tags?to=1800-01-01T00:00:00Z", "to"),
+    ):
+        answer = running.get(f"/v1/query/{path}")
+        assert (answer.status_code, answer.json()["type"]) == (422, "/problems/invalid-input"), path
+        assert name in answer.json()["detail"], answer.text
+    assert running.get("/v1/query/series", headers={"x-timeout-ms": "soon"}).status_code == 400
+    assert answered(running, "series", source="nobody' OR '1'='1")["points"] == []
+
+
+def test_the_answer_follows_the_commits_of_a_running_stream(server: Running) -> None:
+    def total() -> int:
+        said = answered(server, "series", window="1m")
+        assert {point["label"] for point in said["points"]} <= set(LABELS)
+        return sum(point["posts"] for point in said["points"])
+
+    before = total()
+    server.await_that(lambda: total() > before, "count more posts")
+
+
+def test_a_gateway_alone_has_no_store_to_ask(tmp_path: Path) -> None:
+    with Running("--roles", "gateway", cwd=tmp_path) as running:
+        running.await_ready()
+        for path in ("series", "tags"):
+            answer = running.get(f"/v1/query/{path}")
+            assert (answer.status_code, answer.json()["type"]) == (404, "/problems/store-not-configured")
+            assert "clickhouse.url" in answer.json()["detail"]
