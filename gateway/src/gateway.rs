@@ -41,6 +41,7 @@ pub struct Gateway {
     pub(crate) shutdown: CancellationToken,
     pub(crate) calls: Arc<Semaphore>,
     pub(crate) bulk_calls: Arc<Semaphore>,
+    pub(crate) streams: Arc<Semaphore>,
     pub(crate) readers: Arc<Semaphore>,
     readiness: Readiness,
 }
@@ -163,6 +164,7 @@ impl GatewayBuilder {
             broadcast: Broadcast::new(live.clone(), LIVE_PERIOD, self.shutdown.clone()),
             calls: Arc::new(Semaphore::new(self.limits.calls_in_flight)),
             bulk_calls: Arc::new(Semaphore::new(self.limits.arrow_calls)),
+            streams: Arc::new(Semaphore::new(self.limits.streams)),
             readers: Arc::new(Semaphore::new(self.limits.live_readers)),
             scorer: self.scorer,
             limits: Arc::new(self.limits),

@@ -115,7 +115,7 @@ async fn speak_http(conn: Conn, routes: Router, limits: Arc<Limits>, shutdown: C
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
         .max_header_size(limits.head_bytes)
-        .serve_connection(TokioIo::new(conn), TowerToHyperService::new(routes));
+        .serve_connection(TokioIo::new(conn.sending_counts()), TowerToHyperService::new(routes));
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

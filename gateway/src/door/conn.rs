@@ -25,6 +25,8 @@ pub(crate) struct Conn {
     stall: Duration,
     /// Runs while a write waits for the peer.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Whether a peer that sends counts as one that reads.
+    sending_counts: bool,
     opening: Option<Opening>,
 }
 
@@ -41,17 +43,25 @@ struct Opening {
 
 impl Conn {
     pub(super) fn plain(socket: TcpStream, stall: Duration) -> Self {
-        Self { io: Io::Plain(socket), stall, stalled: None, opening: None }
+        Self { io: Io::Plain(socket), stall, stalled: None, sending_counts: false, opening: None }
     }
 
     pub(super) fn secured(stream: TlsStream<TcpStream>, stall: Duration) -> Self {
-        Self { io: Io::Secured(Box::new(stream)), stall, stalled: None, opening: None }
+        Self { io: Io::Secured(Box::new(stream)), stall, stalled: None, sending_counts: false, opening: None }
     }
 
     /// Ends the connection if the preface of HTTP/2 has not come within this time.
     pub(crate) fn opens_within(mut self, time: Duration) -> Self {
         let by = Box::pin(sleep_until(Instant::now() + time));
         self.opening = Some(Opening { missing: PREFACE, by });
+        self
+    }
+
+    /// Lets the peer send for as long as it likes before it reads: many clients of HTTP/1 send their whole body first, while a
+    /// stream's answer has begun. It reads nothing of a peer but the body of the call that is answered, so that this
+    /// cannot keep a connection for ever.
+    pub(crate) fn sending_counts(mut self) -> Self {
+        self.sending_counts = true;
         self
     }
 
@@ -76,8 +86,15 @@ impl AsyncRead for Conn {
             Io::Plain(io) => Pin::new(io).poll_read(cx, buffer),
             Io::Secured(io) => Pin::new(io).poll_read(cx, buffer),
         };
+        let read = buffer.filled().len() - before;
+        if this.sending_counts
+            && read > 0
+            && let Some(clock) = &mut this.stalled
+        {
+            clock.as_mut().reset(Instant::now() + this.stall);
+        }
         let Some(opening) = &mut this.opening else { return outcome };
-        opening.missing = opening.missing.saturating_sub(buffer.filled().len() - before);
+        opening.missing = opening.missing.saturating_sub(read);
         if opening.missing == 0 {
             this.opening = None;
         } else if outcome.is_pending() && opening.by.as_mut().poll(cx).is_ready() {

@@ -6,6 +6,7 @@
 mod arrow;
 mod body;
 mod dialect;
+mod embed;
 mod handlers;
 mod observe;
 mod openai;
@@ -13,6 +14,7 @@ pub(crate) mod openapi;
 mod page;
 mod posts;
 mod score;
+mod stream;
 mod tei;
 mod whole;
 
@@ -28,12 +30,14 @@ pub(crate) use observe::harmless_id;
 
 /// Every path that is not a file of the page. Metrics carry these names, and every one is in the OpenAPI document
 /// except those that serve the page.
-pub(crate) const ROUTES: [&str; 18] = [
+pub(crate) const ROUTES: [&str; 20] = [
     "/",
     "/docs",
     "/docs/",
     "/v1/score",
     "/v1/score/arrow",
+    "/v1/score/stream",
+    "/v1/embed",
     "/v1/posts",
     "/v1/models",
     "/v1/models/{model}",
@@ -56,6 +60,8 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/docs/", get(page::docs))
         .route("/v1/score", post(score::score))
         .route("/v1/score/arrow", post(arrow::score))
+        .route("/v1/score/stream", post(stream::score))
+        .route("/v1/embed", post(embed::embed))
         .route("/v1/posts", post(posts::posts))
         .route("/v1/models", get(score::models))
         .route("/v1/models/{model}", get(openai::model))

@@ -9,4 +9,5 @@ mod page;
 mod posts;
 mod rest;
 mod sockets;
+mod stream;
 mod support;
