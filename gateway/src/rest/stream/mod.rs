@@ -20,7 +20,10 @@ use axum::{
 use futures::{Stream, StreamExt};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::mpsc::{Sender, channel};
+use tokio::{
+    sync::mpsc::{Sender, channel},
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument;
 
@@ -94,7 +97,12 @@ pub(super) async fn score(
     };
 
     let mut open = telemetry::OpenStream::new(terms.lane.name());
-    let entries = lines::entries(request.into_body(), &gateway.limits);
+    let waits = headers.contains_key(header::EXPECT);
+    let mut entries = Box::pin(lines::entries(request.into_body(), &gateway.limits).peekable());
+    if waits {
+        // It is asked for its body by our reading, which must come before the head of the answer.
+        let _ = timeout(gateway.limits.body_timeout, entries.as_mut().peek()).await;
+    }
     let answers = streaming::answers(&gateway, caller, terms, entries);
     let lines = answers.map(move |answer| answer.map(|answer| result(answer, &selection)));
     let (sender, receiver) = channel(1);
