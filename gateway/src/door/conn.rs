@@ -4,6 +4,10 @@ use std::{
     future::Future,
     io::{self, IoSlice},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -25,14 +29,24 @@ pub(crate) struct Conn {
     stall: Duration,
     /// Runs while a write waits for the peer.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// Whether a peer that sends counts as one that reads.
-    sending_counts: bool,
+    patience: Patience,
     opening: Option<Opening>,
 }
 
 enum Io {
     Plain(TcpStream),
     Secured(Box<TlsStream<TcpStream>>),
+}
+
+/// Whether a peer need not read for now: many clients send their whole body before they read, while the answer has begun.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Patience(Arc<AtomicBool>);
+
+impl Patience {
+    /// While it is held, the clock that watches writes begins anew when it has run out.
+    pub(crate) fn hold(&self, held: bool) {
+        self.0.store(held, Ordering::Relaxed);
+    }
 }
 
 /// What a peer must have sent, and by when.
@@ -43,11 +57,11 @@ struct Opening {
 
 impl Conn {
     pub(super) fn plain(socket: TcpStream, stall: Duration) -> Self {
-        Self { io: Io::Plain(socket), stall, stalled: None, sending_counts: false, opening: None }
+        Self { io: Io::Plain(socket), stall, stalled: None, patience: Patience::default(), opening: None }
     }
 
     pub(super) fn secured(stream: TlsStream<TcpStream>, stall: Duration) -> Self {
-        Self { io: Io::Secured(Box::new(stream)), stall, stalled: None, sending_counts: false, opening: None }
+        Self { io: Io::Secured(Box::new(stream)), stall, stalled: None, patience: Patience::default(), opening: None }
     }
 
     /// Ends the connection if the preface of HTTP/2 has not come within this time.
@@ -57,12 +71,9 @@ impl Conn {
         self
     }
 
-    /// Lets the peer send for as long as it likes before it reads: many clients of HTTP/1 send their whole body first, while a
-    /// stream's answer has begun. It reads nothing of a peer but the body of the call that is answered, so that this
-    /// cannot keep a connection for ever.
-    pub(crate) fn sending_counts(mut self) -> Self {
-        self.sending_counts = true;
-        self
+    /// Where a call of this connection can say that its peer need not read for now.
+    pub(crate) fn patience(&self) -> Patience {
+        self.patience.clone()
     }
 
     /// What a write's outcome means for the clock that watches writes.
@@ -73,7 +84,13 @@ impl Conn {
         }
         let stall = self.stall;
         let clock = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + stall)));
-        ready!(clock.as_mut().poll(cx));
+        loop {
+            ready!(clock.as_mut().poll(cx));
+            if !self.patience.0.load(Ordering::Relaxed) {
+                break;
+            }
+            clock.as_mut().reset(Instant::now() + stall);
+        }
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")))
     }
 }
@@ -86,15 +103,8 @@ impl AsyncRead for Conn {
             Io::Plain(io) => Pin::new(io).poll_read(cx, buffer),
             Io::Secured(io) => Pin::new(io).poll_read(cx, buffer),
         };
-        let read = buffer.filled().len() - before;
-        if this.sending_counts
-            && read > 0
-            && let Some(clock) = &mut this.stalled
-        {
-            clock.as_mut().reset(Instant::now() + this.stall);
-        }
         let Some(opening) = &mut this.opening else { return outcome };
-        opening.missing = opening.missing.saturating_sub(read);
+        opening.missing = opening.missing.saturating_sub(buffer.filled().len() - before);
         if opening.missing == 0 {
             this.opening = None;
         } else if outcome.is_pending() && opening.by.as_mut().poll(cx).is_ready() {

@@ -326,11 +326,18 @@ fn whole(answer: &[u8]) -> String {
 /// A client of the usual kind: it sends everything, for longer than an answer may be left unread, and only then reads.
 #[tokio::test]
 async fn a_client_that_sends_everything_first_does_not_stand_still() {
-    let limits = Limits { stall: Duration::from_millis(500), ..small() };
-    let Served { http, tasks: _tasks, .. } = serve(|builder| builder.limits(limits)).await;
+    let limits = Limits { stall: Duration::from_millis(300), ..small() };
+    let Served { http, scorer, tasks: _tasks, .. } = serve(|builder| builder.limits(limits)).await;
     let mut socket = TcpStream::connect(http).await.expect("connects");
     let lines = 40_000;
-    let line = |number: usize| format!("{{\"id\":{number},\"text\":\"good\"}}{}\n", " ".repeat(200));
+    let text = |number: usize| if number == 35_000 { "held" } else { "good" };
+    let line = |number: usize| format!("{{\"id\":{number},\"text\":\"{}\"}}{}\n", text(number), " ".repeat(200));
+    // For some time nothing is read, since the core is slow.
+    tokio::spawn(async move {
+        scorer.arrived.acquire().await.expect("it runs").forget();
+        sleep(Duration::from_secs(1)).await;
+        scorer.gate.add_permits(1);
+    });
     let body: Vec<String> =
         (0..40).map(|part| (0..lines / 40).map(|n| line(part * lines / 40 + n)).collect()).collect();
     let length: usize = body.iter().map(String::len).sum();
@@ -350,4 +357,26 @@ async fn a_client_that_sends_everything_first_does_not_stand_still() {
     let ids = answer.lines().filter_map(|line| line.strip_prefix("{\"id\":")?.split(',').next()?.parse::<usize>().ok());
     assert!(ids.eq(0..lines), "every line, in order");
     assert!(answer.len() > 12_000_000, "more than the sockets hold: {}", answer.len());
+}
+
+#[tokio::test]
+async fn who_sends_and_never_reads_loses_the_connection() {
+    let limits = Limits { stall: Duration::from_millis(300), streams: 1, ..small() };
+    let Served { http, gateway, tasks: _tasks, .. } = serve(|builder| builder.limits(limits)).await;
+    let mut socket = TcpStream::connect(http).await.expect("connects");
+    let body = text("good").repeat(40_000);
+    let head = format!(
+        "POST /v1/score/stream HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).await.expect("writes");
+    timeout(SOON, socket.write_all(body.as_bytes())).await.expect("it is read").expect("writes");
+    let router = gateway.router();
+    let again = async {
+        while send(&router, request("/v1/score/stream", Body::empty())).await.status.as_u16() != 200 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, again).await.expect("its place is free again");
+    drop(socket);
 }

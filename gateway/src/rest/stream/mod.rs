@@ -36,6 +36,7 @@ use crate::{
     Gateway,
     access::Caller,
     api::{ScoreResult, Selection},
+    door::Patience,
     errors::ProblemCode,
     problem::Problem,
     streaming::{self, Answer, Terms},
@@ -80,6 +81,7 @@ pub(super) async fn score(
     Extension(Arrived(arrived)): Extension<Arrived>,
     Extension(RequestId(id)): Extension<RequestId>,
     Extension(caller): Extension<Caller>,
+    patience: Option<Extension<Patience>>,
     request: Request,
 ) -> Result<Response, Problem> {
     let admission = gateway.admit_stream()?;
@@ -106,8 +108,10 @@ pub(super) async fn score(
     let answers = streaming::answers(&gateway, caller, terms, entries);
     let lines = answers.map(move |answer| answer.map(|answer| result(answer, &selection)));
     let (sender, receiver) = channel(1);
+    let patience = patience.map(|Extension(patience)| patience).unwrap_or_default();
     let work = async move {
-        let ended = pump(lines, sender, gateway.limits.stream_answer_bytes, id).await;
+        let ended = pump(lines, sender, gateway.limits.stream_answer_bytes, id, &patience).await;
+        patience.hold(false);
         open.ended(&ended);
         let code = ended.as_ref().map_or_else(|problem| problem.code().row().code, |()| "answered");
         tracing::info!(code, seconds = arrived.elapsed().as_secs_f64(), "stream ended");
@@ -141,6 +145,7 @@ async fn pump(
     reader: Sender<io::Result<Bytes>>,
     most: u64,
     request_id: String,
+    patience: &Patience,
 ) -> Result<(), Problem> {
     let mut lines = pin!(lines.ready_chunks(TOGETHER));
     let mut backlog = Backlog::default();
@@ -151,6 +156,8 @@ async fn pump(
         {
             return ended;
         }
+        // Its peer may be one that first sends everything, and it is we who say how fast.
+        patience.hold(ended.is_none() && backlog.len() < most);
         tokio::select! {
             biased;
             room = reader.reserve(), if backlog.len() > 0 => {
