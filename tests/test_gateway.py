@@ -49,7 +49,7 @@ def test_openapi_describes_every_route_and_the_page_shows_it(server: Running):
     document = server.get("/openapi.json").json()
     assert document["openapi"].startswith("3.")
     described = set(document["paths"])
-    assert {"/v1/score", "/v1/models", "/v1/overview", "/v1/live", "/livez", "/readyz", "/metrics"} <= described
+    assert {"/v1/score", "/v1/score/stream", "/v1/embed", "/v1/models", "/v1/overview", "/v1/live", "/livez", "/readyz", "/metrics"} <= described
     operation = document["paths"]["/v1/score"]["post"]
     assert {"200", "400", "413", "415", "422", "429"} <= set(operation["responses"])
     # Every reference leads somewhere.

@@ -75,7 +75,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-fn only_objects<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<ScoreItem>>, D::Error> {
+pub(crate) fn only_objects<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<ScoreItem>>, D::Error> {
     let items = Option::<Vec<Object<ScoreItem>>>::deserialize(deserializer)?;
     Ok(items.map(|items| items.into_iter().map(|Object(item)| item).collect()))
 }
@@ -247,7 +247,7 @@ impl ScoreResult {
 }
 
 /// Ids are strings or integers that 64 bits hold, signed or not: what every parser gives back as it was sent.
-fn id_schema() -> Schema {
+pub(crate) fn id_schema() -> Schema {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::String, Type::Integer]))
         .description(Some("a string of at most 256 bytes, or an integer of 64 bits"))
@@ -288,6 +288,23 @@ pub struct ListedModel {
 impl From<&ModelInfo> for ListedModel {
     fn from(model: &ModelInfo) -> Self {
         Self { id: model.name.clone(), object: "model", created: 0, owned_by: "undertone" }
+    }
+}
+
+/// A model in full, with what OpenAI's clients read of it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ServedModel {
+    /// What OpenAI's clients read.
+    #[serde(flatten)]
+    pub listed: ListedModel,
+    /// All of it.
+    #[serde(flatten)]
+    pub model: Model,
+}
+
+impl From<&ModelInfo> for ServedModel {
+    fn from(model: &ModelInfo) -> Self {
+        Self { listed: ListedModel::from(model), model: Model::from(model) }
     }
 }
 

@@ -45,6 +45,7 @@ pub struct Gateway {
     pub(crate) shutdown: CancellationToken,
     pub(crate) calls: Arc<Semaphore>,
     pub(crate) bulk_calls: Arc<Semaphore>,
+    pub(crate) streams: Arc<Semaphore>,
     /// One for each kind.
     pub(crate) query_calls: [Arc<Semaphore>; Kind::COUNT],
     pub(crate) readers: Arc<Semaphore>,
@@ -178,6 +179,7 @@ impl GatewayBuilder {
             broadcast: Broadcast::new(live.clone(), LIVE_PERIOD, self.shutdown.clone()),
             calls: Arc::new(Semaphore::new(self.limits.calls_in_flight)),
             bulk_calls: Arc::new(Semaphore::new(self.limits.arrow_calls)),
+            streams: Arc::new(Semaphore::new(self.limits.streams)),
             query_calls: std::array::from_fn(|_| Arc::new(Semaphore::new(self.limits.query_calls))),
             readers: Arc::new(Semaphore::new(self.limits.live_readers)),
             scorer: self.scorer,

@@ -37,6 +37,7 @@ mod rest;
 mod scorer;
 mod scoring;
 mod serve;
+mod streaming;
 pub mod telemetry;
 
 pub use access::{Cors, Key, Keys, Rate, SigningSecret};

@@ -30,15 +30,25 @@ pub struct Limits {
     /// Scoring calls that are read, queued or scored at one time, over both doors (`queue-full`). Together with
     /// `body_bytes` it bounds the memory that requests can take.
     pub calls_in_flight: usize,
-    /// Bytes in one record batch of an Arrow stream (`too-large`), and in the whole stream (`body-too-large`).
+    /// Bytes in one record batch of an Arrow stream (`too-large`).
     pub arrow_batch_bytes: usize,
-    /// See `arrow_batch_bytes`.
-    pub arrow_bytes: u64,
+    /// Bytes in the whole body of an Arrow call, or of a stream of lines (`body-too-large`).
+    pub long_body_bytes: u64,
     /// Arrow calls at one time (`queue-full`).
     pub arrow_calls: usize,
     /// Queries of one kind at one time (`queue-full`): a store that hangs holds up those alone that it answers.
     pub query_calls: usize,
-    /// The deadline of an Arrow call that names none, and the furthest that it can ask for.
+    /// Streams of texts at one time, over both doors (`queue-full`).
+    pub streams: usize,
+    /// Texts of one stream that are in flight: read, and their answers not yet taken. In the interactive lane,
+    /// `interactive_texts` of them.
+    pub stream_texts: usize,
+    /// Bytes of these texts beyond which no further one is read.
+    pub stream_text_bytes: usize,
+    /// Bytes of answers of a REST stream that may wait for their reader, on disk but for the first of them. Beyond them
+    /// nothing more is read.
+    pub stream_answer_bytes: u64,
+    /// The deadline of an Arrow call or a stream that names none, and the furthest that it can ask for.
     pub longest_bulk_timeout: Duration,
     /// Calls of up to this many texts go to the interactive lane, larger ones to the bulk lane.
     pub interactive_texts: usize,
@@ -67,9 +77,13 @@ impl Default for Limits {
             connections: 10_000,
             calls_in_flight: 128,
             arrow_batch_bytes: 64 << 20,
-            arrow_bytes: 4 << 30,
+            long_body_bytes: 4 << 30,
             arrow_calls: 4,
             query_calls: 8,
+            streams: 32,
+            stream_texts: 1024,
+            stream_text_bytes: 4 << 20,
+            stream_answer_bytes: 256 << 20,
             longest_bulk_timeout: Duration::from_secs(3600),
             interactive_texts: 32,
             timeout: Duration::from_secs(30),
@@ -115,6 +129,11 @@ impl Limits {
     /// The time that a call has, given what it asked for.
     pub fn granted(&self, asked: Option<Duration>) -> Duration {
         asked.unwrap_or(self.timeout).min(self.longest_timeout)
+    }
+
+    /// The time that an Arrow call or a stream has, given what it asked for.
+    pub fn granted_long(&self, asked: Option<Duration>) -> Duration {
+        asked.unwrap_or(self.longest_bulk_timeout).min(self.longest_bulk_timeout)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use tokio::{
-    sync::{OwnedSemaphorePermit, TryAcquireError},
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError},
     time::{Instant, timeout_at},
 };
 use undertone_inference::{Lane, ModelInfo, Request, Scored};
@@ -45,27 +45,27 @@ impl Gateway {
         }
     }
 
-    /// Lets a call in that sends texts without end.
+    /// Lets a call in that sends texts without end, and is answered when they end.
     pub(crate) fn admit_bulk(&self) -> Result<Admission, Problem> {
-        let admission = self.admit()?;
-        match self.bulk_calls.clone().try_acquire_owned() {
-            Ok(permit) => Ok(Admission { _among: Some(permit), ..admission }),
-            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
-                let most = self.limits.arrow_calls;
-                let detail = format!("{most} bulk calls are running, which is all that fit; try again");
-                Err(Problem::new(ProblemCode::QueueFull, detail))
-            }
-        }
+        self.admit_among(&self.bulk_calls, "bulk calls", self.limits.arrow_calls)
+    }
+
+    /// Lets a call in that sends texts without end, and is answered text by text.
+    pub(crate) fn admit_stream(&self) -> Result<Admission, Problem> {
+        self.admit_among(&self.streams, "streams", self.limits.streams)
     }
 
     /// Lets a call in that asks a store.
     pub(crate) fn admit_query(&self, kind: Kind) -> Result<Admission, Problem> {
+        self.admit_among(&self.query_calls[kind as usize], "such queries", self.limits.query_calls)
+    }
+
+    fn admit_among(&self, room: &Arc<Semaphore>, name: &str, most: usize) -> Result<Admission, Problem> {
         let admission = self.admit()?;
-        match self.query_calls[kind as usize].clone().try_acquire_owned() {
+        match Arc::clone(room).try_acquire_owned() {
             Ok(permit) => Ok(Admission { _among: Some(permit), ..admission }),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
-                let most = self.limits.query_calls;
-                let detail = format!("{most} such queries are running, which is all that fit; try again");
+                let detail = format!("{most} {name} are running, which is all that fit; try again");
                 Err(Problem::new(ProblemCode::QueueFull, detail))
             }
         }
@@ -92,24 +92,26 @@ impl Gateway {
         deadline: Instant,
     ) -> Result<Outcomes, Problem> {
         let began = Instant::now();
-        let one = |text: String| async move {
-            self.limits.check_text(&text)?;
-            let request = Request { text, lane, deadline: Some(deadline.into_std()) };
-            match timeout_at(deadline, self.scorer.score(request)).await {
-                Ok(Ok(scored)) => Ok(scored),
-                Ok(Err(error)) => {
-                    let problem = Problem::from(&error);
-                    if problem.code().is_ours() {
-                        tracing::error!(%error, "scoring failed");
-                    }
-                    Err(problem)
-                }
-                Err(_) => Err(Problem::new(ProblemCode::DeadlineExceeded, "the text was not scored in time")),
-            }
-        };
-        let outcomes = verdict(join_all(texts.into_iter().map(one)).await);
+        let outcomes = verdict(join_all(texts.into_iter().map(|text| self.score_one(lane, text, deadline))).await);
         telemetry::call(lane.name(), &outcomes, began.elapsed());
         outcomes
+    }
+
+    /// Scores one text by the deadline.
+    pub(crate) async fn score_one(&self, lane: Lane, text: String, deadline: Instant) -> Result<Scored, Problem> {
+        self.limits.check_text(&text)?;
+        let request = Request { text, lane, deadline: Some(deadline.into_std()) };
+        match timeout_at(deadline, self.scorer.score(request)).await {
+            Ok(Ok(scored)) => Ok(scored),
+            Ok(Err(error)) => {
+                let problem = Problem::from(&error);
+                if problem.code().is_ours() {
+                    tracing::error!(%error, "scoring failed");
+                }
+                Err(problem)
+            }
+            Err(_) => Err(Problem::new(ProblemCode::DeadlineExceeded, "the text was not scored in time")),
+        }
     }
 }
 
@@ -154,6 +156,11 @@ pub(crate) fn model_of(outcomes: &[Result<Scored, Problem>]) -> Option<Arc<Model
     outcomes.iter().find_map(|outcome| outcome.as_ref().ok()).map(|scored| Arc::clone(&scored.model))
 }
 
+/// The answer to whoever asks for another model than the one that is served.
+pub(crate) fn no_such_model(served: &ModelInfo) -> Problem {
+    Problem::new(ProblemCode::NotFound, format!("this model is not served here; there is {}", served.name))
+}
+
 /// The heads that a caller named, each once.
 ///
 /// # Errors
@@ -185,12 +192,17 @@ pub(crate) fn select(
 /// # Errors
 /// `invalid-input`, naming the item by its place in the call.
 pub(crate) fn check_id(id: &str, index: usize) -> Result<(), Problem> {
-    if id.len() <= ID_BYTES {
-        return Ok(());
+    match too_long(id) {
+        None => Ok(()),
+        Some(detail) => Err(Problem::new(ProblemCode::InvalidInput, format!("item {index}: {detail}"))
+            .field(format!("/items/{index}/id"), detail)),
     }
-    let detail = format!("the id has {} bytes, at most {ID_BYTES} are allowed; send a shorter one", id.len());
-    Err(Problem::new(ProblemCode::InvalidInput, format!("item {index}: {detail}"))
-        .field(format!("/items/{index}/id"), detail))
+}
+
+/// What is wrong with an id that is too long to come back.
+pub(crate) fn too_long(id: &str) -> Option<String> {
+    let bytes = id.len();
+    (bytes > ID_BYTES).then(|| format!("the id has {bytes} bytes, at most {ID_BYTES} are allowed; send a shorter one"))
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{Router, http::Request};
+use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -22,6 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
+use tower::util::MapRequest;
 use undertone_error::{Context, ErrorKind, Result};
 
 use crate::{
@@ -111,6 +112,11 @@ impl Gateway {
 
 /// Speaks HTTP with one peer until it leaves, or until its running call has ended after the shutdown.
 async fn speak_http(conn: Conn, routes: Router, limits: Arc<Limits>, shutdown: CancellationToken) {
+    let patience = conn.patience();
+    let routes = MapRequest::new(routes, move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(patience.clone());
+        request
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)

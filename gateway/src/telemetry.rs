@@ -10,6 +10,7 @@
 //! | `undertone_grpc_request_seconds` | method | duration of a call |
 //! | `undertone_gateway_calls_total` | lane, result | calls that score by lane: `answered`, or the code that the call failed with |
 //! | `undertone_gateway_call_seconds` | lane | from the texts' entering the lane to the last one's answer |
+//! | `undertone_gateway_streams_in_flight` | | streams of texts that have not ended |
 //! | `undertone_gateway_texts_total` | face, result | texts by what became of them: `scored`, or a problem's code |
 //! | `undertone_gateway_posts_total` | result | posts that were sent here: `accepted`, or a problem's code |
 //! | `undertone_live_topics_dropped_total` | | posts missing from the plot because their minute had too many topics |
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use crate::{problem::Problem, scoring::Outcomes};
+use crate::{errors::ProblemCode, problem::Problem, scoring::Outcomes};
 
 /// Upper bounds, in seconds, for every histogram whose name ends in `_seconds`: from half a millisecond to the longest
 /// default deadline.
@@ -38,6 +39,7 @@ pub fn describe() {
         Unit::Seconds,
         "time that a call's texts spend in their lane"
     );
+    describe_gauge!("undertone_gateway_streams_in_flight", "streams of texts that have not ended");
     describe_counter!("undertone_gateway_texts_total", "texts by what became of them");
     describe_counter!("undertone_gateway_posts_total", "posts that were sent here by what became of them");
     describe_counter!(
@@ -62,6 +64,31 @@ impl Drop for InFlight {
     }
 }
 
+/// Counts one stream of texts while it runs, and what became of it when it ends.
+pub(crate) struct OpenStream {
+    lane: &'static str,
+    result: &'static str,
+}
+
+impl OpenStream {
+    /// Until it is told how it ended, its caller has gone.
+    pub(crate) fn new(lane: &'static str) -> Self {
+        gauge!("undertone_gateway_streams_in_flight").increment(1.0);
+        Self { lane, result: ProblemCode::Cancelled.row().code }
+    }
+
+    pub(crate) fn ended(&mut self, how: &Result<(), Problem>) {
+        self.result = how.as_ref().map_or_else(|problem| problem.code().row().code, |()| "answered");
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        gauge!("undertone_gateway_streams_in_flight").decrement(1.0);
+        counter!("undertone_gateway_calls_total", "lane" => self.lane, "result" => self.result).increment(1);
+    }
+}
+
 pub(crate) fn http_answered(method: &'static str, route: &'static str, status: u16, took: Duration) {
     counter!("undertone_http_requests_total", "method" => method, "route" => route, "status" => status.to_string())
         .increment(1);
@@ -78,6 +105,12 @@ pub(crate) fn call(lane: &'static str, outcomes: &Result<Outcomes, Problem>, too
     let result = outcomes.as_ref().map_or_else(|problem| problem.code().row().code, |_| "answered");
     counter!("undertone_gateway_calls_total", "lane" => lane, "result" => result).increment(1);
     histogram!("undertone_gateway_call_seconds", "lane" => lane).record(took);
+}
+
+/// One text of a stream.
+pub(crate) fn text<T>(face: &'static str, outcome: &Result<T, Problem>) {
+    let result = outcome.as_ref().map_or_else(|problem| problem.code().row().code, |_| "scored");
+    counter!("undertone_gateway_texts_total", "face" => face, "result" => result).increment(1);
 }
 
 pub(crate) fn texts(face: &'static str, texts: usize, outcomes: &Result<Outcomes, Problem>) {

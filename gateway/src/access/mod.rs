@@ -11,7 +11,7 @@ mod keys;
 mod rate;
 mod signature;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
@@ -45,12 +45,17 @@ impl Caller {
     /// # Errors
     /// `rate-limited`, saying when there is room again.
     pub(crate) fn take(&self) -> Result<(), Problem> {
-        let Some(key) = &self.key else { return Ok(()) };
-        key.take().map_err(|wait| {
+        self.take_or_wait().map_err(|wait| {
             let seconds = wait.as_secs_f64().ceil().clamp(1.0, 86_400.0) as u32;
-            let detail = format!("this key may send {} texts a second; wait {seconds} s", key.per_second());
+            let per_second = self.key.as_ref().map_or(f64::INFINITY, |key| key.per_second());
+            let detail = format!("this key may send {per_second} texts a second; wait {seconds} s");
             Problem::new(ProblemCode::RateLimited, detail).retry_after(seconds)
         })
+    }
+
+    /// Takes one text's share of the caller's rate, or says how long it is until there is room for it.
+    pub(crate) fn take_or_wait(&self) -> Result<(), Duration> {
+        self.key.as_ref().map_or(Ok(()), |key| key.take())
     }
 
     /// Charges a call that was let in for the texts after its first one. It is answered all the same: later calls wait.
@@ -82,6 +87,7 @@ fn need(path: &str) -> Need {
         // What only looks costs next to nothing, and the page asks for it again and again.
         "/v1/models" | "/v1/overview" | "/v1/live" => Need::Key,
         _ if path.starts_with("/v1/models/") => Need::Key,
+        "/undertone.v1.Scoring/ListModels" | "/undertone.v1.Scoring/GetModel" => Need::Key,
         "/predict" | "/embed" => Need::Rate,
         _ if path.starts_with("/v1/") || path.starts_with("/undertone.v1.") => Need::Rate,
         _ => Need::Key,
@@ -159,7 +165,11 @@ mod tests {
             ("/v1/live", Need::Key),
             ("/v1/score", Need::Rate),
             ("/embed", Need::Rate),
+            ("/v1/score/stream", Need::Rate),
             ("/undertone.v1.Scoring/Score", Need::Rate),
+            ("/undertone.v1.Scoring/ScoreStream", Need::Rate),
+            ("/undertone.v1.Scoring/ListModels", Need::Key),
+            ("/undertone.v1.Scoring/GetModel", Need::Key),
         ] {
             assert_eq!(need(path), wanted, "{path}");
         }

@@ -4,6 +4,10 @@ use std::{
     future::Future,
     io::{self, IoSlice},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -25,12 +29,24 @@ pub(crate) struct Conn {
     stall: Duration,
     /// Runs while a write waits for the peer.
     stalled: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
     opening: Option<Opening>,
 }
 
 enum Io {
     Plain(TcpStream),
     Secured(Box<TlsStream<TcpStream>>),
+}
+
+/// Whether a peer need not read for now: many clients send their whole body before they read, while the answer has begun.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Patience(Arc<AtomicBool>);
+
+impl Patience {
+    /// While it is held, the clock that watches writes begins anew when it has run out.
+    pub(crate) fn hold(&self, held: bool) {
+        self.0.store(held, Ordering::Relaxed);
+    }
 }
 
 /// What a peer must have sent, and by when.
@@ -41,11 +57,11 @@ struct Opening {
 
 impl Conn {
     pub(super) fn plain(socket: TcpStream, stall: Duration) -> Self {
-        Self { io: Io::Plain(socket), stall, stalled: None, opening: None }
+        Self { io: Io::Plain(socket), stall, stalled: None, patience: Patience::default(), opening: None }
     }
 
     pub(super) fn secured(stream: TlsStream<TcpStream>, stall: Duration) -> Self {
-        Self { io: Io::Secured(Box::new(stream)), stall, stalled: None, opening: None }
+        Self { io: Io::Secured(Box::new(stream)), stall, stalled: None, patience: Patience::default(), opening: None }
     }
 
     /// Ends the connection if the preface of HTTP/2 has not come within this time.
@@ -53,6 +69,11 @@ impl Conn {
         let by = Box::pin(sleep_until(Instant::now() + time));
         self.opening = Some(Opening { missing: PREFACE, by });
         self
+    }
+
+    /// Where a call of this connection can say that its peer need not read for now.
+    pub(crate) fn patience(&self) -> Patience {
+        self.patience.clone()
     }
 
     /// What a write's outcome means for the clock that watches writes.
@@ -63,7 +84,13 @@ impl Conn {
         }
         let stall = self.stall;
         let clock = self.stalled.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + stall)));
-        ready!(clock.as_mut().poll(cx));
+        loop {
+            ready!(clock.as_mut().poll(cx));
+            if !self.patience.0.load(Ordering::Relaxed) {
+                break;
+            }
+            clock.as_mut().reset(Instant::now() + stall);
+        }
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")))
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::conn::Conn;
+pub(crate) use self::conn::{Conn, Patience};
 use crate::Limits;
 
 /// How long accepting rests after it failed: usually file descriptors ran out, and some will come back.

@@ -13,17 +13,18 @@ use axum::{
     },
     http::{HeaderMap, Uri, header},
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, error::Category};
 use tokio::time::{Instant, timeout_at};
-use undertone_inference::Lane;
+use undertone_inference::{Lane, ModelInfo};
+use utoipa::IntoParams;
 
 use crate::{
     Limits,
-    api::{Object, ScoreItem, ScoreRequest},
+    api::{Object, ScoreItem, ScoreRequest, Selection},
     errors::ProblemCode,
     problem::Problem,
-    scoring::{asked_lane, check_id},
+    scoring::{asked_lane, select, too_long},
 };
 
 /// The caller's wish for a deadline, in milliseconds.
@@ -95,6 +96,15 @@ pub(super) fn lane(headers: &HeaderMap) -> Result<Option<Lane>, Problem> {
     asked_lane(headers.get(LANE_HEADER).map(|value| value.to_str().unwrap_or_default()))
 }
 
+/// One JSON object a line.
+pub(super) const LINES: &str = "application/x-ndjson";
+
+/// Whether the body is of lines.
+pub(super) fn is_lines(headers: &HeaderMap) -> bool {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(LINES)
+}
+
 /// Compressed bodies are refused unread: a small one can unpack to any size.
 pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
     let encoded = headers
@@ -112,6 +122,31 @@ pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
 pub(super) fn query<T: DeserializeOwned>(uri: &Uri, may_be: &str) -> Result<T, Problem> {
     serde_urlencoded::from_str(uri.query().unwrap_or_default())
         .map_err(|_| Problem::new(ProblemCode::InvalidInput, format!("the query cannot be understood; {may_be}")))
+}
+
+/// What is answered of every text, of calls whose body is nothing but texts.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Chosen {
+    /// Heads, parted by commas; left out, every head of the model.
+    #[param(nullable = false)]
+    heads: Option<String>,
+    /// Whether to answer the embedding too.
+    #[serde(default)]
+    embedding: bool,
+}
+
+impl Chosen {
+    /// What stands behind the path, if the model has it.
+    ///
+    /// # Errors
+    /// `invalid-input` or `unknown-head`.
+    pub(super) fn from_query(uri: &Uri, model: &ModelInfo) -> Result<Selection, Problem> {
+        let chosen: Self = query(uri, "it may be like ?heads=sentiment,emotion&embedding=true")?;
+        let named = chosen.heads.iter().flat_map(|heads| heads.split(',')).map(|head| head.trim().to_owned());
+        select(named.collect(), chosen.embedding, model, "/heads")
+    }
 }
 
 /// The time that the caller asks for, if it does.
@@ -133,16 +168,21 @@ pub(super) fn parse(body: &[u8]) -> Result<Asked, Problem> {
 
 /// One JSON object, whole.
 pub(super) fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    from_json_at(body, 1)
+}
+
+/// The same, where what is wrong stands in a line that has this number, from 1.
+pub(super) fn from_json_at<T: DeserializeOwned>(body: &[u8], first: usize) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let Object(request): Object<T> = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let pointer = pointer(error.path());
-        invalid(error.inner(), Some(pointer))
+        invalid(error.inner(), Some(pointer), first)
     })?;
-    json.end().map_err(|error| invalid(&error, None))?;
+    json.end().map_err(|error| invalid(&error, None, first))?;
     Ok(request)
 }
 
-fn decide(request: ScoreRequest) -> Result<Asked, Problem> {
+pub(super) fn decide(request: ScoreRequest) -> Result<Asked, Problem> {
     let heads = request.heads.unwrap_or_default();
     let embedding = request.embedding;
     match (request.text, request.texts, request.items) {
@@ -166,17 +206,22 @@ fn decide(request: ScoreRequest) -> Result<Asked, Problem> {
     }
 }
 
-/// Ids come back exactly as they were sent, so a number that a JSON parser may round or rewrite is no id.
 fn check_item(item: &ScoreItem, index: usize) -> Result<(), Problem> {
-    let reason = match &item.id {
-        None => return Ok(()),
-        Some(Value::String(id)) => return check_id(id, index),
-        Some(Value::Number(number)) if number.is_i64() || number.is_u64() => return Ok(()),
-        Some(Value::Number(_)) => "the id is a number, but not an integer of 64 bits; send it as a string",
-        Some(_) => "an id is a string or an integer; send it as a string",
-    };
+    let Some(reason) = unfit_id(item.id.as_ref()) else { return Ok(()) };
     let problem = Problem::new(ProblemCode::InvalidInput, format!("item {index}: {reason}"));
     Err(problem.field(format!("/items/{index}/id"), reason))
+}
+
+/// Why an id cannot come back exactly as it was sent, if it cannot: a number that a JSON parser may round or rewrite is no
+/// id.
+pub(super) fn unfit_id(id: Option<&Value>) -> Option<String> {
+    let reason = match id? {
+        Value::String(id) => return too_long(id),
+        Value::Number(number) if number.is_i64() || number.is_u64() => return None,
+        Value::Number(_) => "the id is a number, but not an integer of 64 bits; send it as a string",
+        _ => "an id is a string or an integer; send it as a string",
+    };
+    Some(reason.to_owned())
 }
 
 /// A JSON pointer (RFC 6901) to where parsing stopped.
@@ -196,8 +241,8 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     pointer
 }
 
-fn invalid(error: &serde_json::Error, pointer: Option<String>) -> Problem {
-    let place = format!("line {}, column {}", error.line(), error.column());
+fn invalid(error: &serde_json::Error, pointer: Option<String>, first: usize) -> Problem {
+    let place = format!("line {}, column {}", error.line() + first - 1, error.column());
     match (error.classify(), pointer) {
         (Category::Data, Some(pointer)) => {
             let reason = without_values(&error.to_string());

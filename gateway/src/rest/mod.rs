@@ -6,6 +6,7 @@
 mod arrow;
 mod body;
 mod dialect;
+mod embed;
 mod handlers;
 mod observe;
 mod openai;
@@ -14,6 +15,7 @@ mod page;
 mod posts;
 mod query;
 mod score;
+mod stream;
 mod tei;
 mod whole;
 
@@ -29,12 +31,14 @@ pub(crate) use observe::harmless_id;
 
 /// Every path that is not a file of the page. Metrics carry these names, and every one is in the OpenAPI document
 /// except those that serve the page.
-pub(crate) const ROUTES: [&str; 23] = [
+pub(crate) const ROUTES: [&str; 25] = [
     "/",
     "/docs",
     "/docs/",
     "/v1/score",
     "/v1/score/arrow",
+    "/v1/score/stream",
+    "/v1/embed",
     "/v1/posts",
     "/v1/query/series",
     "/v1/query/tags",
@@ -62,6 +66,8 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/docs/", get(page::docs))
         .route("/v1/score", post(score::score))
         .route("/v1/score/arrow", post(arrow::score))
+        .route("/v1/score/stream", post(stream::score))
+        .route("/v1/embed", post(embed::embed))
         .route("/v1/posts", post(posts::posts))
         .route("/v1/query/series", get(query::series))
         .route("/v1/query/tags", get(query::tags))

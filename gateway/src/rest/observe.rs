@@ -28,6 +28,10 @@ const LONGEST_ID: usize = 128;
 #[derive(Clone, Copy)]
 pub(super) struct Arrived(pub(super) Instant);
 
+/// The request's id, for problems that are part of an answer which has begun.
+#[derive(Clone)]
+pub(super) struct RequestId(pub(super) String);
+
 /// How long the parts of a call took, in the extensions of its answer.
 #[derive(Clone, Copy)]
 pub(super) struct Stages {
@@ -54,6 +58,7 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let dialect = Dialect::of(request.uri().path());
     let method = method_name(request.method());
     request.extensions_mut().insert(Arrived(arrived));
+    request.extensions_mut().insert(RequestId(id.clone()));
 
     let span = tracing::info_span!("http", request_id = %id, method, route, caller = tracing::field::Empty);
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;

@@ -8,14 +8,13 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
-use undertone_inference::ModelInfo;
 use utoipa::ToSchema;
 
 use super::{
     tei::{Texts, check_width},
     whole::Call,
 };
-use crate::{Gateway, api::ListedModel, errors::ProblemCode, problem::Problem};
+use crate::{Gateway, api::ServedModel, problem::Problem, scoring::no_such_model};
 
 /// Texts to embed.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -140,7 +139,9 @@ pub(super) async fn embeddings(State(gateway): State<Gateway>, request: Request)
     }))
 }
 
-/// One model, as OpenAI's clients read it
+/// What one model can say
+///
+/// The same members as of `/v1/models`, and those that OpenAI's clients look for.
 #[utoipa::path(
     get,
     path = "/v1/models/{model}",
@@ -148,22 +149,18 @@ pub(super) async fn embeddings(State(gateway): State<Gateway>, request: Request)
     operation_id = "model",
     params(("model" = String, Path, description = "the model's name")),
     responses(
-        (status = 200, description = "it is served here", body = ListedModel),
+        (status = 200, description = "it is served here", body = ServedModel),
         (status = 404, description = "`not-found`", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn model(
     State(gateway): State<Gateway>,
     name: Result<Path<String>, PathRejection>,
-) -> Result<Json<ListedModel>, Problem> {
+) -> Result<Json<ServedModel>, Problem> {
     let served = gateway.scorer.model();
     if name.is_ok_and(|Path(name)| name == served.name) {
-        Ok(Json(ListedModel::from(&*served)))
+        Ok(Json(ServedModel::from(&*served)))
     } else {
         Err(no_such_model(&served))
     }
-}
-
-fn no_such_model(served: &ModelInfo) -> Problem {
-    Problem::new(ProblemCode::NotFound, format!("this model is not served here; there is {}", served.name))
 }

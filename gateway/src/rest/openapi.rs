@@ -18,7 +18,7 @@ use utoipa::{
     },
 };
 
-use super::{arrow, handlers, openai, posts, query, score, tei};
+use super::{arrow, embed, handlers, openai, posts, query, score, stream, tei};
 use crate::{
     access,
     errors::ProblemCode,
@@ -38,6 +38,8 @@ use crate::{
     paths(
         score::score,
         arrow::score,
+        stream::score,
+        embed::embed,
         score::models,
         tei::predict,
         tei::embed,
@@ -113,6 +115,25 @@ impl IntoResponses for ScoringProblems {
             P::ShuttingDown,
             P::Unavailable,
             P::DeadlineExceeded,
+        ])
+    }
+}
+
+/// What a stream of texts can fail with before it begins.
+pub(crate) struct StreamProblems;
+
+impl IntoResponses for StreamProblems {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        use ProblemCode as P;
+        problems(&[
+            P::InvalidHeader,
+            P::UnsupportedMediaType,
+            P::UnsupportedEncoding,
+            P::InvalidInput,
+            P::UnknownHead,
+            P::QueueFull,
+            P::Internal,
+            P::ShuttingDown,
         ])
     }
 }

@@ -8,7 +8,7 @@ use axum::{
     Extension, Json,
     body::Bytes,
     extract::{Request, State},
-    http::{HeaderMap, header},
+    http::HeaderMap,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -27,9 +27,6 @@ use crate::{
     problem::Problem,
     telemetry,
 };
-
-/// One JSON object a line.
-const LINES: &str = "application/x-ndjson";
 
 /// What became of the posts of one call.
 #[derive(Debug, Serialize, ToSchema)]
@@ -112,7 +109,7 @@ pub(super) async fn posts(
     };
     let _admission = gateway.admit()?;
     let deadline = arrived + gateway.limits.granted(body::asked_timeout(request.headers())?);
-    let lines = is_lines(request.headers());
+    let lines = body::is_lines(request.headers());
     let signature = signature(request.headers());
     let body = match lines {
         true => body::read_any(request, &gateway.limits, deadline).await?,
@@ -135,11 +132,6 @@ struct Sent {
     posts: Vec<Bytes>,
     /// One post, whose problem is the problem of the call.
     single: bool,
-}
-
-fn is_lines(headers: &HeaderMap) -> bool {
-    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(LINES)
 }
 
 fn signature(headers: &HeaderMap) -> Option<String> {

@@ -1,18 +1,23 @@
-//! `POST /v1/score`.
+//! `POST /v1/score`, and what it has in common with other calls of many texts.
+
+use std::sync::Arc;
 
 use axum::{
     Extension, Json,
     extract::{Request, State},
 };
+use serde_json::Value;
+use tokio::time::Instant;
+use undertone_inference::{ModelInfo, Scored};
 
 use super::{
-    body,
+    body::{self, Asked},
     observe::{Arrived, Stages},
 };
 use crate::{
     Gateway,
     access::Caller,
-    api::{ListedModel, Model, ModelRef, Models, ScoreRequest, ScoreResponse, ScoreResult},
+    api::{ListedModel, Model, ModelRef, Models, ScoreRequest, ScoreResponse, ScoreResult, Selection},
     problem::Problem,
     scoring::select,
     telemetry,
@@ -67,11 +72,37 @@ pub(super) async fn score(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<(Extension<Stages>, Json<ScoreResponse>), Problem> {
-    let admission = gateway.admit()?;
+    let Done { model, selection, outcomes, stages } = call(&gateway, arrived, &caller, request, body::parse).await?;
+    let result = |(id, outcome)| match outcome {
+        Ok(scored) => ScoreResult::new(id, scored, &selection),
+        Err(problem) => ScoreResult::failed(id, problem),
+    };
+    let results = outcomes.into_iter().map(result).collect();
+    Ok((Extension(stages), Json(ScoreResponse { model: ModelRef::from(&*model), results })))
+}
+
+/// What became of a call's texts.
+pub(super) struct Done {
+    pub(super) model: Arc<ModelInfo>,
+    pub(super) selection: Selection,
+    /// One for each text, in order, with its id.
+    pub(super) outcomes: Vec<(Option<Value>, Result<Scored, Problem>)>,
+    pub(super) stages: Stages,
+}
+
+/// Lets a call in, reads it and scores its texts. What is wrong with a text that was sent alone is an error of the call.
+pub(super) async fn call(
+    gateway: &Gateway,
+    arrived: Instant,
+    caller: &Caller,
+    request: Request,
+    parse: fn(&[u8]) -> Result<Asked, Problem>,
+) -> Result<Done, Problem> {
+    let _admission = gateway.admit()?;
     let deadline = arrived + gateway.limits.granted(body::asked_timeout(request.headers())?);
     let lane = body::lane(request.headers())?;
     let body = body::read(request, &gateway.limits, deadline).await?;
-    let asked = body::parse(&body)?;
+    let asked = parse(&body)?;
     drop(body);
     let model = gateway.scorer.model();
     let selection = select(asked.heads, asked.embedding, &model, "/heads")?;
@@ -82,18 +113,12 @@ pub(super) async fn score(
     let outcomes = gateway.score_texts(asked.texts, lane, deadline).await;
     telemetry::texts("rest", texts, &outcomes);
     let stages = Stages { read, score: arrived.elapsed() - read };
-    let outcomes = outcomes?;
-    let model = crate::scoring::model_of(&outcomes).unwrap_or(model);
-    let mut results = Vec::with_capacity(texts);
-    for (id, outcome) in asked.ids.into_iter().zip(outcomes) {
-        results.push(match outcome {
-            Ok(scored) => ScoreResult::new(id, scored, &selection),
-            Err(problem) if asked.single => return Err(problem),
-            Err(problem) => ScoreResult::failed(id, problem),
-        });
+    let mut outcomes = outcomes?;
+    if asked.single && outcomes.first().is_some_and(Result::is_err) {
+        outcomes.remove(0).map(drop)?;
     }
-    drop(admission);
-    Ok((Extension(stages), Json(ScoreResponse { model: ModelRef::from(&*model), results })))
+    let model = crate::scoring::model_of(&outcomes).unwrap_or(model);
+    Ok(Done { model, selection, outcomes: asked.ids.into_iter().zip(outcomes).collect(), stages })
 }
 
 /// What the models that are served can say

@@ -4,10 +4,12 @@
 
 mod access;
 mod grpc;
+mod grpc_stream;
 mod openapi;
 mod page;
 mod posts;
 mod queries;
 mod rest;
 mod sockets;
+mod stream;
 mod support;

@@ -36,6 +36,8 @@ async fn every_route_is_documented_and_nothing_else() {
     let wanted = [
         "POST /v1/score",
         "POST /v1/score/arrow",
+        "POST /v1/score/stream",
+        "POST /v1/embed",
         "POST /v1/posts",
         "GET /v1/query/series",
         "GET /v1/query/tags",
@@ -101,21 +103,26 @@ async fn every_example_gives_its_documented_status() {
     let router = builder().intake(Arc::new(FakeIntake), PostReader::default(), None).build().router();
     let mut count = 0;
     for (method, path, operation) in operations(&document) {
-        let Some(examples) = operation["requestBody"]["content"]["application/json"]["examples"].as_object() else {
-            assert!(method == "GET" || path == "/v1/score/arrow", "{path} has no examples");
-            continue;
-        };
-        for (name, example) in examples {
+        let content = &operation["requestBody"]["content"];
+        let kinds = ["application/json", "application/x-ndjson"];
+        let examples = kinds.iter().filter_map(|kind| Some((*kind, content[kind]["examples"].as_object()?)));
+        let examples: Vec<_> = examples.flat_map(|(kind, named)| named.iter().map(move |each| (kind, each))).collect();
+        assert!(!examples.is_empty() || method == "GET" || path == "/v1/score/arrow", "{path} has no examples");
+        for (kind, (name, example)) in examples {
             let status = name.rsplit_once(" (").and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or("200");
-            let request = Request::post(&path).header("content-type", "application/json");
-            let answer =
-                send(&router, request.body(Body::from(example["value"].to_string())).expect("a request")).await;
+            let request = Request::post(&path).header("content-type", kind);
+            let value = &example["value"];
+            // What is not JSON is shown as a string, and sent as its contents.
+            let body = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let answer = send(&router, request.body(Body::from(body)).expect("a request")).await;
             assert_eq!(answer.status.as_str(), status, "{path}, {name}: {answer:?}");
             assert!(operation["responses"].get(status).is_some(), "{path}, {name}: {status} is not documented");
+            let answered = &operation["responses"][status]["content"];
+            assert!(answered.get(answer.header("content-type")).is_some(), "{path}, {name}: {answer:?}");
             count += 1;
         }
     }
-    assert!(count >= 18);
+    assert!(count >= 26);
 }
 
 #[tokio::test]
@@ -218,6 +225,20 @@ async fn answers_fit_their_schemas() {
     };
     let many = score(&router, r#"{"items":[{"id":"a","text":"good"},{"text":""}],"embedding":true}"#).await;
     allows(&document, &schema("/v1/score", "post", "200"), &many.json()).expect("a result");
+    let request = Request::post("/v1/embed").header("content-type", "application/json");
+    let body = Body::from(r#"{"items":[{"id":"a","text":"good"},{"text":""}]}"#);
+    let embedded = send(&router, request.body(body).expect("a request")).await;
+    allows(&document, &schema("/v1/embed", "post", "200"), &embedded.json()).expect("embeddings");
+    // A line is what its description says that it is.
+    let request = Request::post("/v1/score/stream?embedding=true").header("content-type", "application/x-ndjson");
+    let body = Body::from("{\"id\":\"a\",\"text\":\"good\"}\n{\n{\"text\":\"panic\"}\n");
+    let lines = send(&router, request.body(body).expect("a request")).await;
+    let lines: Vec<Value> =
+        lines.bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    for (line, schema) in lines.iter().zip(["ScoreResult", "ScoreResult", "Problem"]) {
+        allows(&document, &document["components"]["schemas"][schema], line).expect("a line");
+    }
+    assert_eq!(lines.len(), 3);
     let problem = score(&router, r#"{"texts":[1]}"#).await;
     allows(&document, &schema("/v1/score", "post", "422"), &problem.json()).expect("a problem");
     for path in ["/v1/models", "/v1/overview", "/readyz", "/livez"] {

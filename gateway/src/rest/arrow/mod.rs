@@ -16,32 +16,17 @@ use axum::{
     response::Response,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use serde::Deserialize;
 use undertone_inference::Lane;
-use utoipa::IntoParams;
 
 use self::{read::Texts, spool::Spool, write::Table};
-use super::{body, body::query, observe::Arrived};
-use crate::{Gateway, access::Caller, errors::ProblemCode, problem::Problem, scoring::select, telemetry};
+use super::{body, observe::Arrived};
+use crate::{Gateway, access::Caller, errors::ProblemCode, problem::Problem, telemetry};
 
 /// Texts that are given to the core together.
 const SLICE: usize = 256;
 
 /// The media type of an Arrow IPC stream.
 const STREAM: &str = "application/vnd.apache.arrow.stream";
-
-/// What is answered.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Columns {
-    /// Heads, parted by commas; left out, every head of the model.
-    #[param(nullable = false)]
-    heads: Option<String>,
-    /// Whether to answer the embedding too.
-    #[serde(default)]
-    embedding: bool,
-}
 
 /// Scores the rows of an Arrow IPC stream
 ///
@@ -56,7 +41,7 @@ pub(crate) struct Columns {
     tag = "scoring",
     operation_id = "score_arrow",
     params(
-        Columns,
+        body::Chosen,
         ("x-timeout-ms" = Option<u64>, Header, nullable = false, description = "deadline in milliseconds from the request's head"),
     ),
     request_body(content = Vec<u8>, content_type = "application/vnd.apache.arrow.stream",
@@ -73,16 +58,13 @@ pub(super) async fn score(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let columns: Columns = query(request.uri(), "it may be like ?heads=sentiment,emotion&embedding=true")?;
+    let model = gateway.scorer.model();
+    let selection = body::Chosen::from_query(request.uri(), &model)?;
     let _admission = gateway.admit_bulk()?;
     check_type(request.headers())?;
     body::check_encoding(request.headers())?;
     let limits = &gateway.limits;
-    let asked = body::asked_timeout(request.headers())?;
-    let deadline = arrived + asked.unwrap_or(limits.longest_bulk_timeout).min(limits.longest_bulk_timeout);
-    let model = gateway.scorer.model();
-    let named = columns.heads.iter().flat_map(|heads| heads.split(',')).map(|head| head.trim().to_owned());
-    let selection = select(named.collect(), columns.embedding, &model, "/heads")?;
+    let deadline = arrived + limits.granted_long(body::asked_timeout(request.headers())?);
 
     let mut texts = Texts::new(request.into_body(), limits, deadline);
     // The first rows say what the others look like; a stream may also have none.

@@ -126,8 +126,8 @@ impl Texts {
                 );
                 return Err(Problem::new(ProblemCode::TooLarge, detail));
             }
-            if self.read > limits.arrow_bytes {
-                let detail = format!("the stream is over {} bytes; send several calls", limits.arrow_bytes);
+            if self.read > limits.long_body_bytes {
+                let detail = format!("the stream is over {} bytes; send several calls", limits.long_body_bytes);
                 return Err(Problem::new(ProblemCode::BodyTooLarge, detail));
             }
             self.buffer = Buffer::from(frame);
