@@ -173,11 +173,7 @@ pub(crate) struct Alike {
     path = "/v1/query/latest",
     tag = "queries",
     operation_id = "query_latest",
-    params(
-        LatestParams,
-        ("x-timeout-ms" = Option<u64>, Header, nullable = false, description = "deadline in milliseconds, at most 5 minutes; 30 s \
-         if it is not sent"),
-    ),
+    params(LatestParams),
     responses(
         (status = 200, description = "posts, the latest first", body = Latest),
         crate::rest::openapi::QueryProblems,
@@ -214,11 +210,7 @@ pub(in crate::rest) async fn latest(
     path = "/v1/query/search",
     tag = "queries",
     operation_id = "query_search",
-    params(
-        SearchParams,
-        ("x-timeout-ms" = Option<u64>, Header, nullable = false, description = "deadline in milliseconds, at most 5 minutes; 30 s \
-         if it is not sent"),
-    ),
+    params(SearchParams),
     responses(
         (status = 200, description = "posts, the best first", body = Found),
         crate::rest::openapi::QueryProblems,
@@ -261,11 +253,7 @@ pub(in crate::rest) async fn search(
     path = "/v1/query/similar",
     tag = "queries",
     operation_id = "query_similar",
-    params(
-        SimilarParams,
-        ("x-timeout-ms" = Option<u64>, Header, nullable = false, description = "deadline in milliseconds, at most 5 minutes; 30 s \
-         if it is not sent"),
-    ),
+    params(SimilarParams),
     responses(
         (status = 200, description = "posts, the most similar first", body = Alike),
         crate::rest::openapi::SimilarProblems,
