@@ -26,6 +26,16 @@ PATH = "/v1/score/stream"
 TEXTS = ("what a lovely morning", "this is awful, never again", "the meeting is at noon", "☕ great espresso, as always")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def generated_code(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The messages and the stub, generated from the API's files as its users do it."""
+    folder = tmp_path_factory.mktemp("generated")
+    out = (f"--python_out={folder}", f"--grpc_python_out={folder}")
+    files = ("undertone/v1/records.proto", "undertone/v1/scoring.proto")
+    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", "-I", str(ROOT / "proto"), *out, *files], check=True, timeout=60)
+    sys.path.insert(0, str(folder))
+
+
 def ndjson(items: Iterable[dict]) -> Iterator[bytes]:
     for each in items:
         yield json.dumps(each).encode() + b"\n"
@@ -346,28 +356,17 @@ def test_a_shutdown_answers_what_was_read_and_says_why_it_ends(tmp_path: Path):
 
 # ----------------------------------------------------------------------------------------------------------------- gRPC
 
-STUBS: dict[str, object] = {}
-
-
 def generated():
-    """The messages, and beside them the stub, as their users generate them."""
-    if not STUBS:
-        import tempfile
+    """The messages of the API."""
+    from undertone.v1 import scoring_pb2
 
-        folder = tempfile.mkdtemp()
-        files = ["undertone/v1/records.proto", "undertone/v1/scoring.proto"]
-        command = [sys.executable, "-m", "grpc_tools.protoc", "-I", str(ROOT / "proto"), f"--python_out={folder}", f"--grpc_python_out={folder}"]
-        subprocess.run([*command, *files], check=True, timeout=60)
-        sys.path.insert(0, folder)
-        from undertone.v1 import scoring_pb2, scoring_pb2_grpc
-
-        STUBS.update(messages=scoring_pb2, stub=scoring_pb2_grpc.ScoringStub)
-    return STUBS["messages"]
+    return scoring_pb2
 
 
 def grpc_stub(running: Running):
-    generated()
-    return STUBS["stub"](grpc.insecure_channel(running.grpc, options=[("grpc.enable_http_proxy", 0)]))
+    from undertone.v1 import scoring_pb2_grpc
+
+    return scoring_pb2_grpc.ScoringStub(grpc.insecure_channel(running.grpc, options=[("grpc.enable_http_proxy", 0)]))
 
 
 def test_a_stream_over_grpc_says_what_rest_says(server: Running):
@@ -428,7 +427,6 @@ def test_models_are_the_same_over_every_door(server: Running):
 
 
 def test_the_snippets_of_the_documentation_do_what_they_say(server: Running, capsys: pytest.CaptureFixture):
-    generated()
     document = (ROOT / "docs" / "gateway.md").read_text()
     snippets = [code for code in re.findall(r"```python\n(.*?)```", document, re.S) if "/v1/score/stream" in code or "ScoreStream" in code]
     assert len(snippets) == 2
