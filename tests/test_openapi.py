@@ -11,6 +11,11 @@ import pytest
 
 from support.process import Running
 
+# A deadline that was made up of a few milliseconds passes on a busy machine: that is an answer, and no failure.
+SETTINGS = """
+[checks]
+not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 504]
+"""
 CHECKS = ",".join(
     (
         "not_a_server_error",
@@ -26,6 +31,7 @@ CHECKS = ",".join(
 
 # The live feed never ends, and what is no JSON cannot be made up: both have tests of their own.
 def examine(server: Running, folder: Path, *args: str) -> None:
+    (folder / "schemathesis.toml").write_text(SETTINGS)
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.http}/openapi.json", "--checks", CHECKS]
     command += ["--exclude-path", "/v1/live", "--exclude-path", "/v1/score/arrow", "--exclude-path", "/v1/score/stream", "--seed", "1", "--no-color", "--request-timeout", "30", "--phases", "examples,fuzzing"]
     ended = subprocess.run([*command, *args], cwd=folder, capture_output=True, timeout=600, check=False)

@@ -115,14 +115,17 @@ pub(crate) struct Tags {
 /// Mood over time
 ///
 /// How many posts there are in each window by label, and their mean polarity, by when they were posted. ClickHouse answers if it is
-/// configured, and otherwise the tables of Gold, which are as fresh as their last commit. A deadline is asked for as for
-/// `/v1/score`, with `x-timeout-ms`.
+/// configured, and otherwise the tables of Gold, which are as fresh as their last commit.
 #[utoipa::path(
     get,
     path = "/v1/query/series",
     tag = "queries",
     operation_id = "query_series",
-    params(SeriesParams),
+    params(
+        SeriesParams,
+        ("x-timeout-ms" = Option<u64>, Header, nullable = false, description = "deadline in milliseconds, at most 5 minutes; 30 s \
+         if it is not sent"),
+    ),
     responses(
         (status = 200, description = "the windows that have posts", body = Series, example = json!({
             "store": "tables", "window": "1m", "from": "2026-05-01T11:00:00Z", "to": "2026-05-01T12:00:00Z",
@@ -156,7 +159,11 @@ pub(in crate::rest) async fn series(
     path = "/v1/query/tags",
     tag = "queries",
     operation_id = "query_tags",
-    params(TagsParams),
+    params(
+        TagsParams,
+        ("x-timeout-ms" = Option<u64>, Header, nullable = false, description = "deadline in milliseconds, at most 5 minutes; 30 s \
+         if it is not sent"),
+    ),
     responses(
         (status = 200, description = "those of most posts first", body = Tags, example = json!({
             "store": "clickhouse", "from": "2026-05-01T00:00:00Z", "to": "2026-05-02T00:00:00Z",

@@ -173,7 +173,11 @@ pub(crate) struct Alike {
     path = "/v1/query/latest",
     tag = "queries",
     operation_id = "query_latest",
-    params(LatestParams),
+    params(
+        LatestParams,
+        ("x-timeout-ms" = Option<u64>, Header, nullable = false, description = "deadline in milliseconds, at most 5 minutes; 30 s \
+         if it is not sent"),
+    ),
     responses(
         (status = 200, description = "posts, the latest first", body = Latest),
         crate::rest::openapi::QueryProblems,
@@ -210,7 +214,11 @@ pub(in crate::rest) async fn latest(
     path = "/v1/query/search",
     tag = "queries",
     operation_id = "query_search",
-    params(SearchParams),
+    params(
+        SearchParams,
+        ("x-timeout-ms" = Option<u64>, Header, nullable = false, description = "deadline in milliseconds, at most 5 minutes; 30 s \
+         if it is not sent"),
+    ),
     responses(
         (status = 200, description = "posts, the best first", body = Found),
         crate::rest::openapi::QueryProblems,
@@ -253,7 +261,11 @@ pub(in crate::rest) async fn search(
     path = "/v1/query/similar",
     tag = "queries",
     operation_id = "query_similar",
-    params(SimilarParams),
+    params(
+        SimilarParams,
+        ("x-timeout-ms" = Option<u64>, Header, nullable = false, description = "deadline in milliseconds, at most 5 minutes; 30 s \
+         if it is not sent"),
+    ),
     responses(
         (status = 200, description = "posts, the most similar first", body = Alike),
         crate::rest::openapi::SimilarProblems,
