@@ -20,8 +20,8 @@ test: ## set up, check and test everything; ends with a line of counts
 	@scripts/setup.py test
 	@$(ENV) && python3 scripts/test.py
 
-test-full: ## everything that `make test` leaves out because it is long: needs Java 21 for OpenSearch, half an hour more
-	@UNDERTONE_TEST_FULL=1 scripts/setup.py test
+test-full: ## everything that `make test` leaves out because it is long, half an hour more
+	@scripts/setup.py test
 	@$(ENV) && UNDERTONE_TEST_FULL=1 python3 scripts/test.py
 
 test-spark: ## the documented SQL in Spark, after `make test`; UNDERTONE_SPARK names a folder with its bin/python and jars/
@@ -36,13 +36,13 @@ crash-test: ## kill the stream and its servers ROUNDS times (1000), and ask the 
 			--rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) --out target/crash-test.json $(ARGS)
 
 crash-latest: ## let things go wrong between the sinks and Qdrant, OpenSearch and ClickHouse, ROUNDS times (40); SEED=7 repeats a run
-	@UNDERTONE_TEST_FULL=1 scripts/setup.py test
+	@scripts/setup.py test
 	@$(ENV) && CARGO_TARGET_DIR=target/failpoints cargo build --release --locked --workspace --features failpoints \
 		&& UNDERTONE_BIN="$$PWD/target/failpoints/release/undertone" "$$UNDERTONE_CACHE/test-env/bin/python" tests/crash_latest.py \
 			--rounds $(if $(filter file,$(origin ROUNDS)),40,$(ROUNDS)) $(if $(SEED),--seed $(SEED)) --out target/crash-latest.json $(ARGS)
 
 bench-sinks: build ## measure each sink against its store and against one that swallows everything; ARGS="--posts 50000" for fewer
-	@UNDERTONE_TEST_FULL=1 scripts/setup.py test && $(ENV) && "$$UNDERTONE_CACHE/test-env/bin/python" benches/sinks/measure.py $(ARGS)
+	@scripts/setup.py test && $(ENV) && "$$UNDERTONE_CACHE/test-env/bin/python" benches/sinks/measure.py $(ARGS)
 
 lint: ## formatting and clippy
 	@$(ENV) && cargo fmt --all --check && cargo clippy --release --locked --workspace --all-targets --features failpoints -- -D warnings

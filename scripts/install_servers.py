@@ -76,34 +76,34 @@ COMMANDS = {
 }
 
 
-def needed(opensearch: bool) -> list[str]:
+def needed() -> list[str]:
     """The commands needed for what is not installed yet, and Java to run it."""
     wanted = ["java"]
-    if not all(is_installed(jars.folder, jars.pom) for jars in (KAFKA, ICEBERG_REST)) or (opensearch and not OPENSEARCH.folder.is_dir()):
+    if not all(is_installed(jars.folder, jars.pom) for jars in (KAFKA, ICEBERG_REST)) or not OPENSEARCH.folder.is_dir():
         wanted.append("mvn")
     if not MINIO.exists():
         wanted.append("go")
     return wanted
 
 
-def missing_packages(opensearch: bool) -> set[str]:
-    return {COMMANDS[command][0] for command in needed(opensearch) if not shutil.which(command)}
+def missing_packages() -> set[str]:
+    return {COMMANDS[command][0] for command in needed() if not shutil.which(command)}
 
 
-def install_servers(opensearch: bool) -> None:
-    """Installs what is missing; OpenSearch only if it is asked for, with a Java that it runs on."""
-    check_versions(opensearch)
+def install_servers() -> None:
+    """Installs what is missing."""
+    check_versions()
     for jars in (KAFKA, ICEBERG_REST):
         if not is_installed(jars.folder, jars.pom):
             copy_jars(jars)
-    if opensearch and not OPENSEARCH.folder.is_dir():
+    if not OPENSEARCH.folder.is_dir():
         unpack(OPENSEARCH)
     if not MINIO.exists():
         build_minio()
 
 
-def check_versions(opensearch: bool) -> None:
-    for command in needed(opensearch):
+def check_versions() -> None:
+    for command in needed():
         _, oldest, source = COMMANDS[command]
         if oldest:
             question = [command, "version" if command == "go" else "--version"]

@@ -2,8 +2,7 @@
 """Installs what `make run` and `make test` need, once, pinned and hash-checked, and skips what is there.
 
     scripts/setup.py run     libtorch, the base encoder, Debian packages for building
-    scripts/setup.py test    the same, and what the tests need: a Python environment, Chromium, servers (with UNDERTONE_TEST_FULL
-                             also OpenSearch)
+    scripts/setup.py test    the same, and what the tests need: a Python environment, Chromium, servers
     scripts/setup.py servers Kafka, MinIO, an Iceberg REST catalog and OpenSearch, and nothing else
     scripts/setup.py dist    the same as run, and what packing needs: patchelf
 
@@ -61,7 +60,6 @@ def main() -> int:
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return fail(f"this is {platform.system()} on {platform.machine()}; only Linux on x86_64 is supported so far")
     what = sys.argv[1]
-    opensearch = what == "servers" or (what == "test" and bool(os.environ.get("UNDERTONE_TEST_FULL")))
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two checkouts share the cache
@@ -69,15 +67,14 @@ def main() -> int:
             check_rust()
         if what == "test":
             check_node()
-        install_packages(what, opensearch)
+        install_packages(what)
         if what != "servers":
             install_libtorch()
             install_encoder()
         if what == "test":
             install_test_environment()
         if what in ("test", "servers"):
-            install_servers(opensearch)
-        if opensearch:
+            install_servers()
             install_java()
     return 0
 
@@ -96,8 +93,8 @@ def check_node() -> None:
         raise SystemExit(fail(f"node is {version}; install Node.js {wanted} or newer (the tests rebuild the live page)"))
 
 
-def install_packages(what: str, opensearch: bool) -> None:
-    missing = missing_packages(opensearch) if what in ("test", "servers") else set()
+def install_packages(what: str) -> None:
+    missing = missing_packages() if what in ("test", "servers") else set()
     if what != "servers":
         missing |= {package for command, package in BUILD_PACKAGES.items() if not shutil.which(command)}
         # `venv` without ensurepip makes environments without pip; Debian packages it apart.
