@@ -10,10 +10,7 @@ mod rate;
 mod state;
 mod topics;
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use undertone_inference::ModelInfo;
 use undertone_proto::v1::{DeadLetter, ScoredPost};
@@ -39,10 +36,7 @@ pub struct Live {
 impl Live {
     /// An empty view that shows this model.
     pub fn new(model: &ModelInfo) -> Self {
-        Self::with_clock(model, || {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-        })
+        Self::with_clock(model, || jiff::Timestamp::now().as_millisecond())
     }
 
     /// An empty view with a clock of its own, in milliseconds since 1970-01-01T00:00:00Z.

@@ -157,7 +157,7 @@ fn split(body: &Bytes, lines: bool) -> Result<Sent, Problem> {
 type Outcome = Result<(Post, Place), Problem>;
 
 async fn take_in(ingest: &Ingest, posts: Vec<Bytes>, most: usize, deadline: Instant) -> Vec<Outcome> {
-    let now = now_us();
+    let now = jiff::Timestamp::now().as_microsecond();
     let read = |payload: &Bytes| {
         if payload.len() > most {
             let detail = format!("the post has {} bytes, at most {most} are allowed", payload.len());
@@ -224,11 +224,6 @@ fn finish(outcomes: Vec<Outcome>, single: bool) -> Result<Json<Taken>, Problem> 
         Err(error) => TakenPost::Refused(Refused { error }),
     };
     Ok(Json(Taken { accepted, results: outcomes.into_iter().map(result).collect() }))
-}
-
-fn now_us() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use undertone_proto::EventTime;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Call, not_configured, now, params};
+use super::{Call, DeadlineHeader, not_configured, now, params};
 use crate::{
     Gateway,
     problem::Problem,
@@ -121,11 +121,7 @@ pub(crate) struct Tags {
     path = "/v1/query/series",
     tag = "queries",
     operation_id = "query_series",
-    params(
-        SeriesParams,
-        ("x-timeout-ms" = Option<u64>, Header, nullable = false, description = "deadline in milliseconds, at most 5 minutes; 30 s \
-         if it is not sent"),
-    ),
+    params(SeriesParams, DeadlineHeader),
     responses(
         (status = 200, description = "the windows that have posts", body = Series, example = json!({
             "store": "tables", "window": "1m", "from": "2026-05-01T11:00:00Z", "to": "2026-05-01T12:00:00Z",
@@ -159,11 +155,7 @@ pub(in crate::rest) async fn series(
     path = "/v1/query/tags",
     tag = "queries",
     operation_id = "query_tags",
-    params(
-        TagsParams,
-        ("x-timeout-ms" = Option<u64>, Header, nullable = false, description = "deadline in milliseconds, at most 5 minutes; 30 s \
-         if it is not sent"),
-    ),
+    params(TagsParams, DeadlineHeader),
     responses(
         (status = 200, description = "those of most posts first", body = Tags, example = json!({
             "store": "clickhouse", "from": "2026-05-01T00:00:00Z", "to": "2026-05-02T00:00:00Z",

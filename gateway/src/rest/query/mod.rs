@@ -11,13 +11,25 @@ mod posts;
 use std::future::Future;
 
 use axum::http::HeaderMap;
+use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 use undertone_error::{Error, ErrorKind, Fault};
 use undertone_proto::EventTime;
+use utoipa::IntoParams;
 
 pub(crate) use self::{charts::*, posts::*};
 use super::body;
 use crate::{Gateway, errors::ProblemCode, problem::Problem, queries::Kind, scoring::Admission};
+
+/// The header that every query may have, for the document: [`Call::begin`] reads it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "it is described, and never made")]
+struct DeadlineHeader {
+    /// deadline in milliseconds, at most 5 minutes; 30 s if it is not sent
+    #[param(rename = "x-timeout-ms", nullable = false)]
+    timeout_ms: Option<u64>,
+}
 
 /// A query that was let in.
 struct Call {
@@ -68,8 +80,7 @@ fn not_configured(what: &str, keys: &str) -> Problem {
 }
 
 fn now() -> EventTime {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or_default()
+    Timestamp::now().as_microsecond()
 }
 
 #[cfg(test)]

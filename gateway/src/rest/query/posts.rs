@@ -11,7 +11,7 @@ use undertone_proto::EventTime;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::{Call, not_configured, now, params};
+use super::{Call, DeadlineHeader, not_configured, now, params};
 use crate::{
     Gateway,
     errors::ProblemCode,
@@ -173,11 +173,7 @@ pub(crate) struct Alike {
     path = "/v1/query/latest",
     tag = "queries",
     operation_id = "query_latest",
-    params(
-        LatestParams,
-        ("x-timeout-ms" = Option<u64>, Header, nullable = false, description = "deadline in milliseconds, at most 5 minutes; 30 s \
-         if it is not sent"),
-    ),
+    params(LatestParams, DeadlineHeader),
     responses(
         (status = 200, description = "posts, the latest first", body = Latest),
         crate::rest::openapi::QueryProblems,
@@ -214,11 +210,7 @@ pub(in crate::rest) async fn latest(
     path = "/v1/query/search",
     tag = "queries",
     operation_id = "query_search",
-    params(
-        SearchParams,
-        ("x-timeout-ms" = Option<u64>, Header, nullable = false, description = "deadline in milliseconds, at most 5 minutes; 30 s \
-         if it is not sent"),
-    ),
+    params(SearchParams, DeadlineHeader),
     responses(
         (status = 200, description = "posts, the best first", body = Found),
         crate::rest::openapi::QueryProblems,
@@ -261,11 +253,7 @@ pub(in crate::rest) async fn search(
     path = "/v1/query/similar",
     tag = "queries",
     operation_id = "query_similar",
-    params(
-        SimilarParams,
-        ("x-timeout-ms" = Option<u64>, Header, nullable = false, description = "deadline in milliseconds, at most 5 minutes; 30 s \
-         if it is not sent"),
-    ),
+    params(SimilarParams, DeadlineHeader),
     responses(
         (status = 200, description = "posts, the most similar first", body = Alike),
         crate::rest::openapi::SimilarProblems,
