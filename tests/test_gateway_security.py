@@ -7,7 +7,6 @@ import hashlib
 import re
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import grpc
 import pytest
 import requests
 
+from support.certificates import make_certificates
 from support.process import Running, free_ports, undertone
 
 JSON = {"content-type": "application/json"}
@@ -274,22 +274,9 @@ def test_many_who_say_nothing_keep_nobody_out(guarded: Guarded):
 # ------------------------------------------------------------------------------------------------------------------- TLS
 
 
-def openssl(folder: Path, *args: str) -> None:
-    subprocess.run(["openssl", *args], cwd=folder, check=True, capture_output=True)
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority, and certificates of a server and a client that it has signed."""
-    folder = tmp_path_factory.mktemp("certificates")
-    elliptic = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl(folder, "req", "-x509", *elliptic, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority")
-    for name in ("server", "client"):
-        (folder / f"{name}.ext").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-        openssl(folder, "req", *elliptic, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        signing = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext"]
-        openssl(folder, "x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signing)
-    return folder
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 def tls_environment(certificates: Path, client_ca: bool) -> dict[str, str]:

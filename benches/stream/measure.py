@@ -3,13 +3,17 @@
 
     benches/stream/measure.py [--posts 400000] [--rounds 3] [--roles score,silver] [--record perf.data]
     benches/stream/measure.py --live 300 [--seconds 30] --binary target/release/undertone
+    benches/stream/measure.py --core --posts 20000 --binary target/release/undertone
+    benches/stream/measure.py --memory 2000000 --posts 5000000
 
 A round is `undertone run --once` over a backlog: its own topics, group and tables, the same posts. Figures are posts per CPU-second of our process:
 user and system time of all its threads, less that of the same command over an empty topic, which is what starting costs. The broker's
 CPU time is told apart. The binary is built with `--features stub-model` (see src/run/model); `make bench-stream` does it all.
 
 With `--live` posts come one by one at a steady rate, and latency is from the broker's timestamp of a post until a reader of committed
-records has its score.
+records has its score. With `--core` rounds of the stream alternate with rounds of `undertone bench` over the same posts, both with the real
+model: what the stream leaves of the core's throughput. With `--memory N` the process works on a backlog of `--posts` until it has scored N of them, and
+its resident memory is taken every second.
 """
 
 from __future__ import annotations
@@ -58,6 +62,8 @@ def main() -> None:
     parser.add_argument("--binary", type=Path, default=ROOT / "target" / "stub" / "release" / "undertone")
     parser.add_argument("--live", type=float, default=0, help="posts a second, one by one: latency instead of throughput")
     parser.add_argument("--seconds", type=int, default=30, help="of the live part, after ten that are not counted")
+    parser.add_argument("--core", action="store_true", help="beside what the core alone does: give a binary with the real model")
+    parser.add_argument("--memory", type=int, default=0, metavar="POSTS", help="resident memory until so many posts are scored")
     parser.add_argument("--record", type=Path, help="also profile one round with perf, into this file")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
@@ -67,9 +73,18 @@ def main() -> None:
             print(json.dumps(bench.live(), indent=2))
             return
         bench.produce()
+        if options.memory:
+            print(json.dumps(bench.memory(), indent=2))
+            return
         start = bench.round(empty=True)
-        rounds = [bench.round() for _ in range(options.rounds)]
+        rounds, core = [], []
+        for _ in range(options.rounds):
+            rounds.append(bench.round())
+            if options.core:
+                core.append(bench.core())
         report = summary(start, rounds, options)
+        if core:
+            report |= beside(core, report["rounds"])
         print(json.dumps(report, indent=2))
         if options.json:
             options.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -126,6 +141,41 @@ class Bench:
         posts = 0 if empty else self.options.posts
         return Round(posts, wall, cpu, broker, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 
+    def core(self) -> float:
+        """Posts a second that the core alone scores, by core that it has: it keeps all of them busy."""
+        posts = self.folder / "posts.jsonl"
+        if not posts.exists():
+            with posts.open("w") as file:
+                subprocess.run([self.options.binary, "generate", "--count", str(min(self.options.posts, 20_000)), "--seed", "1"], check=True, stdout=file)
+        command = [self.options.binary, "bench", "--phases", "bulk", "--seconds", str(self.options.seconds), "--input", str(posts), "--json"]
+        report = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)
+        return report["saturated"]["texts_per_s"] / len(os.sched_getaffinity(0))
+
+    def memory(self) -> dict:
+        command, topic = self.command("raw"), f"scored-{self.number}"
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        consumer = Consumer({"bootstrap.servers": self.kafka.brokers, "group.id": "memory"})
+        taken: list[tuple[int, float]] = []
+        while not taken or taken[-1][0] < self.options.memory:
+            time.sleep(1)
+            if process.poll() is not None:
+                raise SystemExit(f"undertone ended with status {process.returncode}")
+            ends = [consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=30)[1] for number in range(self.options.partitions)]
+            taken.append((sum(ends), rss_mib(process.pid)))
+        process.terminate()
+        if process.wait() != 0:
+            raise SystemExit(f"undertone ended with status {process.returncode}")
+        at = lambda share: next(mib for scored, mib in taken if scored >= share * self.options.memory)  # noqa: E731
+        later = [mib for scored, mib in taken if scored >= 0.1 * self.options.memory]
+        return {
+            "backlog": self.options.posts,
+            "scored": self.options.memory,
+            "rss_mib": {f"{share:.0%}": round(at(share)) for share in (0.1, 0.25, 0.5, 0.75, 1)},
+            "median_mib": round(statistics.median(later)),
+            "least_mib": round(min(later)),
+            "most_mib": round(max(later)),
+        }
+
     def live(self) -> dict:
         command, topic = self.command("raw"), f"scored-{self.number}"
         wanted = int(self.options.live * (self.options.seconds + WARM_SECONDS))
@@ -173,6 +223,18 @@ def cpu_of_children() -> float:
 def cpu_of(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def rss_mib(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def beside(core: list[float], rounds: list[int]) -> dict:
+    """A ratio is the median of each round's own."""
+    return {
+        "core_posts_per_core_second": [round(each) for each in core],
+        "share_of_core": round(statistics.median(ours / alone for ours, alone in zip(rounds, core)), 3),
+    }
 
 
 def summary(start: Round, rounds: list[Round], options: argparse.Namespace) -> dict:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import OffsetSpec
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.manifest import ManifestEntryStatus
@@ -191,10 +191,12 @@ class Ledger:
         def ends(level: IsolationLevel) -> dict:
             deadline = time.monotonic() + 60
             while True:
+                # A new client each time: one that has seen the broker restart can hold on to a leader epoch that the broker refuses for good.
+                admin = AdminClient(QUIET | {"bootstrap.servers": self.topics.brokers})
                 try:
-                    answers = self.topics.admin.list_offsets({each: OffsetSpec.latest() for each in names}, isolation_level=level)
+                    answers = admin.list_offsets({each: OffsetSpec.latest() for each in names}, isolation_level=level)
                     return {(at.topic, at.partition): answer.result(30).offset for at, answer in answers.items()}
-                except KafkaException:  # a client that does not know yet that the broker has come back
+                except KafkaException:  # the broker has not come back altogether
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(0.3)

@@ -21,7 +21,7 @@ use undertone_sinks::iceberg::{IcebergStore, Reader};
 use undertone_sinks::pump::{Policy, SinkStatus};
 use undertone_stream::data::DataFolder;
 use undertone_stream::kafka::{
-    Kafka, Membership, ScoreWriter, ScoredChunks, ScoringEnd, TopicReader, Topics, pin_start,
+    Kafka, Membership, ScoreWriter, ScoredChunks, ScoringEnd, TopicReader, Topics, end_earlier, pin_start,
 };
 use undertone_stream::score::ScoreConfig;
 
@@ -76,6 +76,7 @@ impl KafkaStream {
         let scores = plays(Role::Score);
         let topics = Topics::find(&kafka).await?;
         if scores {
+            end_earlier(&kafka, "score", &topics).await?;
             pin_start(&kafka, "score", &topics.raw, &topics.scored, &topics.dead).await?;
         }
 

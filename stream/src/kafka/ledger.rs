@@ -162,6 +162,14 @@ impl Ledger {
         }
     }
 
+    /// A transaction of ours has failed: where the group stands is not known until [`Ledger::learn`] is told. Whoever took the
+    /// last known place for it could move the group back.
+    pub(super) fn doubt(&mut self, partition: i32) {
+        if let Some(standing) = self.partitions.remove(&partition) {
+            self.earlier.insert(partition, standing);
+        }
+    }
+
     /// Nothing is left to be scored in a partition: what killed was not there.
     pub(super) fn release(&mut self, partition: i32) {
         if let Some(standing) = self.partitions.get_mut(&partition) {
@@ -378,6 +386,25 @@ mod tests {
             assert!(ledger.starts([0], IN_FLIGHT).is_empty());
             ledger.learn(1, [(0, 5, None)]);
         }
+    }
+
+    #[test]
+    fn after_a_failure_nothing_is_built_on_the_last_known_place() {
+        let mut ledger = Ledger::default();
+        ledger.learn(1, [(0, 5, None), (1, 7, None)]);
+        let record = ledger.starts([0], IN_FLIGHT)[&0];
+        ledger.wrote(0, 5, Some(record));
+        ledger.tries(0, 9, None);
+        ledger.doubt(0);
+        assert_eq!(ledger.expect(0, 5).unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!((ledger.next(0), ledger.next(1)), (None, Some(7)));
+        assert_eq!(ledger.left().next(), None, "a clean end would move the group back");
+        assert!(
+            ledger.starts([0], IN_FLIGHT).is_empty() && ledger.suspect(&Offsets::from([(0, 5)]), IN_FLIGHT).is_none()
+        );
+        // It did not happen: the start that was counted before is still this process's own.
+        ledger.learn(1, [(0, 5, Some(record)), (1, 7, None)]);
+        assert!(ledger.starts([0], IN_FLIGHT).is_empty() && !ledger.has_crashed());
     }
 
     #[test]

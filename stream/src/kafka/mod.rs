@@ -49,4 +49,4 @@ pub use self::send::NewRecord;
 pub use self::settle::{LetterCloser, LetterWriter};
 pub use self::start::{last_outcomes, pin_start};
 pub use self::topics::{TopicSettings, TopicsReport, ensure_topics, inspect_topics};
-pub use self::transaction::ScoreWriter;
+pub use self::transaction::{ScoreWriter, end_earlier};

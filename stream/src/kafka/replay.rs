@@ -29,7 +29,7 @@ use undertone_proto::{EventTime, Headers, Partition};
 use super::client::Kafka;
 use super::describe::Topic;
 use super::logging::Logged;
-use super::producer::{Failure, STEP, abort, owned, producer, send, step};
+use super::producer::{Failure, Reach, STEP, abort, owned, producer, send, step};
 use super::reader::{Limit, Offsets, Record, TopicReader};
 use super::transaction::letter_key;
 use crate::dead::is_scorings;
@@ -259,7 +259,11 @@ impl Replayer {
     /// # Errors
     /// Those of the cluster.
     pub fn begin(kafka: &Kafka, raw: &Topic, dead: &Topic) -> Result<Self> {
-        let producer = Some(Arc::new(producer(kafka, &kafka.group("dead-replay"))?));
+        let producer = Some(Arc::new(producer(
+            kafka,
+            &kafka.group("dead-replay"),
+            &Reach { topics: vec![raw, dead], group: None },
+        )?));
         Ok(Self { producer, ..Self::look(kafka, raw, dead)? })
     }
 
@@ -333,7 +337,7 @@ impl Replayer {
             write(&producer, &raw, &dead, &replays).map_err(|failure| {
                 // Otherwise readers of both topics wait until the broker ends it.
                 if failure.abort {
-                    abort(&producer);
+                    let _ = abort(&producer);
                 }
                 failure.error
             })

@@ -17,7 +17,7 @@ use super::client::{Kafka, Topics};
 use super::describe::Topic;
 use super::logging::Logged;
 use super::membership::Membership;
-use super::producer::{Failure, STEP, abort, producer, send, step};
+use super::producer::{Failure, Reach, STEP, abort, producer, send, step};
 use super::reader::Offsets;
 use super::replay::{Letter, REPLAYED};
 use super::score::KafkaOutcome;
@@ -78,7 +78,11 @@ impl LetterCloser {
     /// # Errors
     /// Those of the cluster.
     pub fn begin(kafka: &Kafka, sink: &str, dead: &Topic) -> Result<Self> {
-        let producer = Arc::new(producer(kafka, &kafka.group(&format!("dead-replay-{sink}")))?);
+        let producer = Arc::new(producer(
+            kafka,
+            &kafka.group(&format!("dead-replay-{sink}")),
+            &Reach { topics: vec![dead], group: None },
+        )?);
         Ok(Self { producer, sink: sink.to_owned(), dead: dead.clone() })
     }
 
@@ -96,7 +100,7 @@ impl LetterCloser {
             close(&producer, &sink, &dead, &letters).map_err(|failure| {
                 // Otherwise readers of the topic wait until the broker ends it.
                 if failure.abort {
-                    abort(&producer);
+                    let _ = abort(&producer);
                 }
                 failure.error
             })

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use prost::Message;
+use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use sha2::{Digest, Sha256};
@@ -27,7 +28,7 @@ use super::failure::failed;
 use super::ledger::Ledger;
 use super::logging::Logged;
 use super::membership::Membership;
-use super::producer::{Failure, STEP, abort, owned, producer, send, step};
+use super::producer::{Failure, Reach, STEP, abort, owned, producer, send, step};
 use super::reader::Offsets;
 use super::replay::is_replay;
 use super::score::KafkaOutcome;
@@ -90,7 +91,7 @@ impl ScoreWriter {
     pub(super) fn of_role(kafka: &Kafka, role: &'static str, membership: Membership, topics: Topics) -> Self {
         // Without a stable name each start has an id of its own: the broker ends what an earlier one left open.
         let name = kafka.config().instance.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
-        let transactional_id = format!("{}-{name}", kafka.group(role));
+        let transactional_id = transactional_id(kafka, role, &name);
         let state = Mutex::new(State { producer: None, ledger: Ledger::default() });
         Self { inner: Arc::new(Inner { kafka: kafka.clone(), membership, role, topics, transactional_id, state }) }
     }
@@ -364,7 +365,7 @@ impl Inner {
                 ledger.tries(each.partition, each.range.end, each.record);
             }
         }
-        self.with_producer(slot, |producer| {
+        let written = self.with_producer(slot, |producer| {
             step("cannot begin a transaction", || producer.begin_transaction())?;
             failpoint::hit(points.begun);
             produce(producer)?;
@@ -381,13 +382,16 @@ impl Inner {
             metrics::histogram!(telemetry::TRANSACTION_COMMIT_SECONDS).record(began.elapsed());
             failpoint::hit(points.committed);
             Ok(())
-        })?;
+        });
         if let Some(ledger) = ledger {
             for each in moves {
-                ledger.wrote(each.partition, each.range.end, each.record);
+                match written {
+                    Ok(()) => ledger.wrote(each.partition, each.range.end, each.record),
+                    Err(_) => ledger.doubt(each.partition),
+                }
             }
         }
-        Ok(())
+        written
     }
 
     fn offsets(&self, moves: &[Move]) -> Result<TopicPartitionList> {
@@ -437,7 +441,10 @@ impl Inner {
     ) -> Result<()> {
         let producer = match slot.take() {
             Some(producer) => producer,
-            None => producer(&self.kafka, &self.transactional_id)?,
+            None => {
+                let group = Some(self.membership.group_metadata()?);
+                producer(&self.kafka, &self.transactional_id, &reach(self.role, &self.topics, group))?
+            }
         };
         match work(&producer) {
             Ok(()) => {
@@ -445,9 +452,13 @@ impl Inner {
                 Ok(())
             }
             Err(failure) => {
-                let aborted = failure.abort && abort(&producer);
                 // The next producer ends what this one left open, whichever way it went.
-                if failure.committing && !aborted {
+                if failure.abort {
+                    let _ = abort(&producer);
+                }
+                // Also where the abort went well: the client may abort by taking a higher epoch, which the broker grants after a
+                // commit, too.
+                if failure.committing {
                     let unknown = Error::new(ErrorKind::Conflict, "outcome of a transaction is not known yet");
                     return Err(unknown.source(failure.error));
                 }
@@ -455,6 +466,31 @@ impl Inner {
             }
         }
     }
+}
+
+/// Ends what an earlier process of our name left open, if we have one. Before anything else: the broker does not tell where the
+/// group stands while a transaction on its offsets is open.
+///
+/// # Errors
+/// Those of the cluster.
+pub async fn end_earlier(kafka: &Kafka, role: &'static str, topics: &Topics) -> Result<()> {
+    let Some(name) = kafka.config().instance.clone() else { return Ok(()) };
+    let (kafka, topics) = (kafka.clone(), topics.clone());
+    let end = move || {
+        let group = kafka.consumer(role, &[], Logged)?.group_metadata();
+        producer(&kafka, &transactional_id(&kafka, role, &name), &reach(role, &topics, group)).map(drop)
+    };
+    blocking(end).await
+}
+
+fn transactional_id(kafka: &Kafka, role: &str, name: &str) -> String {
+    format!("{}-{name}", kafka.group(role))
+}
+
+fn reach<'a>(role: &str, topics: &'a Topics, group: Option<ConsumerGroupMetadata>) -> Reach<'a> {
+    // Another role than scoring writes dead letters alone.
+    let outcomes = std::iter::once(&topics.scored).chain(&topics.scored_json).filter(|_| role == "score");
+    Reach { topics: outcomes.chain([&topics.dead]).collect(), group }
 }
 
 fn is_dead(outcome: &KafkaOutcome) -> bool {
