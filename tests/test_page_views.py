@@ -25,12 +25,13 @@ FULL = {"live": "latest-post", "trends": "trend-plot", "search": "no-store", "st
 
 # The most that one change may move what is on the screen, in the share of it times the share of the way.
 SHIFT = 0.05
-# Posts that move on in their list as others come are what a live list is, and no jump.
+# Posts that move on in their list as others come are what a live list is, and figures that grow wider are no jump.
 WATCH_SHIFTS = """
     window.shifts = [];
     const ofTheList = ({node}) => (node?.closest ? node : node?.parentElement)?.closest(".scroll, [data-testid=latest-post]");
+    const jumped = source => !ofTheList(source) && Math.abs(source.previousRect.y - source.currentRect.y) > 3;
     const told = ({node, previousRect, currentRect}) => `${node?.className || node?.nodeName} ${previousRect.y} to ${currentRect.y}`;
-    new PerformanceObserver(list => list.getEntries().filter(entry => !entry.sources.every(ofTheList))
+    new PerformanceObserver(list => list.getEntries().filter(entry => entry.sources.some(jumped))
         .forEach(entry => shifts.push([entry.value, ...entry.sources.map(told)]))).observe({type: "layout-shift", buffered: true});
 """
 
