@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from playwright.sync_api import Browser, expect
 from servers.clickhouse import ClickHouse
 from servers.kafka import Kafka
 from servers.opensearch import OpenSearch
@@ -24,6 +25,7 @@ from support.posts import generate
 from support.process import Running
 from support.stories import event, events
 from support.topics import decode
+from test_page import SECONDS, Visit, browser, screenshot  # noqa: F401
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -219,6 +221,27 @@ def test_posts_like_a_post_are_not_that_post(asked: Asked) -> None:
     assert (gone.status_code, gone.json()["type"]) == (404, "/problems/not-found")
 
 
+def test_the_page_shows_similar_posts_and_those_like_one_of_them(asked: Asked, browser: Browser, tmp_path: Path) -> None:  # noqa: F811
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        visit = Visit(context.new_page(), asked.gateway.http)
+        visit.page.goto(f"{asked.gateway.http}/#search?by=meaning")
+        visit.by("search-input").fill("the espresso here is wonderful")
+        visit.page.keyboard.press("Enter")
+        said = asked.get("similar", text="the espresso here is wonderful", limit=30)["neighbours"]
+        expect(visit.by("found-post")).to_have_count(len(said), timeout=10 * SECONDS)
+        assert visit.by("similarity").all_inner_texts() == [f"similarity {near['similarity']:.2f}" for near in said]
+        screenshot(visit.page, tmp_path, "similar")
+        visit.by("find-similar").first.click()
+        first = said[0]["post"]
+        like = asked.get("similar", uid=first["uid"], limit=30)["neighbours"]
+        expect(visit.by("similarity").first).to_have_text(f"similarity {like[0]['similarity']:.2f}", timeout=10 * SECONDS)
+        expect(visit.by("found")).to_contain_text("Like this post:")
+        expect(visit.by("found")).to_contain_text(first["text"][:40].split("\n")[0])
+        visit.page.go_back()
+        expect(visit.by("search-input")).to_have_value("the espresso here is wonderful")
+        assert visit.complaints == [] and visit.foreign == []
+
+
 def test_what_is_not_configured_is_told_and_bad_parameters_are_named(asked: Asked) -> None:
     answer = asked.gateway.get("/v1/query/search", params={"q": "tea"})
     assert (answer.status_code, answer.json()["type"]) == (404, "/problems/store-not-configured")
@@ -247,7 +270,12 @@ def test_a_store_that_is_down_or_refuses_is_named_and_its_words_are_not_repeated
         assert "hunter2" not in gateway.log()
 
 
-def test_full_texts_are_found_by_their_words(kafka: Kafka, opensearch: OpenSearch, tmp_path: Path) -> None:
+def test_full_texts_are_found_by_their_words(
+    kafka: Kafka,
+    opensearch: OpenSearch,
+    browser: Browser,  # noqa: F811
+    tmp_path: Path,
+) -> None:
     stores = Stores(tmp_path, Nowhere("clickhouse"), opensearch, Nowhere("qdrant"))
     stores.secrets = dict
     world = World(kafka, stores, tmp_path)
@@ -284,5 +312,22 @@ def test_full_texts_are_found_by_their_words(kafka: Kafka, opensearch: OpenSearc
         for q in ("(((", '"', "a~ b~2", "* -*", "\\", "AND OR | +", "x" * 1000, " ".join("a*" for _ in range(300))):
             answer = gateway.get("/v1/query/search", params={"q": q})
             assert answer.status_code in (200, 422), (q, answer.text)
+        check_found_on_the_page(browser, gateway, tmp_path)
         # Without ClickHouse the latest come from here.
         check_latest(asked, "opensearch")
+
+
+def check_found_on_the_page(browser: Browser, gateway: Running, folder: Path) -> None:  # noqa: F811
+    """What was found is marked, and nothing that a post holds is markup."""
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        visit = Visit(context.new_page(), gateway.http)
+        visit.page.goto(f"{gateway.http}/#search")
+        visit.by("search-input").fill('"green tea" 1984')
+        visit.by("search-submit").click()
+        post = visit.by("found-post")
+        expect(post).to_have_count(1, timeout=10 * SECONDS)
+        expect(post).to_contain_text("green tea & <b>rain</b> of 1984 ☕")
+        assert {"green", "tea", "1984"} <= set(" ".join(post.locator("mark").all_inner_texts()).split())
+        assert post.locator("b").count() == 0
+        assert visit.complaints == [] and visit.foreign == []
+        screenshot(visit.page, folder, "search")

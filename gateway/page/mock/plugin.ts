@@ -7,6 +7,7 @@
 import { readFileSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Connect, Plugin } from "vite";
+import { METRICS, models, series, tags } from "./stored.ts";
 import { mockScore, SCENARIOS, World } from "./world.ts";
 
 export function mockGateway(): Plugin {
@@ -48,6 +49,18 @@ function gateway(world: World): Connect.NextHandleFunction {
         return live(world, request, response);
       case "/v1/score":
         return void score(request, response);
+      case "/v1/models":
+        return json(response, 200, models());
+      case "/v1/query/series":
+        return json(response, 200, series(url.searchParams));
+      case "/v1/query/tags":
+        return json(response, 200, tags());
+      case "/v1/query/search":
+      case "/v1/query/similar":
+        return problem(response, 404, "this server has no store for this", "the mock has none", "/problems/store-not-configured");
+      case "/metrics":
+        response.writeHead(200, { "content-type": "text/plain" });
+        return void response.end(METRICS);
       case "/openapi.json":
         return json(response, 200, JSON.parse(readFileSync(new URL("./openapi.json", import.meta.url), "utf8")));
       default:
@@ -89,6 +102,6 @@ function json(response: ServerResponse, status: number, body: unknown, type = "a
   response.end(JSON.stringify(body));
 }
 
-function problem(response: ServerResponse, status: number, title: string, detail: string): void {
-  json(response, status, { type: "about:blank", title, status, detail }, "application/problem+json");
+function problem(response: ServerResponse, status: number, title: string, detail: string, type = "about:blank"): void {
+  json(response, status, { type, title, status, detail }, "application/problem+json");
 }

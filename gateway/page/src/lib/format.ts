@@ -76,6 +76,12 @@ export function clock(ms: number, withSeconds = false): string {
   return withSeconds ? `${hm}:${two(date.getSeconds())}` : hm;
 }
 
+const DAYS = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+
+/** The clock, with the day before it where more than a day is on the axis: Fri 14:05. */
+export const dayClock = (ms: number, spanSeconds: number): string =>
+  spanSeconds > 93_600 ? `${DAYS[new Date(ms).getDay()]} ${clock(ms)}` : clock(ms);
+
 /** The first characters of a revision, which is a long hash. */
 export const shortRevision = (revision: string): string => revision.replace(/^sha256:/, "").slice(0, 12);
 

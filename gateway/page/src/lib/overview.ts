@@ -5,6 +5,8 @@
  * neutral value, never an exception, so that a gateway one version older or newer still draws a page.
  */
 
+import { clamp, count, list, number, object, polarityOrNull as polarity, text, textOrNull } from "./json.ts";
+
 export type Label = "negative" | "neutral" | "positive";
 export const LABELS: readonly Label[] = ["negative", "neutral", "positive"];
 
@@ -33,11 +35,15 @@ export interface Series {
   polarity: (number | null)[];
 }
 
-export interface Topics {
+/** The time that a plot shows, in buckets of one length. */
+export interface Axis {
   bucketSeconds: number;
   /** Start of the first bucket, in seconds since the epoch. */
   startS: number;
   buckets: number;
+}
+
+export interface Topics extends Axis {
   series: Series[];
 }
 
@@ -80,21 +86,7 @@ export interface Overview {
 const MAX_SERIES = 12;
 const MAX_BUCKETS = 1440;
 
-type Json = Record<string, unknown>;
-
-const object = (value: unknown): Json =>
-  typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Json) : {};
-const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : []);
-const text = (value: unknown): string => (typeof value === "string" ? value : "");
-const textOrNull = (value: unknown): string | null => (typeof value === "string" && value !== "" ? value : null);
-const number = (value: unknown): number | null => (typeof value === "number" && Number.isFinite(value) ? value : null);
-const count = (value: unknown): number => Math.max(0, number(value) ?? 0);
 const countOrNull = (value: unknown): number | null => (number(value) === null ? null : count(value));
-const clamp = (value: number, low: number, high: number) => Math.min(high, Math.max(low, value));
-const polarity = (value: unknown): number | null => {
-  const p = number(value);
-  return p === null ? null : clamp(p, -1, 1);
-};
 
 function decodeTopics(value: unknown): Topics {
   const topics = object(value);

@@ -1,0 +1,4 @@
+declare module "virtual:measured" {
+  const measured: import("./lib/model.ts").Measured;
+  export default measured;
+}
