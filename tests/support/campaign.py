@@ -253,15 +253,18 @@ class World:
                 if status not in (0, -signal.SIGTERM) and not self.servers.were_away(member.began, time.monotonic()):
                     found.append(f"{member.name} ended with status {status}:\n{member.running.log()[-3000:]}")
                 member.kill()
-        found += self.score_and_store_the_rest()
+        # Under its own name each scorer ends what it may have left open.
+        for member in self.members:
+            if "score" in member.roles:
+                found += self.once("score", **member.instance)
+        found += self.once("bronze,silver,gold")
         return found or self.ledger.check() + violations(self.topics, self.catalog)
 
-    def score_and_store_the_rest(self) -> list[str]:
+    def once(self, roles: str, **env: str) -> list[str]:
         """Everything that the topics hold, by one process; what is wrong if that does not come to its end."""
         (port,) = free_ports(1)
-        env = self.topics.settings() | self.env | {"UNDERTONE_RUN__METRICS": f"127.0.0.1:{port}"}
-        command = ("--once", "--config", self.config)
-        with Running(*command, "--roles", "score,bronze,silver,gold", cwd=self.folder, env=env) as running:
+        env |= self.topics.settings() | self.env | {"UNDERTONE_RUN__METRICS": f"127.0.0.1:{port}"}
+        with Running("--once", "--config", self.config, "--roles", roles, cwd=self.folder, env=env) as running:
             try:
                 status = running.process.wait(300)
             except subprocess.TimeoutExpired:
