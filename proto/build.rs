@@ -7,7 +7,10 @@ use protox::prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=undertone");
-    let descriptors = protox::compile(["undertone/v1/records.proto", "undertone/v1/scoring.proto"], ["."])?;
+    let descriptors = protox::compile(
+        ["undertone/v1/records.proto", "undertone/v1/scoring.proto", "undertone/v1/queries.proto"],
+        ["."],
+    )?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptor.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()

@@ -1,7 +1,9 @@
 """Installs the real servers that the tests and `make stack` start: Kafka, MinIO, Iceberg's REST catalog, OpenSearch. No Docker.
+And grpcurl, a client that the tests run.
 
 Each comes into a folder of the cache, named by its version, once. Jars and OpenSearch's archive are copied by Maven and
-checked against a digest that is pinned here; MinIO is built from the Go module proxy, whose checksum database pins the source.
+checked against a digest that is pinned here; MinIO and grpcurl are built from the Go module proxy, whose checksum database
+pins the source.
 """
 
 from __future__ import annotations
@@ -64,9 +66,29 @@ OPENSEARCH = Archive(
 OPENSEARCH_JAVA = 21
 JRE = SERVERS / "jre-25.0.2"
 
+
+
+@dataclass(frozen=True)
+class GoProgram:
+    """A program that Go builds, its package and version, and what that takes."""
+
+    folder: Path
+    package: str
+    version: str
+    effort: str
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.package.rsplit("/", 1)[1]
+
+
 # MinIO's release tags are no module versions; this is the commit of its last release.
-MINIO_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
-MINIO = SERVERS / "minio-20260212201848" / "minio"
+MINIO_PROGRAM = GoProgram(
+    SERVERS / "minio-20260212201848", "github.com/minio/minio", "v0.0.0-20260212201848-7aac2a2c5b7c", "8 minutes of CPU time"
+)
+MINIO = MINIO_PROGRAM.path
+GRPCURL_PROGRAM = GoProgram(CACHE / "grpcurl-1.9.3", "github.com/fullstorydev/grpcurl/cmd/grpcurl", "v1.9.3", "a minute of CPU time")
+GRPCURL = GRPCURL_PROGRAM.path
 
 # command -> Debian package, the oldest version that will do, and where there are newer ones
 COMMANDS = {
@@ -76,34 +98,39 @@ COMMANDS = {
 }
 
 
-def needed() -> list[str]:
+def go_programs(what: str) -> list[GoProgram]:
+    return [MINIO_PROGRAM, GRPCURL_PROGRAM] if what == "test" else [MINIO_PROGRAM]
+
+
+def needed(what: str) -> list[str]:
     """The commands needed for what is not installed yet, and Java to run it."""
     wanted = ["java"]
     if not all(is_installed(jars.folder, jars.pom) for jars in (KAFKA, ICEBERG_REST)) or not OPENSEARCH.folder.is_dir():
         wanted.append("mvn")
-    if not MINIO.exists():
+    if not all(program.path.exists() for program in go_programs(what)):
         wanted.append("go")
     return wanted
 
 
-def missing_packages() -> set[str]:
-    return {COMMANDS[command][0] for command in needed() if not shutil.which(command)}
+def missing_packages(what: str) -> set[str]:
+    return {COMMANDS[command][0] for command in needed(what) if not shutil.which(command)}
 
 
-def install_servers() -> None:
-    """Installs what is missing."""
-    check_versions()
+def install_servers(what: str) -> None:
+    """Installs what is missing of the servers, and for `test` of the programs that the tests run."""
+    check_versions(what)
     for jars in (KAFKA, ICEBERG_REST):
         if not is_installed(jars.folder, jars.pom):
             copy_jars(jars)
     if not OPENSEARCH.folder.is_dir():
         unpack(OPENSEARCH)
-    if not MINIO.exists():
-        build_minio()
+    for program in go_programs(what):
+        if not program.path.exists():
+            build(program)
 
 
-def check_versions() -> None:
-    for command in needed():
+def check_versions(what: str) -> None:
+    for command in needed(what):
         _, oldest, source = COMMANDS[command]
         if oldest:
             question = [command, "version" if command == "go" else "--version"]
@@ -165,12 +192,13 @@ def newer_java() -> Path:
     raise SystemExit(fail(f"OpenSearch needs Java {OPENSEARCH_JAVA} or newer; `scripts/setup.py servers` fetches one"))
 
 
-def build_minio() -> None:
-    say("building MinIO (8 minutes of CPU time, once)")
-    work = SERVERS / ".minio-build"  # left where it is by an interruption: the next call goes on from there
+def build(program: GoProgram) -> None:
+    name = program.path.name
+    say(f"building {name} ({program.effort}, once)")
+    work = program.folder.with_name(f".{name}-build")  # left where it is by an interruption: the next call goes on from there
     paths = {"GOPATH": str(work / "go"), "GOCACHE": str(work / "cache"), "GOFLAGS": "-modcacherw"}
-    with replacing(MINIO.parent) as folder:
+    with replacing(program.folder) as folder:
         environment = os.environ | paths | {"GOBIN": str(folder)}
-        command = ["go", "install", "-trimpath", "-ldflags=-s -w", f"github.com/minio/minio@{MINIO_VERSION}"]
+        command = ["go", "install", "-trimpath", "-ldflags=-s -w", f"{program.package}@{program.version}"]
         subprocess.run(command, check=True, env=environment)
     shutil.rmtree(work)

@@ -2,7 +2,7 @@
 """Installs what `make run` and `make test` need, once, pinned and hash-checked, and skips what is there.
 
     scripts/setup.py run     libtorch, the base encoder, Debian packages for building
-    scripts/setup.py test    the same, and what the tests need: a Python environment, Chromium, servers
+    scripts/setup.py test    the same, and what the tests need: a Python environment, Chromium, servers, grpcurl
     scripts/setup.py servers Kafka, MinIO, an Iceberg REST catalog and OpenSearch, and nothing else
     scripts/setup.py dist    the same as run, and what packing needs: patchelf
 
@@ -74,7 +74,7 @@ def main() -> int:
         if what == "test":
             install_test_environment()
         if what in ("test", "servers"):
-            install_servers()
+            install_servers(what)
             install_java()
     return 0
 
@@ -94,7 +94,7 @@ def check_node() -> None:
 
 
 def install_packages(what: str) -> None:
-    missing = missing_packages() if what in ("test", "servers") else set()
+    missing = missing_packages(what) if what in ("test", "servers") else set()
     if what != "servers":
         missing |= {package for command, package in BUILD_PACKAGES.items() if not shutil.which(command)}
         # `venv` without ensurepip makes environments without pip; Debian packages it apart.

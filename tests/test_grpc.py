@@ -69,7 +69,7 @@ def refused(call) -> grpc.RpcError:
 
 
 def test_reflection_lists_the_services(reflected: ProtoReflectionDescriptorDatabase):
-    assert {"undertone.v1.Scoring", "grpc.health.v1.Health"} <= set(reflected.get_services())
+    assert {"undertone.v1.Scoring", "undertone.v1.Queries", "grpc.health.v1.Health"} <= set(reflected.get_services())
 
 
 def test_texts_are_scored_in_order_with_their_ids(api: Api, server: Running):
@@ -141,6 +141,15 @@ def test_a_deadline_is_kept(api: Api):
     began = time.monotonic()
     assert api.score("fine", timeout=20).results[0].WhichOneof("outcome") == "scores"
     assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("method", ["Scoring/Score", "Scoring/GetModel", "Queries/Latest"])
+def test_a_message_that_cannot_be_read_is_the_callers_fault(channel: grpc.Channel, method: str):
+    call = channel.unary_unary(f"/undertone.v1.{method}", request_serializer=bytes, response_deserializer=bytes)
+    error = refused(lambda: call(b"\x0a\xff\xff", timeout=10, metadata=[("x-request-id", "call-7")]))
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    trailers = dict(error.trailing_metadata())
+    assert (trailers["problem-code"], trailers["x-request-id"]) == ("invalid-input", "call-7")
 
 
 def test_an_unknown_method_is_unimplemented(channel: grpc.Channel):

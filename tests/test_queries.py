@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import grpc
 import pytest
 from support.posts import generate
 from support.process import ROOT, Running, run_once
+from support.queries import Queries
 from support.stories import events
 from support.tables import Tables
 
@@ -41,7 +43,11 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, 
 def answered(running: Running, path: str, **params: object) -> dict:
     answer = running.get(f"/v1/query/{path}", params=params)
     assert answer.status_code == 200, answer.text
-    return answer.json()
+    said = answer.json()
+    if "to" in params:  # without it the next call is about another time
+        with Queries(running.grpc) as queries:
+            queries.agree(path, params, said)
+    return said
 
 
 def floored(at: datetime, window: str) -> datetime:
@@ -146,6 +152,27 @@ def test_bad_parameters_are_named_and_what_nobody_stores_is_told(stored) -> None
         assert name in answer.json()["detail"], answer.text
     assert running.get("/v1/query/series", headers={"x-timeout-ms": "soon"}).status_code == 400
     assert answered(running, "series", source="nobody' OR '1'='1")["points"] == []
+
+
+def test_over_grpc_the_same_is_refused_with_the_same_code(stored) -> None:
+    running, _ = stored
+    with Queries(running.grpc) as queries:
+        for name, params, code, problem, said in (
+            ("tags", {"limit": 1001}, grpc.StatusCode.INVALID_ARGUMENT, "invalid-input", "limit"),
+            ("tags", {"limit": 0}, grpc.StatusCode.INVALID_ARGUMENT, "invalid-input", "limit"),
+            ("tags", {"tag": "tea"}, grpc.StatusCode.INVALID_ARGUMENT, "invalid-input", "tag"),
+            ("tags", {"to": "1800-01-01T00:00:00Z"}, grpc.StatusCode.INVALID_ARGUMENT, "invalid-input", "to"),
+            ("series", {"from": "2020-01-01T00:00:00Z"}, grpc.StatusCode.INVALID_ARGUMENT, "invalid-input", "from"),
+            ("series", {"source": ""}, grpc.StatusCode.INVALID_ARGUMENT, "invalid-input", "source"),
+            ("latest", {}, grpc.StatusCode.NOT_FOUND, "store-not-configured", "opensearch.url"),
+            ("search", {"q": "tea"}, grpc.StatusCode.NOT_FOUND, "store-not-configured", "opensearch.url"),
+            ("similar", {"text": "tea"}, grpc.StatusCode.NOT_FOUND, "store-not-configured", "qdrant.url"),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                queries.ask(name, params)
+            trailers = dict(caught.value.trailing_metadata())
+            assert (caught.value.code(), trailers["problem-code"]) == (code, problem), (name, params)
+            assert said in caught.value.details() and trailers["x-request-id"]
 
 
 def test_the_answer_follows_the_commits_of_a_running_stream(server: Running) -> None:

@@ -23,6 +23,7 @@ from servers.qdrant import Qdrant
 from support.latest import Stores, World
 from support.posts import generate
 from support.process import Running
+from support.queries import Queries
 from support.stories import event, events
 from support.topics import decode
 from test_page import SECONDS, Visit, browser, screenshot  # noqa: F401
@@ -58,7 +59,11 @@ class Asked:
     def get(self, path: str, **params: object) -> dict:
         answer = self.gateway.get(f"/v1/query/{path}", params=params)
         assert answer.status_code == 200, answer.text
-        return answer.json()
+        said = answer.json()
+        if "to" in params or path in ("search", "similar"):  # others are about a time that ends now
+            with Queries(self.gateway.grpc) as queries:
+                queries.agree(path, params, said)
+        return said
 
     def between(self, from_: datetime, to: datetime) -> list:
         return [post for post in self.posts.values() if from_ <= moment(post) < to]

@@ -6,11 +6,12 @@ use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tonic_health::server::HealthReporter;
 
 use undertone_proto::PostReader;
 
 use crate::{
-    Cors, Intake, Keys, Limits, Live, Part, Readiness, Scorer, SigningSecret, Tls,
+    Cors, Intake, Keys, Limits, Live, Part, Readiness, Scorer, SigningSecret, Tls, grpc,
     live::Broadcast,
     queries::{Kind, Queries},
     readiness::Report,
@@ -73,6 +74,14 @@ impl Gateway {
     /// The REST service: what [`Gateway::serve_http`] serves.
     pub fn router(&self) -> Router {
         rest::router(self.clone())
+    }
+
+    /// The gRPC services: what [`Gateway::serve_grpc`] serves, but with a health service that nobody keeps.
+    ///
+    /// # Errors
+    /// `Internal` if the descriptor that reflection serves is damaged.
+    pub fn grpc_router(&self) -> undertone_error::Result<Router> {
+        grpc::router(self, &HealthReporter::new())
     }
 
     /// The state behind the page.

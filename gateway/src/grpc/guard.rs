@@ -1,4 +1,4 @@
-//! What happens to every gRPC call before it is one: its caller must be known, and its message must come in time.
+//! What happens to every gRPC call before it is one: its caller must be known, and its message must come in time and be one.
 
 use std::{
     future::Future,
@@ -10,6 +10,7 @@ use std::{
 use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue},
     middleware::Next,
     response::Response,
 };
@@ -23,6 +24,8 @@ use crate::{Gateway, errors::ProblemCode, problem::Problem, telemetry};
 /// The method that takes one message after another.
 const STREAM: &str = "/undertone.v1.Scoring/ScoreStream";
 
+const REQUEST_ID: &str = "x-request-id";
+
 /// Refuses whoever may not call, and tells the service who does.
 pub(super) async fn guard(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
     match gateway.caller(request.uri().path(), request.headers()) {
@@ -32,18 +35,29 @@ pub(super) async fn guard(State(gateway): State<Gateway>, mut request: Request, 
             if request.uri().path() == STREAM {
                 return next.run(request).await;
             }
-            let within = gateway.limits.body_timeout;
-            next.run(request.map(|body| Body::new(Timely::new(body, within)))).await
+            let (within, id) = (gateway.limits.body_timeout, request.headers().get(REQUEST_ID).cloned());
+            let answer = next.run(request.map(|body| Body::new(Timely::new(body, within)))).await;
+            match is_unreadable(answer.headers()) {
+                true => {
+                    let detail = "the message cannot be read as the request of this method";
+                    refuse(&Problem::new(ProblemCode::InvalidInput, detail), id)
+                }
+                false => answer,
+            }
         }
-        Err(problem) => {
-            telemetry::grpc_answered("refused", problem.code().row().grpc, Duration::ZERO);
-            refuse(&problem, &request)
-        }
+        Err(problem) => refuse(&problem, request.headers().get(REQUEST_ID).cloned()),
     }
 }
 
-fn refuse(problem: &Problem, request: &Request) -> Response {
-    let id = request_id(&MetadataMap::from_headers(request.headers().clone()));
+/// Whether the transport answered that it failed, which says that it could not read the message: we answer with a code.
+fn is_unreadable(headers: &HeaderMap) -> bool {
+    headers.get("grpc-status").is_some_and(|status| status == "13") && !headers.contains_key("problem-code")
+}
+
+fn refuse(problem: &Problem, id: Option<HeaderValue>) -> Response {
+    telemetry::grpc_answered("refused", problem.code().row().grpc, Duration::ZERO);
+    let sent = id.into_iter().map(|id| (HeaderName::from_static(REQUEST_ID), id));
+    let id = request_id(&MetadataMap::from_headers(sent.collect()));
     tracing::info!(request_id = id.to_str().unwrap_or_default(), problem = problem.code().row().code, "call refused");
     status(problem, id).into_http()
 }

@@ -1,4 +1,4 @@
-//! gRPC: `undertone.v1.Scoring` with the same meaning, limits and codes as REST, plus health and reflection.
+//! gRPC: `undertone.v1.Scoring` and `undertone.v1.Queries` with the same meaning, limits and codes as REST, plus health and reflection.
 //!
 //! A call's status is that of the table in [`crate::errors`], with the problem's code in the trailer `problem-code` and, for
 //! what passes by itself, `retry-after` in seconds. A message over the limit never becomes a call: the transport answers
@@ -7,6 +7,7 @@
 mod call;
 mod guard;
 mod messages;
+mod queries;
 mod service;
 mod stream;
 
@@ -22,12 +23,12 @@ use tonic_health::{
 };
 use tower::Service;
 use undertone_error::{Context, ErrorKind, Result};
-use undertone_proto::v1::{self, scoring_server::ScoringServer};
+use undertone_proto::v1::{self, queries_server::QueriesServer, scoring_server::ScoringServer};
 
 use crate::Gateway;
 
-/// The service whose health is reported, as its `.proto` names it.
-const SERVICE: &str = "undertone.v1.Scoring";
+/// Whose health is reported: the server's as a whole, and that of each service, as its `.proto` names it.
+const SERVICES: [&str; 3] = ["", "undertone.v1.Scoring", "undertone.v1.Queries"];
 
 /// Every gRPC service of the gateway.
 pub(crate) fn router(gateway: &Gateway, health: &HealthReporter) -> Result<Router> {
@@ -41,7 +42,9 @@ pub(crate) fn router(gateway: &Gateway, health: &HealthReporter) -> Result<Route
     let scoring = ScoringServer::new(gateway.clone()).max_decoding_message_size(gateway.limits.body_bytes);
     let router =
         Router::new().fallback(|| async { Status::unimplemented("there is no such service").into_http::<Body>() });
+    let queries = QueriesServer::new(gateway.clone()).max_decoding_message_size(gateway.limits.body_bytes);
     let router = add(router, scoring);
+    let router = add(router, queries);
     let router = add(router, HealthServer::new(health));
     let router = add(router, reflection().build_v1().context(ErrorKind::Internal, broken)?);
     let router = add(router, reflection().build_v1alpha().context(ErrorKind::Internal, broken)?);
@@ -76,14 +79,14 @@ pub(crate) async fn follow_readiness(gateway: Gateway, mut health: HealthReporte
         }
     }
     set_status(&health, ServingStatus::NotServing).await;
-    for service in ["", SERVICE] {
+    for service in SERVICES {
         health.clear_service_status(service).await;
     }
 }
 
-/// Sets the status of the server as a whole and of the scoring service.
+/// Sets the status of everything whose health is reported.
 pub(crate) async fn set_status(health: &HealthReporter, status: ServingStatus) {
-    for service in ["", SERVICE] {
+    for service in SERVICES {
         health.set_service_status(service, status).await;
     }
 }

@@ -4,6 +4,7 @@
 
 mod access;
 mod grpc;
+mod grpc_queries;
 mod grpc_stream;
 mod openapi;
 mod page;

@@ -35,7 +35,7 @@ impl Cursors {
 
     /// Takes one durable frame into account.
     pub(super) fn advance(&mut self, frame: &Frame) {
-        let cursor = SourceCursor { next_seq: frame.source_seq + 1, finished: frame.last };
+        let cursor = SourceCursor { next_seq: frame.source_seq.saturating_add(1), finished: frame.last };
         self.0.insert(frame.source_key.clone(), cursor);
     }
 

@@ -1,8 +1,10 @@
 //! Records that are rows of Parquet: each becomes a JSON object named by the columns, nulls left out, times in RFC 3339
-//! (times without a zone are read as UTC). The guarantee: rows come in the order of the file, a few hundred in memory.
+//! (times without a zone are read as UTC). The guarantee: rows come in the order of the file, a few hundred in memory, and a
+//! file that is damaged is an error, wherever it is.
 
 use std::fs::File;
 use std::io::{self, Seek};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -36,13 +38,13 @@ pub(super) fn spool(name: &str, mut stream: Stream) -> Result<File> {
 }
 
 pub(super) fn reader(name: String, file: File, options: &ReadOptions) -> Result<RecordReader> {
-    let not_parquet = |e| {
+    let not_parquet = |reason: Reason| {
         let error = Error::new(ErrorKind::InvalidInput, "source is not a readable Parquet file").with("source", &name);
-        error.source(e)
+        error.source(reason)
     };
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(not_parquet)?;
+    let builder = guarded(|| ParquetRecordBatchReaderBuilder::try_new(file)).map_err(not_parquet)?;
     let columns = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
-    let mut batches = builder.with_batch_size(ROWS).build().map_err(not_parquet)?;
+    let mut batches = guarded(|| builder.with_batch_size(ROWS).build()).map_err(not_parquet)?;
 
     let (source, limit) = (name.clone(), options.max_record_bytes);
     let mut number = 0;
@@ -53,8 +55,9 @@ pub(super) fn reader(name: String, file: File, options: &ReadOptions) -> Result<
                 number += 1;
                 return Some(Ok(record(number, row, limit)));
             }
-            match batches.next()?.and_then(|batch| rows(&batch)) {
-                Ok(rows) => ready = rows.into_iter(),
+            match guarded(|| batches.next().map(|batch| rows(&batch?)).transpose()) {
+                Ok(None) => return None,
+                Ok(Some(rows)) => ready = rows.into_iter(),
                 Err(e) => {
                     let error =
                         Error::new(ErrorKind::InvalidInput, "rows of Parquet are damaged or of an unknown type");
@@ -64,6 +67,17 @@ pub(super) fn reader(name: String, file: File, options: &ReadOptions) -> Result<
         }
     });
     Ok(RecordReader::new(name, Some(columns), Box::new(records)))
+}
+
+/// Why a file cannot be read.
+type Reason = Box<dyn std::error::Error + Send + Sync>;
+
+/// The decoder checks what it reads, but not everything: what makes it panic is as damaged as what makes it fail.
+fn guarded<T, E: Into<Reason>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, Reason> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done.map_err(Into::into),
+        Err(_) => Err("its decoder cannot make sense of it".into()),
+    }
 }
 
 fn record(number: u64, row: Vec<u8>, limit: usize) -> Record {

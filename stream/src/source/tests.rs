@@ -271,3 +271,16 @@ proptest! {
         prop_assert_eq!(read, written);
     }
 }
+
+#[test]
+fn a_parquet_file_that_is_damaged_anywhere_is_an_error_and_no_panic() {
+    let whole = parquet();
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x81;
+        let options = ReadOptions { format: Some(Format::Parquet), ..ReadOptions::default() };
+        if let Ok(records) = from_stream("damaged", Box::new(std::io::Cursor::new(bytes)), &options) {
+            records.for_each(drop);
+        }
+    }
+}

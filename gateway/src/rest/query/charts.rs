@@ -5,20 +5,16 @@ use axum::{
     extract::State,
     http::{HeaderMap, Uri},
 };
-use serde::{Deserialize, Serialize};
-use undertone_proto::EventTime;
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
-use super::{Call, DeadlineHeader, not_configured, now, params};
+use super::{DeadlineHeader, deadline, params};
 use crate::{
     Gateway,
     problem::Problem,
-    queries::{ChartQuery, Kind, SeriesPoint, TagCount, Window, rfc3339},
+    queries::{self, AskedSeries, AskedTags, Filter, Series, Tags},
     rest::observe::Arrived,
 };
-
-/// Tags that are answered if nobody says how many, and at most.
-const TAGS: (usize, usize) = (20, 1000);
 
 /// Which posts are counted, and how.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -74,44 +70,6 @@ pub(crate) struct TagsParams {
     label: Option<String>,
 }
 
-/// A time series.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Series {
-    /// The store that answered: `clickhouse`, which counts each post as it is now, or `tables`, which count every version.
-    #[schema(example = "tables")]
-    store: &'static str,
-    /// The length of a window.
-    window: Window,
-    /// The start of the first window.
-    #[serde(serialize_with = "rfc3339")]
-    #[schema(value_type = String, format = DateTime)]
-    from: EventTime,
-    /// The end of the last window.
-    #[serde(serialize_with = "rfc3339")]
-    #[schema(value_type = String, format = DateTime)]
-    to: EventTime,
-    /// The windows that have posts, by time and label.
-    points: Vec<SeriesPoint>,
-}
-
-/// The most used tags.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Tags {
-    /// The store that answered: `clickhouse`, which counts each post as it is now, or `tables`, which count every version.
-    #[schema(example = "tables")]
-    store: &'static str,
-    /// The start of the time that they were counted in.
-    #[serde(serialize_with = "rfc3339")]
-    #[schema(value_type = String, format = DateTime)]
-    from: EventTime,
-    /// Its end.
-    #[serde(serialize_with = "rfc3339")]
-    #[schema(value_type = String, format = DateTime)]
-    to: EventTime,
-    /// Those of most posts first.
-    tags: Vec<TagCount>,
-}
-
 /// Mood over time
 ///
 /// How many posts there are in each window by label, and their mean polarity, by when they were posted. ClickHouse answers if it is
@@ -136,15 +94,15 @@ pub(in crate::rest) async fn series(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Json<Series>, Problem> {
-    let store = charts(&gateway)?;
-    let asked: SeriesParams = params::read(&uri)?;
-    let window = params::window(asked.window.as_deref())?;
-    let range = params::windows(window, asked.from.as_deref(), asked.to.as_deref(), now())?;
-    let filter = params::filter(asked.source, asked.language, asked.label, asked.tag)?;
-    let query = ChartQuery { from_us: range.start, until_us: range.end, window, filter };
-    let call = Call::begin(Kind::Charts, &gateway, arrived, &headers)?;
-    let points = call.ask(store.name(), store.series(query)).await?;
-    Ok(Json(Series { store: store.name(), window, from: range.start, to: range.end, points }))
+    let SeriesParams { window, from, to, source, language, label, tag } = params::read(&uri)?;
+    let asked = AskedSeries {
+        window: params::window(window.as_deref())?,
+        from: params::time("from", from.as_deref())?,
+        to: params::time("to", to.as_deref())?,
+        filter: Filter { source, language, label, tag },
+    };
+    let by = deadline(&gateway, arrived, &headers)?;
+    queries::series(&gateway, asked, by).await.map(Json)
 }
 
 /// The most used tags
@@ -170,18 +128,13 @@ pub(in crate::rest) async fn tags(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Json<Tags>, Problem> {
-    let store = charts(&gateway)?;
-    let asked: TagsParams = params::read(&uri)?;
-    let (window, range) = params::span(asked.from.as_deref(), asked.to.as_deref(), now())?;
-    let limit = params::limit(asked.limit.as_deref(), TAGS.0, TAGS.1)?;
-    let filter = params::filter(asked.source, asked.language, asked.label, None)?;
-    let query = ChartQuery { from_us: range.start, until_us: range.end, window, filter };
-    let call = Call::begin(Kind::Charts, &gateway, arrived, &headers)?;
-    let tags = call.ask(store.name(), store.tags(query, limit)).await?;
-    Ok(Json(Tags { store: store.name(), from: range.start, to: range.end, tags }))
-}
-
-fn charts(gateway: &Gateway) -> Result<&dyn crate::queries::Charts, Problem> {
-    let keys = "clickhouse.url, or let it write tables (run.roles) or read those of a REST catalog (catalog.kind)";
-    gateway.queries.charts.as_deref().ok_or_else(|| not_configured("charts", keys))
+    let TagsParams { from, to, limit, source, language, label } = params::read(&uri)?;
+    let asked = AskedTags {
+        from: params::time("from", from.as_deref())?,
+        to: params::time("to", to.as_deref())?,
+        limit: params::limit(limit.as_deref())?,
+        filter: Filter { source, language, label, tag: None },
+    };
+    let by = deadline(&gateway, arrived, &headers)?;
+    queries::tags(&gateway, asked, by).await.map(Json)
 }

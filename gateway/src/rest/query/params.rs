@@ -1,47 +1,15 @@
-//! What a query asks for, read from what stands behind its path.
-//!
-//! The guarantee: whatever is asked, the answer is bounded: at most [`MAX_WINDOWS`] windows, and as many entries as the limit
-//! says. Ends of a time that lie inside a window are moved to its ends, the same for every store. What is wrong is named by
-//! its parameter.
-
-use std::ops::Range;
+//! Parameters of a query, read from what stands behind its path. What is wrong is named by its parameter.
 
 use axum::http::Uri;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
-use undertone_proto::{EventTime, v1::ScoredPost};
+use undertone_proto::EventTime;
 
 use crate::{
     errors::ProblemCode,
     problem::Problem,
-    queries::{Filter, Window},
+    queries::{Window, wrong},
 };
-
-/// The most windows of one answer.
-pub(super) const MAX_WINDOWS: i64 = 1500;
-
-/// The longest word to filter by, in bytes.
-const WORD_BYTES: usize = 512;
-
-/// 1900 to 2299: what every store can hold.
-const TIMES: Range<EventTime> = -2_208_988_800_000_000..10_413_792_000_000_000;
-
-impl Window {
-    fn length_us(self) -> i64 {
-        match self {
-            Self::Minute => 60_000_000,
-            Self::Hour => 3_600_000_000,
-        }
-    }
-
-    /// How far back a query looks that does not say.
-    fn usual_us(self) -> i64 {
-        match self {
-            Self::Minute => 60 * 60_000_000,
-            Self::Hour => 24 * 3_600_000_000,
-        }
-    }
-}
 
 /// The parameters, as they were written.
 pub(super) fn read<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
@@ -51,19 +19,9 @@ pub(super) fn read<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     })
 }
 
-/// A parameter that is wrong.
-pub(super) fn wrong(name: &str, reason: impl Into<String>) -> Problem {
-    let reason = reason.into();
-    Problem::new(ProblemCode::InvalidInput, format!("{name}: {reason}")).field(format!("/{name}"), reason)
-}
-
-/// How many entries are wanted.
-pub(super) fn limit(asked: Option<&str>, usual: usize, most: usize) -> Result<usize, Problem> {
-    let Some(asked) = asked else { return Ok(usual) };
-    match asked.parse() {
-        Ok(limit) if (1..=most).contains(&limit) => Ok(limit),
-        _ => Err(wrong("limit", format!("write a number from 1 to {most}"))),
-    }
+/// How many entries are wanted. Out of what range is not decided here, but a number it must be.
+pub(super) fn limit(asked: Option<&str>) -> Result<Option<u64>, Problem> {
+    asked.map(|asked| asked.parse().map_err(|_| wrong("limit", "write a whole number"))).transpose()
 }
 
 /// How long a window is wanted.
@@ -75,127 +33,18 @@ pub(super) fn window(asked: Option<&str>) -> Result<Window, Problem> {
     }
 }
 
-/// What posts are filtered by.
-pub(super) fn filter(
-    source: Option<String>,
-    language: Option<String>,
-    label: Option<String>,
-    tag: Option<String>,
-) -> Result<Filter, Problem> {
-    Ok(Filter {
-        source: word("source", source)?,
-        language: word("language", language)?,
-        label: word("label", label)?,
-        tag: word("tag", tag)?.map(stored_tag).transpose()?,
-    })
-}
-
-fn word(name: &str, value: Option<String>) -> Result<Option<String>, Problem> {
-    match &value {
-        Some(value) if value.is_empty() => Err(wrong(name, "it is empty; leave it out")),
-        Some(value) if value.len() > WORD_BYTES => Err(wrong(name, format!("it is longer than {WORD_BYTES} bytes"))),
-        _ => Ok(value),
-    }
-}
-
-/// A tag in the form in which stores have it.
-fn stored_tag(tag: String) -> Result<String, Problem> {
-    let stored = undertone_proto::topics(&ScoredPost { tags: vec![tag], ..ScoredPost::default() });
-    stored.into_iter().next().ok_or_else(|| wrong("tag", "no post has such a tag; write one of 1 to 100 characters"))
-}
-
 /// A moment.
-pub(super) fn time(name: &str, value: Option<&str>) -> Result<Option<EventTime>, Problem> {
-    let Some(value) = value else { return Ok(None) };
-    let time: Timestamp = value.parse().map_err(|_| wrong(name, "write a time like 2026-05-01T12:00:00Z"))?;
-    match time.as_microsecond() {
-        time if TIMES.contains(&time) => Ok(Some(time)),
-        _ => Err(wrong(name, "write a time of the years 1900 to 2299")),
-    }
-}
-
-/// The whole windows that a query is about.
-pub(super) fn windows(
-    window: Window,
-    from: Option<&str>,
-    to: Option<&str>,
-    now: EventTime,
-) -> Result<Range<EventTime>, Problem> {
-    let (from, to) = (time("from", from)?, time("to", to)?);
-    let range = whole(window, ends(from, to, window.usual_us(), now)?);
-    if count(window, &range) > MAX_WINDOWS {
-        let longest = match window {
-            Window::Minute => "25 hours; window=1h takes 62 days",
-            Window::Hour => "62 days",
-        };
-        return Err(wrong(
-            "from",
-            format!("it is more than {MAX_WINDOWS} windows before `to`: ask for at most {longest}"),
-        ));
-    }
-    Ok(range)
-}
-
-/// The time that posts are counted in where nobody asks for windows: whole minutes, or whole hours if it is long.
-pub(super) fn span(
-    from: Option<&str>,
-    to: Option<&str>,
-    now: EventTime,
-) -> Result<(Window, Range<EventTime>), Problem> {
-    let (from, to) = (time("from", from)?, time("to", to)?);
-    let asked = ends(from, to, Window::Hour.usual_us(), now)?;
-    let minutes = whole(Window::Minute, asked.clone());
-    if count(Window::Minute, &minutes) <= MAX_WINDOWS {
-        return Ok((Window::Minute, minutes));
-    }
-    let hours = whole(Window::Hour, asked);
-    if count(Window::Hour, &hours) <= MAX_WINDOWS {
-        return Ok((Window::Hour, hours));
-    }
-    Err(wrong("from", "it is more than 62 days before `to`: ask for less"))
-}
-
-/// From and to as they were asked for, or as is usual.
-pub(super) fn ends(
-    from: Option<EventTime>,
-    to: Option<EventTime>,
-    usual_us: i64,
-    now: EventTime,
-) -> Result<Range<EventTime>, Problem> {
-    let to = to.unwrap_or(now);
-    let from = from.unwrap_or(to - usual_us);
-    if from >= to {
-        return Err(wrong("from", "it is not before `to`, which is now if it is left out"));
-    }
-    Ok(from..to)
-}
-
-/// The same, from the start of the first window to the end of the last one.
-fn whole(window: Window, range: Range<EventTime>) -> Range<EventTime> {
-    let length = window.length_us();
-    let up = |time: EventTime| (time + length - 1).div_euclid(length) * length;
-    range.start.div_euclid(length) * length..up(range.end)
-}
-
-fn count(window: Window, range: &Range<EventTime>) -> i64 {
-    (range.end - range.start) / window.length_us()
+pub(super) fn time(name: &str, asked: Option<&str>) -> Result<Option<EventTime>, Problem> {
+    let Some(asked) = asked else { return Ok(None) };
+    let time: Timestamp = asked.parse().map_err(|_| wrong(name, "write a time like 2026-05-01T12:00:00Z"))?;
+    Ok(Some(time.as_microsecond()))
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use serde::Deserialize;
 
     use super::*;
-
-    const NOW: EventTime = 1_777_636_830_000_000; // 2026-05-01T12:00:30Z
-    const MINUTE: i64 = 60_000_000;
-    const HOUR: i64 = 60 * MINUTE;
-
-    fn named(problem: &Problem) -> &str {
-        assert_eq!(problem.code(), ProblemCode::InvalidInput);
-        problem.errors[0].pointer.trim_start_matches('/')
-    }
 
     #[derive(Debug, Default, PartialEq, Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -218,92 +67,20 @@ mod tests {
     }
 
     #[test]
-    fn limits_windows_and_words_hold_at_their_edges() {
-        for (asked, wanted) in [(None, Some(20)), (Some("1"), Some(1)), (Some("1000"), Some(1000))] {
-            assert_eq!(limit(asked, 20, 1000).ok(), wanted);
+    fn numbers_windows_and_times_are_read_as_they_are_written() {
+        assert_eq!((limit(None).ok(), limit(Some("17")).ok()), (Some(None), Some(Some(17))));
+        assert_eq!((window(None).ok(), window(Some("1h")).ok()), (Some(Window::Minute), Some(Window::Hour)));
+        let noon = Some(1_777_636_800_000_000);
+        for text in ["2026-05-01T12:00:00Z", "2026-05-01T14:00:00+02:00"] {
+            assert_eq!(time("to", Some(text)).ok(), Some(noon), "{text}");
         }
-        for asked in ["0", "1001", "-1", "1.0", "", "ten", "99999999999999999999"] {
-            assert_eq!(named(&limit(Some(asked), 20, 1000).expect_err(asked)), "limit");
+        let named = |problem: Problem| problem.errors[0].pointer.clone();
+        for text in ["-1", "1.0", "", "ten", "99999999999999999999"] {
+            assert_eq!(named(limit(Some(text)).expect_err(text)), "/limit");
         }
-        assert_eq!(window(None).expect("usual"), Window::Minute);
-        assert_eq!(window(Some("1h")).expect("an hour"), Window::Hour);
-        assert_eq!(named(&window(Some("1d")).expect_err("a day")), "window");
-        let filtered = |source: &str, tag: &str| filter(Some(source.to_owned()), None, None, Some(tag.to_owned()));
-        let good = filtered("forum", "#Green  Tea").expect("good");
-        assert_eq!((good.source.as_deref(), good.tag.as_deref()), (Some("forum"), Some("green tea")));
-        for (source, tag, name) in [
-            ("", "a", "source"),
-            (&*"x".repeat(513), "a", "source"),
-            ("a", "", "tag"),
-            ("a", "##", "tag"),
-            ("a", &"x".repeat(101), "tag"),
-        ] {
-            assert_eq!(named(&filtered(source, tag).expect_err(name)), name);
+        for text in ["yesterday", "2026-05-01", "", "2026-05-01T12:00:00"] {
+            assert_eq!(named(time("from", Some(text)).expect_err(text)), "/from");
         }
-    }
-
-    #[test]
-    fn times_are_whole_windows_and_bounded() {
-        let at = |text: &str| time("to", Some(text)).expect(text).expect("a time");
-        let noon = at("2026-05-01T12:00:00Z");
-        assert_eq!(at("2026-05-01T14:00:00+02:00"), noon);
-        let asked = |window, from: Option<&str>, to: Option<&str>| {
-            windows(window, from, to, NOW).map(|r| (r.start - noon, r.end - noon))
-        };
-        for (window, from, to, wanted) in [
-            (Window::Minute, None, None, (-60 * MINUTE, MINUTE)),
-            (Window::Hour, None, None, (-24 * HOUR, HOUR)),
-            (Window::Minute, Some("2026-05-01T12:00:00Z"), Some("2026-05-01T12:01:00Z"), (0, MINUTE)),
-            (Window::Minute, Some("2026-05-01T12:00:59.9Z"), Some("2026-05-01T12:01:00.000001Z"), (0, 2 * MINUTE)),
-            (Window::Hour, Some("2026-05-01T11:59:59Z"), Some("2026-05-01T12:00:01Z"), (-HOUR, HOUR)),
-            (Window::Minute, Some("2026-04-30T11:00:00Z"), Some("2026-05-01T12:00:00Z"), (-25 * HOUR, 0)),
-            (Window::Minute, None, Some("1969-12-31T23:59:59.5Z"), (-noon - HOUR - MINUTE, -noon)),
-        ] {
-            assert_eq!(asked(window, from, to).expect("good"), wanted, "{from:?} {to:?}");
-        }
-        for (window, from, to, name) in [
-            (Window::Minute, Some("2026-04-30T10:59:59Z"), Some("2026-05-01T12:00:00Z"), "from"),
-            (Window::Hour, Some("2020-04-30T11:00:00Z"), None, "from"),
-            (Window::Minute, Some("2026-05-01T12:00:00Z"), Some("2026-05-01T12:00:00Z"), "from"),
-            (Window::Minute, Some("2027-01-01T00:00:00Z"), None, "from"),
-            (Window::Minute, Some("yesterday"), None, "from"),
-            (Window::Minute, None, Some("2300-01-01T00:00:00Z"), "to"),
-            (Window::Minute, Some("-009999-01-02T01:59:59Z"), None, "from"),
-            (Window::Minute, Some("2026-05-01"), None, "from"),
-        ] {
-            assert_eq!(named(&asked(window, from, to).expect_err(name)), name, "{from:?} {to:?}");
-        }
-    }
-
-    #[test]
-    fn a_long_time_is_counted_by_hours() {
-        let span = |from: &str| {
-            span(Some(from), Some("2026-05-01T12:00:30Z"), NOW).map(|(window, range)| (window, NOW - range.start))
-        };
-        assert_eq!(span("2026-05-01T11:00:10Z").expect("an hour"), (Window::Minute, HOUR + MINUTE / 2));
-        assert_eq!(span("2026-04-28T12:00:10Z").expect("days"), (Window::Hour, 72 * HOUR + MINUTE / 2));
-        assert_eq!(named(&span("2026-02-01T00:00:00Z").expect_err("months")), "from");
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_is_asked_is_covered_by_few_whole_windows(from in TIMES, length in 1..100_000_000_000_000i64, hours: bool) {
-            let window = if hours { Window::Hour } else { Window::Minute };
-            let to = (from + length).min(TIMES.end - 1).max(from + 1);
-            let text = |us| undertone_proto::timestamp(us).to_string();
-            match windows(window, Some(&text(from)), Some(&text(to)), NOW) {
-                Ok(range) => {
-                    let unit = window.length_us();
-                    prop_assert!(range.start <= from && from - range.start < unit);
-                    prop_assert!(range.end >= to && range.end - to < unit);
-                    prop_assert_eq!((range.start.rem_euclid(unit), range.end.rem_euclid(unit)), (0, 0));
-                    prop_assert!(count(window, &range) <= MAX_WINDOWS);
-                }
-                Err(problem) => {
-                    prop_assert_eq!(named(&problem), "from");
-                    prop_assert!(to - from > (MAX_WINDOWS - 2) * window.length_us());
-                }
-            }
-        }
+        assert_eq!(named(window(Some("1d")).expect_err("a day")), "/window");
     }
 }

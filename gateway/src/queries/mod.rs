@@ -1,7 +1,13 @@
-//! What the gateway needs of stores to answer queries, so that it knows none of them and can be tested without one.
+//! Questions about what the stream has stored: what the gateway needs of stores to answer them, so that it knows none of them
+//! and can be tested without one, and how they are asked through either door.
 //!
 //! Each kind of question is a trait of its own, since each store can answer some and not others. Who implements one sees to it
 //! that dropping the future gives the question up.
+
+mod bounds;
+mod call;
+mod charts;
+mod posts;
 
 use std::sync::Arc;
 
@@ -11,6 +17,8 @@ use undertone_error::Result;
 use undertone_proto::{EventTime, timestamp};
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+pub(crate) use self::{bounds::wrong, charts::*, posts::*};
 
 /// Only posts with each of these that is named.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
