@@ -4,10 +4,11 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use undertone_error::{Error, ErrorKind, Result};
 
 use super::faults::{Returned, Returns};
+use super::pace::Room;
 use super::plan::{self, Fate, Load, QueueView, Role, Rules, Step, Waiting};
 use super::worker::Prepared;
 use crate::{Lane, Scored};
@@ -25,7 +26,7 @@ pub(crate) struct Ticket {
     pub(crate) deadline: Option<Instant>,
     pub(crate) reply: oneshot::Sender<Result<Scored>>,
     /// The room that the text takes in its lane, given back with the ticket.
-    pub(crate) room: OwnedSemaphorePermit,
+    pub(crate) room: Room,
 }
 
 impl Ticket {

@@ -18,7 +18,7 @@ use undertone_error::{Error, ErrorKind, Result};
 
 use self::core::Loaded;
 use self::generation::{Generation, check_successor};
-use crate::batcher::{Backend, Closed, Counters, Reader, RecoveryRules, Ticket, expired};
+use crate::batcher::{Backend, Closed, Counters, Reader, RecoveryRules, Room, Ticket, expired};
 use crate::{Device, LabelMap, Lane, ModelInfo, Precision, Scored, telemetry};
 
 /// How an engine is sized.
@@ -331,7 +331,9 @@ impl Engine {
         }
         let submitted = Instant::now();
         let cost = estimate_tokens(text.len(), self.model().max_tokens.min(inner.room));
-        let room = match lane {
+        // Before it waits for room: what waits for that is ahead of what comes later, too.
+        let place = inner.counters.backlog.enter(lane, cost);
+        let permit = match lane {
             Lane::Interactive => {
                 Arc::clone(&inner.interactive).try_acquire_many_owned(cost).map_err(|error| match error {
                     TryAcquireError::NoPermits => busy(inner.room),
@@ -343,8 +345,15 @@ impl Engine {
             }
         };
         let (reply, receiver) = oneshot::channel();
+        let room = Room::new(permit, place);
         inner.serving().current.queue.submit(text, Ticket { lane, submitted, deadline, reply, room })?;
         Ok(receiver)
+    }
+
+    /// How long a text of this lane would wait that came now. `None` if that is not known: nothing has waited lately, so
+    /// nobody has seen how fast the queue empties. It errs on the side of too short.
+    pub fn wait(&self, lane: Lane) -> Option<Duration> {
+        self.inner.counters.backlog.wait(lane, Instant::now())
     }
 
     /// The most tokens in one forward pass, where there is memory for them.
