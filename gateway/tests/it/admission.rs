@@ -31,13 +31,13 @@ async fn a_call_that_would_be_late_is_told_when_it_would_not_be() {
     let (one, broken) = (r#"{"text":"good"}"#, "not even json");
     for (body, headers, status, soonest) in [
         (one, vec![], 200, 0),
-        (one, vec![("x-timeout-ms", "6000")], 200, 0),
+        (one, vec![("x-timeout-ms", "7000")], 200, 0),
         (one, vec![("x-timeout-ms", "1000")], 429, 4),
         (one, vec![("x-timeout-ms", "1000"), ("x-lane", "bulk")], 429, 9),
-        (one, vec![("x-timeout-ms", "6000"), ("x-lane", "bulk")], 429, 4),
+        (one, vec![("x-timeout-ms", "6000"), ("x-lane", "bulk")], 429, 5),
         // Its lane follows from its size.
-        (&many, vec![("x-timeout-ms", "6000")], 429, 4),
-        (&many, vec![("x-timeout-ms", "12000")], 200, 0),
+        (&many, vec![("x-timeout-ms", "7000")], 429, 4),
+        (&many, vec![("x-timeout-ms", "13000")], 200, 0),
         // The body is not looked at.
         (broken, vec![("x-timeout-ms", "1000")], 429, 4),
         (broken, vec![], 400, 0),

@@ -41,7 +41,7 @@ mod state;
 mod worker;
 
 pub(crate) use faults::RecoveryRules;
-pub(crate) use pace::Room;
+pub(crate) use pace::Place;
 pub(crate) use plan::Rules;
 pub(crate) use queue::{Queue, expired};
 pub(crate) use state::{Closed, Ticket};

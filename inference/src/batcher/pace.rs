@@ -2,15 +2,14 @@
 //!
 //! The guarantee: no forecast without knowledge. The pace is unknown until the queue was backlogged for long enough, and
 //! again some seconds after it last was; a stall is no pace; and of several recent measurements the best one counts, so that
-//! a forecast errs on the side of those who ask. Everything that leaves the queue counts, whether it was run, found in the
-//! repeat cache, or of no use any more, in tokens as estimated when it came.
+//! a forecast errs on the side of those who ask. What is ahead are the texts whose callers still wait, in tokens as estimated when
+//! they came; the pace is that of texts that were scored, by a forward pass or out of the repeat cache. Texts that were given up
+//! are neither: if they counted as progress, a queue of nothing but late texts would pass for a fast one.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::Lane;
 
@@ -28,8 +27,8 @@ const FRESH: Duration = Duration::from_secs(10);
 pub(crate) struct Backlog {
     interactive: AtomicU64,
     bulk: AtomicU64,
-    /// Tokens that have left, since the start.
-    left: AtomicU64,
+    /// Tokens that were scored, since the start.
+    scored: AtomicU64,
     pace: Mutex<Pace>,
 }
 
@@ -42,8 +41,8 @@ impl Backlog {
 
     /// A worker takes a batch now, and leaves something waiting (`backlogged`) or nothing.
     pub(crate) fn taken(&self, now: Instant, backlogged: bool) {
-        let left = self.left.load(Ordering::Relaxed);
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner).observe(now, left, backlogged);
+        let scored = self.scored.load(Ordering::Relaxed);
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).observe(now, scored, backlogged);
     }
 
     /// How long a text of this lane would wait that came now, if that is known. Bulk waits for both lanes; what comes later
@@ -66,7 +65,7 @@ impl Backlog {
     }
 }
 
-/// A text's place in the count of what waits or runs.
+/// A text's place in the count of what waits or runs. Its caller has it, not the queue: who goes away leaves at once.
 #[derive(Debug)]
 pub(crate) struct Place {
     backlog: Arc<Backlog>,
@@ -74,34 +73,20 @@ pub(crate) struct Place {
     tokens: u64,
 }
 
+impl Place {
+    /// Its text was scored.
+    pub(crate) fn scored(self) {
+        self.backlog.scored.fetch_add(self.tokens, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.backlog.lane(self.lane).fetch_sub(self.tokens, Ordering::Relaxed);
-        self.backlog.left.fetch_add(self.tokens, Ordering::Relaxed);
     }
 }
 
-/// The room that a text takes in its lane, and its place in the count; given back when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Room {
-    _permit: OwnedSemaphorePermit,
-    _place: Place,
-}
-
-impl Room {
-    pub(crate) fn new(permit: OwnedSemaphorePermit, place: Place) -> Self {
-        Self { _permit: permit, _place: place }
-    }
-}
-
-#[cfg(test)]
-impl From<OwnedSemaphorePermit> for Room {
-    fn from(permit: OwnedSemaphorePermit) -> Self {
-        Self::new(permit, Arc::<Backlog>::default().enter(Lane::Bulk, 0))
-    }
-}
-
-/// How fast tokens leave while something waits.
+/// How fast texts are scored while something waits.
 #[derive(Debug, Default)]
 struct Pace {
     /// The measurement under way: something has waited ever since it began.
@@ -205,7 +190,8 @@ mod tests {
         for _ in 0..6 {
             assert_eq!(wait, None, "nothing is known yet");
             backlog.taken(now, true);
-            drop(backlog.enter(Lane::Bulk, 100));
+            backlog.enter(Lane::Bulk, 100).scored();
+            drop(backlog.enter(Lane::Bulk, 900));
             wait = backlog.wait(Lane::Interactive, now);
             now += ms(100);
         }

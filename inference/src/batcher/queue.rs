@@ -213,7 +213,7 @@ mod tests {
 
     fn submit(queue: &Queue, text: &str) -> Receiver {
         let (reply, receiver) = oneshot::channel();
-        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap().into();
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let ticket = Ticket { lane: Lane::Bulk, submitted: Instant::now(), deadline: None, reply, room };
         queue.submit(text.to_owned(), ticket).unwrap();
         receiver

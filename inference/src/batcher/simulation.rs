@@ -104,7 +104,7 @@ proptest! {
                 let lane = if arrival.bulk { Lane::Bulk } else { Lane::Interactive };
                 let deadline = arrival.deadline.map(|after| at + ms(after));
                 let permit = Arc::clone(&room).try_acquire_owned().unwrap();
-                state.submit(callers.len().to_string(), Ticket { lane, submitted: at, deadline, reply, room: permit.into() }).unwrap();
+                state.submit(callers.len().to_string(), Ticket { lane, submitted: at, deadline, reply, room: permit }).unwrap();
                 callers.push(Caller { lane: usize::from(arrival.bulk), tokens: arrival.tokens, submitted: at, deadline,
                     leaves: arrival.leaves.map(|after| at + ms(after)), runs: 0, returns: 0 });
                 receivers.push(Some(receiver));

@@ -4,11 +4,10 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use undertone_error::{Error, ErrorKind, Result};
 
 use super::faults::{Returned, Returns};
-use super::pace::Room;
 use super::plan::{self, Fate, Load, QueueView, Role, Rules, Step, Waiting};
 use super::worker::Prepared;
 use crate::{Lane, Scored};
@@ -26,7 +25,7 @@ pub(crate) struct Ticket {
     pub(crate) deadline: Option<Instant>,
     pub(crate) reply: oneshot::Sender<Result<Scored>>,
     /// The room that the text takes in its lane, given back with the ticket.
-    pub(crate) room: Room,
+    pub(crate) room: OwnedSemaphorePermit,
 }
 
 impl Ticket {
