@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ENV := . scripts/env.sh
 
-.PHONY: help run build test test-full test-spark crash-test crash-latest lint fmt bench bench-stream bench-sinks peers peers-spark soak-score stack page dist lock lock-peers model model-report clean
+.PHONY: help run build test test-full test-spark crash-test crash-latest lint fmt bench bench-load bench-stream bench-sinks peers peers-spark soak-score stack page dist lock lock-peers model model-report clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,11 @@ fmt: ## format the code
 bench: build ## throughput and latency of the core, then Criterion's benches
 	@./target/release/undertone bench
 	@$(ENV) && cargo bench --profile release --locked -p undertone-inference
+
+bench-load: ## load the gateway beside the core alone, 10 minutes on two quiet cores; ARGS=--quick shows that it runs
+	@scripts/setup.py run
+	@$(ENV) && cargo build --release --locked -p undertone -p undertone-load
+	@python3 benches/load/measure.py $(ARGS)
 
 peers: build ## measure beside transformers and ONNX Runtime, about 12 minutes; ARGS=--quick shows that it runs
 	@$(ENV) && python3 benches/peers/measure.py $(ARGS)

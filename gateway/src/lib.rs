@@ -19,6 +19,7 @@
 //! ```
 
 mod access;
+mod admission;
 pub mod api;
 mod door;
 pub mod errors;

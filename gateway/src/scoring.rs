@@ -37,34 +37,48 @@ impl Gateway {
         }
         match self.calls.clone().try_acquire_owned() {
             Ok(permit) => Ok(Admission { _permit: permit, _among: None }),
-            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
-                let detail =
-                    format!("{} calls are running, which is all that fit; try again", self.limits.calls_in_flight);
-                Err(Problem::new(ProblemCode::QueueFull, detail))
-            }
+            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => Err(self.no_place()),
         }
+    }
+
+    /// What [`Gateway::admit`] would refuse a call with for want of a place, if it would now: cheaper than to try.
+    pub(crate) fn full(&self) -> Option<Problem> {
+        (self.calls.available_permits() == 0 && !self.shutdown.is_cancelled()).then(|| self.no_place())
+    }
+
+    fn no_place(&self) -> Problem {
+        telemetry::refused("calls");
+        let detail = format!("{} calls are running, which is all that fit; try again", self.limits.calls_in_flight);
+        Problem::new(ProblemCode::QueueFull, detail)
     }
 
     /// Lets a call in that sends texts without end, and is answered when they end.
     pub(crate) fn admit_bulk(&self) -> Result<Admission, Problem> {
-        self.admit_among(&self.bulk_calls, "bulk calls", self.limits.arrow_calls)
+        self.admit_among(&self.bulk_calls, "arrow", "bulk calls", self.limits.arrow_calls)
     }
 
     /// Lets a call in that sends texts without end, and is answered text by text.
     pub(crate) fn admit_stream(&self) -> Result<Admission, Problem> {
-        self.admit_among(&self.streams, "streams", self.limits.streams)
+        self.admit_among(&self.streams, "streams", "streams", self.limits.streams)
     }
 
     /// Lets a call in that asks a store.
     pub(crate) fn admit_query(&self, kind: Kind) -> Result<Admission, Problem> {
-        self.admit_among(&self.query_calls[kind as usize], "such queries", self.limits.query_calls)
+        self.admit_among(&self.query_calls[kind as usize], "queries", "such queries", self.limits.query_calls)
     }
 
-    fn admit_among(&self, room: &Arc<Semaphore>, name: &str, most: usize) -> Result<Admission, Problem> {
+    fn admit_among(
+        &self,
+        room: &Arc<Semaphore>,
+        reason: &'static str,
+        name: &str,
+        most: usize,
+    ) -> Result<Admission, Problem> {
         let admission = self.admit()?;
         match Arc::clone(room).try_acquire_owned() {
             Ok(permit) => Ok(Admission { _among: Some(permit), ..admission }),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
+                telemetry::refused(reason);
                 let detail = format!("{most} {name} are running, which is all that fit; try again");
                 Err(Problem::new(ProblemCode::QueueFull, detail))
             }
@@ -81,7 +95,12 @@ impl Gateway {
     ) -> Result<Outcomes, Problem> {
         self.limits.check_count(texts.len())?;
         let lane = lane(texts.len(), asked, &self.limits);
-        self.score_in(lane, texts, deadline).await
+        self.foresee(lane, deadline)?;
+        let outcomes = self.score_in(lane, texts, deadline).await;
+        if outcomes.as_ref().is_err_and(|problem| problem.code() == ProblemCode::QueueFull) {
+            telemetry::refused("tokens");
+        }
+        outcomes
     }
 
     /// Scores every text by the deadline, however many there are.

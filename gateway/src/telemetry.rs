@@ -9,6 +9,7 @@
 //! | `undertone_grpc_requests_total` | method, code | answered calls |
 //! | `undertone_grpc_request_seconds` | method | duration of a call |
 //! | `undertone_gateway_calls_total` | lane, result | calls that score by lane: `answered`, or the code that the call failed with |
+//! | `undertone_gateway_refusals_total` | reason | what was refused: `calls`, `arrow`, `streams`, `queries` and `readers` by what was full, `tokens` of a lane; `deadline`: it would have been late |
 //! | `undertone_gateway_call_seconds` | lane | from the texts' entering the lane to the last one's answer |
 //! | `undertone_gateway_streams_in_flight` | | streams of texts that have not ended |
 //! | `undertone_gateway_texts_total` | face, result | texts by what became of them: `scored`, or a problem's code |
@@ -34,6 +35,7 @@ pub fn describe() {
     describe_counter!("undertone_grpc_requests_total", "gRPC calls that were answered");
     describe_histogram!("undertone_grpc_request_seconds", Unit::Seconds, "duration of a gRPC call");
     describe_counter!("undertone_gateway_calls_total", "calls that score, by lane and what became of them");
+    describe_counter!("undertone_gateway_refusals_total", "calls that found no room, by what was full");
     describe_histogram!(
         "undertone_gateway_call_seconds",
         Unit::Seconds,
@@ -98,6 +100,11 @@ pub(crate) fn http_answered(method: &'static str, route: &'static str, status: u
 pub(crate) fn grpc_answered(method: &'static str, code: tonic::Code, took: Duration) {
     counter!("undertone_grpc_requests_total", "method" => method, "code" => format!("{code:?}")).increment(1);
     histogram!("undertone_grpc_request_seconds", "method" => method).record(took);
+}
+
+/// A call, a stream or a reader found no room.
+pub(crate) fn refused(reason: &'static str) {
+    counter!("undertone_gateway_refusals_total", "reason" => reason).increment(1);
 }
 
 /// One call's texts, once the last of them is answered.

@@ -58,6 +58,7 @@ fn begin(gateway: &Gateway, call: &Call, requests: Streaming<ScoreStreamRequest>
         deadline: call.deadline(|asked| gateway.limits.granted_long(asked)),
         face: "grpc-stream",
     };
+    gateway.foresee(terms.lane, terms.deadline)?;
     let mut open = telemetry::OpenStream::new(terms.lane.name());
     let model = gateway.scorer.model();
     let entries =

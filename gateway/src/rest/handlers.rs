@@ -12,7 +12,9 @@ use futures::{Stream, StreamExt};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{Gateway, access::Caller, errors::ProblemCode, live::Overview, problem::Problem, readiness::Report};
+use crate::{
+    Gateway, access::Caller, errors::ProblemCode, live::Overview, problem::Problem, readiness::Report, telemetry,
+};
 
 /// The answer of `/livez`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -114,6 +116,7 @@ pub(super) async fn live(
         return Err(Problem::new(ProblemCode::ShuttingDown, "the server starts no new streams; try again"));
     }
     let Ok(reader) = gateway.readers.clone().try_acquire_owned() else {
+        telemetry::refused("readers");
         let detail = format!("{} readers are listening, which is all that fit", gateway.limits.live_readers);
         return Err(Problem::new(ProblemCode::QueueFull, detail));
     };

@@ -21,7 +21,7 @@ mod whole;
 
 use axum::{
     Router,
-    middleware::{from_fn, from_fn_with_state},
+    middleware::from_fn_with_state,
     routing::{get, post},
 };
 
@@ -92,7 +92,7 @@ pub(crate) fn router(gateway: Gateway) -> Router {
     Router::new()
         .fallback_service(routes)
         .layer(from_fn_with_state(gateway.clone(), access::guard))
-        .layer(from_fn(observe::observe))
+        .layer(from_fn_with_state(gateway.clone(), observe::observe))
         .layer(from_fn_with_state(gateway, access::share))
 }
 
@@ -102,8 +102,8 @@ pub(crate) fn operations(gateway: Gateway) -> Router {
         .route("/livez", get(handlers::livez))
         .route("/readyz", get(handlers::readyz))
         .route("/metrics", get(handlers::metrics))
-        .with_state(gateway);
-    Router::new().fallback_service(routes).layer(from_fn(observe::observe))
+        .with_state(gateway.clone());
+    Router::new().fallback_service(routes).layer(from_fn_with_state(gateway, observe::observe))
 }
 
 /// The name of a path in metrics and logs: a closed set, whatever callers ask for.

@@ -4,7 +4,7 @@
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
-    extract::Request,
+    extract::{Request, State},
     http::{HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::Response,
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::{Dialect, template};
 use crate::{
+    Gateway,
     errors::ProblemCode,
     problem::{Problem, Raised},
     telemetry,
@@ -50,13 +51,30 @@ fn server_timing(total: Duration, stages: Option<Stages>) -> String {
     }
 }
 
-pub(super) async fn observe(mut request: Request, next: Next) -> Response {
+/// The calls that score, and take one of the places for such.
+const SCORING: [&str; 7] =
+    ["/v1/score", "/v1/score/arrow", "/v1/score/stream", "/v1/embed", "/v1/embeddings", "/predict", "/embed"];
+
+/// The refusal of a call that scores, while every place is taken: ten times as many calls as fit must not cost the texts
+/// that do, so it comes before everything else, and without a line in the log of what was answered. Where callers have
+/// keys, theirs are looked at first, on the usual way.
+fn shed(gateway: &Gateway, method: &Method, route: &str) -> Option<Problem> {
+    let scores = *method == Method::POST && SCORING.contains(&route);
+    (scores && gateway.keys.is_empty()).then(|| gateway.full()).flatten()
+}
+
+pub(super) async fn observe(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
     let arrived = Instant::now();
-    let _in_flight = telemetry::InFlight::new();
     let id = request_id(request.headers().get(REQUEST_ID));
     let route = template(request.uri().path());
     let dialect = Dialect::of(request.uri().path());
     let method = method_name(request.method());
+    if let Some(problem) = shed(&gateway, request.method(), route) {
+        tracing::debug!(request_id = %id, route, "call refused, every place is taken");
+        return counted(problem.into_answer(&id, dialect), &id, method, route, arrived);
+    }
+    drop(gateway);
+    let _in_flight = telemetry::InFlight::new();
     request.extensions_mut().insert(Arrived(arrived));
     request.extensions_mut().insert(RequestId(id.clone()));
 
@@ -67,20 +85,24 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
         tracing::error!("request handler panicked");
         raise(Problem::new(ProblemCode::Internal, "the server failed; its log has the reason under this request's id"))
     });
-    let mut answer = render(answer, &id, dialect);
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        answer.headers_mut().insert(REQUEST_ID, value);
-    }
-    answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let answer = counted(render(answer, &id, dialect), &id, method, route, arrived);
+    tracing::info!(status = answer.status().as_u16(), seconds = arrived.elapsed().as_secs_f64(), "request answered");
+    answer
+}
 
+/// Counts an answer, and gives it the headers that every one has.
+fn counted(mut answer: Response, id: &str, method: &'static str, route: &'static str, arrived: Instant) -> Response {
     let took = arrived.elapsed();
     let stages = answer.extensions().get::<Stages>().copied();
-    if let Ok(value) = HeaderValue::from_str(&server_timing(took, stages)) {
-        answer.headers_mut().insert("server-timing", value);
+    let headers = answer.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(id) {
+        headers.insert(REQUEST_ID, value);
     }
-    let status = answer.status().as_u16();
-    telemetry::http_answered(method, route, status, took);
-    tracing::info!(status, seconds = took.as_secs_f64(), "request answered");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Ok(value) = HeaderValue::from_str(&server_timing(took, stages)) {
+        headers.insert("server-timing", value);
+    }
+    telemetry::http_answered(method, route, answer.status().as_u16(), took);
     answer
 }
 

@@ -8,7 +8,7 @@ use axum::{
 };
 use serde_json::Value;
 use tokio::time::Instant;
-use undertone_inference::{ModelInfo, Scored};
+use undertone_inference::{Lane, ModelInfo, Scored};
 
 use super::{
     body::{self, Asked},
@@ -101,6 +101,8 @@ pub(super) async fn call(
     let _admission = gateway.admit()?;
     let deadline = arrived + gateway.limits.granted(body::asked_timeout(request.headers())?);
     let lane = body::lane(request.headers())?;
+    // Before its body is read, which says what lane it would go to: the other one is longer.
+    gateway.foresee(lane.unwrap_or(Lane::Interactive), deadline)?;
     let body = body::read(request, &gateway.limits, deadline).await?;
     let asked = parse(&body)?;
     drop(body);

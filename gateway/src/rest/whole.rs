@@ -27,6 +27,7 @@ impl<T: DeserializeOwned> Call<T> {
         let admission = gateway.admit()?;
         let deadline = arrived + gateway.limits.granted(body::asked_timeout(request.headers())?);
         let lane = body::lane(request.headers())?;
+        gateway.foresee(lane.unwrap_or(Lane::Interactive), deadline)?;
         let bytes = body::read(request, &gateway.limits, deadline).await?;
         let asked = body::from_json(&bytes)?;
         Ok(Self { gateway, caller, lane, deadline, _admission: admission, asked })

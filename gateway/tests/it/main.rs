@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a failed expectation of a helper fails its test")]
 
 mod access;
+mod admission;
 mod grpc;
 mod grpc_queries;
 mod grpc_stream;

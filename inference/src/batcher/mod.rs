@@ -26,6 +26,7 @@
 //! | `faults` | what a failed batch means, how the token budget and the pauses follow: pure |
 //! | `state` | what waits, in which order: no lock, no clock |
 //! | `queue` | the lock around it |
+//! | `pace` | what is ahead of a new text, and how long that takes |
 //! | `worker` | the threads, the canary, restarts |
 //! | `cache` | scores of texts that were scored before |
 
@@ -33,12 +34,14 @@ mod cache;
 #[cfg(test)]
 pub(crate) mod fake;
 mod faults;
+mod pace;
 mod plan;
 mod queue;
 mod state;
 mod worker;
 
 pub(crate) use faults::RecoveryRules;
+pub(crate) use pace::Place;
 pub(crate) use plan::Rules;
 pub(crate) use queue::{Queue, expired};
 pub(crate) use state::{Closed, Ticket};

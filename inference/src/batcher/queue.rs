@@ -120,11 +120,17 @@ impl Queue {
                 (Role::Prepare, Work::Stop) => self.prepared.notify_all(),
                 _ => {}
             }
+            let mut waiting = 0;
             for lane in [Lane::Interactive, Lane::Bulk] {
-                telemetry::depth(lane, state.waiting(lane));
+                let depth = state.waiting(lane);
+                telemetry::depth(lane, depth);
+                waiting += depth;
             }
             // Answering wakes callers: not under the lock.
             drop(state);
+            if matches!(work, Work::Run(_)) {
+                self.counters.backlog.taken(Instant::now(), waiting > 0);
+            }
             self.turn_away(useless);
             if !matches!(work, Work::Wait) {
                 return work;

@@ -22,6 +22,7 @@ pub(crate) use self::prepare::{Normalized, Prepared, Reader};
 use self::progress::Progress;
 use super::cache::Cache;
 use super::faults::{Budget, Illness, RecoveryRules};
+use super::pace::Backlog;
 use super::queue::Queue;
 use super::state::Work;
 use crate::model::Outcome;
@@ -46,7 +47,7 @@ pub(crate) trait Backend: Reader {
     }
 }
 
-/// Counts since the start.
+/// Counts since the start, and what waits.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) batches: AtomicU64,
@@ -56,6 +57,8 @@ pub(crate) struct Counters {
     pub(crate) tokens: AtomicU64,
     pub(crate) cache_hits: AtomicU64,
     pub(crate) cache_misses: AtomicU64,
+    /// What waits or runs, whichever model it is for.
+    pub(crate) backlog: Arc<Backlog>,
 }
 
 /// What a worker thread does.

@@ -18,7 +18,7 @@ use undertone_error::{Error, ErrorKind, Result};
 
 use self::core::Loaded;
 use self::generation::{Generation, check_successor};
-use crate::batcher::{Backend, Closed, Counters, Reader, RecoveryRules, Ticket, expired};
+use crate::batcher::{Backend, Closed, Counters, Place, Reader, RecoveryRules, Ticket, expired};
 use crate::{Device, LabelMap, Lane, ModelInfo, Precision, Scored, telemetry};
 
 /// How an engine is sized.
@@ -308,7 +308,7 @@ impl Engine {
         let mut results = Vec::with_capacity(answers.len());
         for submitted in answers {
             results.push(match submitted {
-                Ok(receiver) => answer(receiver).await,
+                Ok(submitted) => answer(submitted).await,
                 Err(error) => Err(error),
             });
         }
@@ -316,12 +316,7 @@ impl Engine {
     }
 
     /// Puts a text into its lane, waiting for room in the bulk lane.
-    async fn submit(
-        &self,
-        text: String,
-        lane: Lane,
-        deadline: Option<Instant>,
-    ) -> Result<oneshot::Receiver<Result<Scored>>> {
+    async fn submit(&self, text: String, lane: Lane, deadline: Option<Instant>) -> Result<Submitted> {
         let inner = &self.inner;
         if text.len() > inner.config.max_text_bytes {
             return Err(Error::new(ErrorKind::TooLarge, "text is too long")
@@ -331,6 +326,8 @@ impl Engine {
         }
         let submitted = Instant::now();
         let cost = estimate_tokens(text.len(), self.model().max_tokens.min(inner.room));
+        // Before it waits for room: what waits for that is ahead of what comes later, too.
+        let place = inner.counters.backlog.enter(lane, cost);
         let room = match lane {
             Lane::Interactive => {
                 Arc::clone(&inner.interactive).try_acquire_many_owned(cost).map_err(|error| match error {
@@ -344,7 +341,13 @@ impl Engine {
         };
         let (reply, receiver) = oneshot::channel();
         inner.serving().current.queue.submit(text, Ticket { lane, submitted, deadline, reply, room })?;
-        Ok(receiver)
+        Ok(Submitted { receiver, place })
+    }
+
+    /// How long a text of this lane would wait that came now. `None` if that is not known: nothing has waited lately, so
+    /// nobody has seen how fast the queue empties. It errs on the side of too short.
+    pub fn wait(&self, lane: Lane) -> Option<Duration> {
+        self.inner.counters.backlog.wait(lane, Instant::now())
     }
 
     /// The most tokens in one forward pass, where there is memory for them.
@@ -407,12 +410,23 @@ impl Engine {
     }
 }
 
+/// A text that waits for its answer.
+struct Submitted {
+    receiver: oneshot::Receiver<Result<Scored>>,
+    place: Place,
+}
+
 /// The answer to a submitted text.
-async fn answer(receiver: oneshot::Receiver<Result<Scored>>) -> Result<Scored> {
-    receiver.await.unwrap_or_else(|_| {
+async fn answer(submitted: Submitted) -> Result<Scored> {
+    let Submitted { receiver, place } = submitted;
+    let answer = receiver.await.unwrap_or_else(|_| {
         Err(Error::new(ErrorKind::Unavailable, "worker ended before it answered")
             .help("see the log of the engine, and restart it"))
-    })
+    });
+    if answer.is_ok() {
+        place.scored();
+    }
+    answer
 }
 
 fn busy(room: usize) -> Error {

@@ -1,7 +1,7 @@
 //! `POST /v1/score/arrow`: an Arrow IPC stream of texts in, an Arrow IPC stream of scores out, for whoever has a million.
 //!
 //! The guarantee: one row out for each row in, in order, with the columns of [`Table`]; what is wrong with one text stands
-//! in its row. Memory is bounded whatever is sent: two slices of [`SLICE`] texts are scored at a time, the rest of the
+//! in its row. Memory is bounded whatever is sent: two slices of [`SLICE`] texts are scored at a time (on a GPU sixteen), the rest of the
 //! stream waits in the sender's socket, and scores beyond some megabytes wait on disk. The answer begins when every row is
 //! scored, so that its status is true, and so that a client which sends everything before it reads never stands still.
 
@@ -16,7 +16,7 @@ use axum::{
     response::Response,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use undertone_inference::Lane;
+use undertone_inference::{Lane, ModelInfo};
 
 use self::{read::Texts, spool::Spool, write::Table};
 use super::{body, observe::Arrived};
@@ -24,6 +24,12 @@ use crate::{Gateway, access::Caller, errors::ProblemCode, problem::Problem, tele
 
 /// Texts that are given to the core together.
 const SLICE: usize = 256;
+
+/// Slices that are scored at one time: as many texts as keep the workers busy while the next ones come.
+fn at_a_time(model: &ModelInfo) -> usize {
+    // A GPU's batch alone is larger than two slices.
+    if model.device.starts_with("cuda") { 16 } else { 2 }
+}
 
 /// The media type of an Arrow IPC stream.
 const STREAM: &str = "application/vnd.apache.arrow.stream";
@@ -65,6 +71,7 @@ pub(super) async fn score(
     body::check_encoding(request.headers())?;
     let limits = &gateway.limits;
     let deadline = arrived + limits.granted_long(body::asked_timeout(request.headers())?);
+    gateway.foresee(Lane::Bulk, deadline)?;
 
     let mut texts = Texts::new(request.into_body(), limits, deadline);
     // The first rows say what the others look like; a stream may also have none.
@@ -86,7 +93,7 @@ pub(super) async fn score(
         telemetry::texts("arrow", count, &outcomes);
         Ok::<_, Problem>((slice.ids, outcomes?))
     });
-    let mut scored = std::pin::pin!(scored.buffered(2));
+    let mut scored = std::pin::pin!(scored.buffered(at_a_time(&model)));
     while let Some((ids, outcomes)) = scored.try_next().await? {
         spool.write(table.rows(ids, outcomes)?).await?;
     }

@@ -97,6 +97,7 @@ pub(super) async fn score(
         deadline: arrived + gateway.limits.granted_long(body::asked_timeout(headers)?),
         face: "ndjson",
     };
+    gateway.foresee(terms.lane, terms.deadline)?;
 
     let mut open = telemetry::OpenStream::new(terms.lane.name());
     let waits = headers.contains_key(header::EXPECT);

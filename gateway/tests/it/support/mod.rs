@@ -38,12 +38,15 @@ pub(crate) struct FakeScorer {
     pub(crate) lanes: Mutex<Vec<Lane>>,
     pub(crate) arrived: Semaphore,
     pub(crate) gate: Semaphore,
+    /// How long the interactive lane is; the bulk lane is as long again.
+    pub(crate) wait: Mutex<Option<Duration>>,
 }
 
 impl FakeScorer {
     pub(crate) fn new() -> Arc<Self> {
         let lanes = Mutex::new(Vec::new());
-        Arc::new(Self { model: Arc::new(fake::model()), lanes, arrived: Semaphore::new(0), gate: Semaphore::new(0) })
+        let (arrived, gate) = (Semaphore::new(0), Semaphore::new(0));
+        Arc::new(Self { model: Arc::new(fake::model()), lanes, arrived, gate, wait: Mutex::default() })
     }
 }
 
@@ -73,6 +76,11 @@ impl Scorer for FakeScorer {
             _ => {}
         }
         Ok(fake::scored(&request.text))
+    }
+
+    fn wait(&self, lane: Lane) -> Option<Duration> {
+        let wait = *self.wait.lock().expect("lock");
+        wait.map(|wait| if lane == Lane::Bulk { 2 * wait } else { wait })
     }
 }
 
