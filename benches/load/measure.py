@@ -100,7 +100,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")
     options = parser.parse_args()
     for name in ("binary", "load", "model"):
-        path = getattr(options, name)
+        path = getattr(options, name).resolve()
+        setattr(options, name, path)
         if not path.exists():
             parser.error(f"--{name}: {path} is not there; `make bench-load` builds it")
     unknown = set(options.only) - set(PHASES)
@@ -401,7 +402,8 @@ def machine(options: argparse.Namespace) -> dict:
 
 
 def settings(options: argparse.Namespace) -> dict:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items() if name not in ("out", "torch_lib")}
+    """What it was called with; of a path its name, since a machine's folders say nothing."""
+    return {name: value.name if isinstance(value, Path) else value for name, value in vars(options).items() if name not in ("out", "torch_lib")}
 
 
 def get(url: str) -> dict:
