@@ -20,24 +20,23 @@ from test_kafka_crash import NAMED, World, kill_at
 TRANSACTION_SECONDS = 10
 
 
-@pytest.mark.timeout(300)
+FORGOTTEN = "likely deleted already and hence can be skipped"
+
+
+@pytest.mark.timeout(400)
 def test_outcomes_of_a_transaction_that_the_broker_forgot_to_end_are_not_committed_with_the_next(tmp_path: Path) -> None:
     with Kafka(tmp_path / "kafka") as kafka:
         world = World(kafka, tmp_path)
-        for _ in range(2):
+        # Whether it forgets depends on which of its own time-outs comes first, on a busy machine not always on the same.
+        for _ in range(4):
             world.produce(300)
             # Everything is written, and nothing is committed.
             kill_at(world, "score.offsets-sent", 1)
             kafka.kill()
             time.sleep(TRANSACTION_SECONDS)
             kafka.start()
-            await_log(kafka, "likely deleted already and hence can be skipped")
             world.finish(**NAMED)
             assert_promise(world.topics, world.data)
-
-
-def await_log(kafka: Kafka, words: str) -> None:
-    deadline = time.monotonic() + 30
-    while words not in kafka.log():
-        assert time.monotonic() < deadline, f"the broker ended every transaction as it should; its log never says: {words}"
-        time.sleep(0.2)
+            if FORGOTTEN in kafka.log():
+                return
+        pytest.skip("the broker ended every transaction as it should")
