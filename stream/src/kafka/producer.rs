@@ -147,7 +147,7 @@ pub(super) fn owned<'a>(headers: impl IntoIterator<Item = &'a (String, Option<Ve
 /// transaction's. If the broker has them, it takes those for the same records once more and acknowledges them, without
 /// writing anything: they would be missing from a transaction that is committed. A new producer of the same id has a
 /// higher epoch, in which sequences begin anew.
-pub(super) fn abort(producer: &BaseProducer<Logged>) -> KafkaResult<()> {
+fn abort(producer: &BaseProducer<Logged>) -> KafkaResult<()> {
     let until = Instant::now() + STEP;
     loop {
         // What is purged is reported, and the abort waits until somebody has taken the reports.
@@ -167,7 +167,7 @@ pub(super) fn abort(producer: &BaseProducer<Logged>) -> KafkaResult<()> {
 pub(super) struct Failure {
     pub(super) error: Error,
     /// Whether the transaction can still be aborted.
-    pub(super) abort: bool,
+    abort: bool,
     /// Whether it was the commit, after which anything may have happened.
     pub(super) committing: bool,
 }
@@ -176,6 +176,15 @@ impl Failure {
     pub(super) fn of(doing: &'static str, error: KafkaError) -> Self {
         let lost = matches!(&error, KafkaError::Transaction(error) if error.is_fatal() || !error.txn_requires_abort());
         Self { error: failed(doing, error), abort: !lost, committing: false }
+    }
+
+    /// Aborts its transaction, if that can still be, so that readers need not wait for the broker. Whether that goes well or not, the
+    /// producer is given up.
+    pub(super) fn aborting(self, producer: &BaseProducer<Logged>) -> Self {
+        if self.abort {
+            let _ = abort(producer);
+        }
+        self
     }
 
     pub(super) fn of_commit(self) -> Self {

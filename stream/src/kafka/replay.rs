@@ -29,7 +29,7 @@ use undertone_proto::{EventTime, Headers, Partition};
 use super::client::Kafka;
 use super::describe::Topic;
 use super::logging::Logged;
-use super::producer::{Failure, Reach, STEP, abort, owned, producer, send, step};
+use super::producer::{Failure, Reach, STEP, owned, producer, send, step};
 use super::reader::{Limit, Offsets, Record, TopicReader};
 use super::transaction::letter_key;
 use crate::dead::is_scorings;
@@ -333,15 +333,7 @@ impl Replayer {
         let looks = || Error::new(ErrorKind::Internal, "asked to replay without the right to");
         let producer = Arc::clone(self.producer.as_ref().ok_or_else(looks)?);
         let (raw, dead) = (self.raw.topic().clone(), self.dead.clone());
-        let work = move || {
-            write(&producer, &raw, &dead, &replays).map_err(|failure| {
-                // Otherwise readers of both topics wait until the broker ends it.
-                if failure.abort {
-                    let _ = abort(&producer);
-                }
-                failure.error
-            })
-        };
+        let work = move || write(&producer, &raw, &dead, &replays).map_err(|failure| failure.aborting(&producer).error);
         blocking(work).await
     }
 }

@@ -17,7 +17,7 @@ use super::client::{Kafka, Topics};
 use super::describe::Topic;
 use super::logging::Logged;
 use super::membership::Membership;
-use super::producer::{Failure, Reach, STEP, abort, producer, send, step};
+use super::producer::{Failure, Reach, STEP, producer, send, step};
 use super::reader::Offsets;
 use super::replay::{Letter, REPLAYED};
 use super::score::KafkaOutcome;
@@ -96,15 +96,8 @@ impl LetterCloser {
             return Ok(());
         }
         let (producer, sink, dead) = (Arc::clone(&self.producer), self.sink.clone(), self.dead.clone());
-        let work = move || {
-            close(&producer, &sink, &dead, &letters).map_err(|failure| {
-                // Otherwise readers of the topic wait until the broker ends it.
-                if failure.abort {
-                    let _ = abort(&producer);
-                }
-                failure.error
-            })
-        };
+        let work =
+            move || close(&producer, &sink, &dead, &letters).map_err(|failure| failure.aborting(&producer).error);
         blocking(work).await
     }
 }

@@ -28,7 +28,7 @@ use super::failure::failed;
 use super::ledger::Ledger;
 use super::logging::Logged;
 use super::membership::Membership;
-use super::producer::{Failure, Reach, STEP, abort, owned, producer, send, step};
+use super::producer::{Failure, Reach, STEP, owned, producer, send, step};
 use super::reader::Offsets;
 use super::replay::is_replay;
 use super::score::KafkaOutcome;
@@ -453,9 +453,7 @@ impl Inner {
             }
             Err(failure) => {
                 // The next producer ends what this one left open, whichever way it went.
-                if failure.abort {
-                    let _ = abort(&producer);
-                }
+                let failure = failure.aborting(&producer);
                 // Also where the abort went well: the client may abort by taking a higher epoch, which the broker grants after a
                 // commit, too.
                 if failure.committing {
