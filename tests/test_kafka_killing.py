@@ -161,3 +161,14 @@ def test_a_stop_is_no_death_and_leaves_nothing_behind(kafka: Kafka, tmp_path: Pa
     assert not world.counts()
     assert world.once() == 0
     world.assert_only_the_killer_is_dead()
+
+
+@pytest.mark.timeout(120)
+def test_a_search_that_ends_with_its_partition_lets_the_others_go_on(kafka: Kafka, tmp_path: Path) -> None:
+    """The reader hears that the partition ends there together with its last posts, and only once."""
+    world = World(kafka, tmp_path, posts=60, deadly=False)
+    for _ in range(2):
+        assert world.once(UNDERTONE_FAILPOINTS="attempts.committed=abort@1") != 0
+    assert world.once() == 0
+    assert "looking for the post that kills the process" in world.log
+    world.assert_only_the_killer_is_dead()

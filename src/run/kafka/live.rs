@@ -115,7 +115,7 @@ impl Follow {
         while at.iter().any(|(number, next)| bounds.get(number).is_some_and(|(_, end)| next < end))
             && tokio::time::Instant::now() < until
         {
-            let Fetched { records, next } = self.reader.read(at.clone(), limit()).await?;
+            let Fetched { records, next, .. } = self.reader.read(at.clone(), limit()).await?;
             newest.extend(records);
             at.extend(next);
         }
@@ -124,7 +124,7 @@ impl Follow {
     }
 
     async fn read(&mut self) -> Result<Vec<Record>> {
-        let Fetched { records, next } = self.reader.read(self.at.clone(), limit()).await?;
+        let Fetched { records, next, .. } = self.reader.read(self.at.clone(), limit()).await?;
         self.at.extend(next);
         Ok(records)
     }

@@ -3,7 +3,7 @@
 //! The guarantee: what comes out of [`TopicReader::read`] begins where the caller said, in the order of the partition,
 //! without a gap but those that transactions leave. An offset that the topic no longer holds is an error, never a jump.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -91,6 +91,8 @@ pub struct Fetched {
     pub records: Vec<Record>,
     /// The next offset of every partition that was read on; beyond its last record where markers follow.
     pub next: BTreeMap<i32, i64>,
+    /// The partitions of which nothing follows what was handed out, by this read or an earlier one.
+    pub ended: BTreeSet<i32>,
 }
 
 /// Next offsets by the number of the partition.
@@ -109,6 +111,9 @@ struct Inner {
     consumer: BaseConsumer<Logged>,
     /// Where the consumer stands; absent when it must be told.
     at: Option<Offsets>,
+    /// The partitions of which nothing follows. The consumer tells an end once, maybe along with the last records or to
+    /// whoever dropped its read, so it is remembered.
+    ended: BTreeSet<i32>,
 }
 
 impl std::fmt::Debug for TopicReader {
@@ -127,7 +132,7 @@ impl TopicReader {
         let more = [("queued.max.messages.kbytes", "16384"), ("fetch.wait.max.ms", "100")];
         let consumer = kafka.consumer(role, &more, Logged)?;
         log_here(consumer.client());
-        let inner = Inner { topic: topic.clone(), consumer, at: None };
+        let inner = Inner { topic: topic.clone(), consumer, at: None, ended: BTreeSet::new() };
         Ok(Self { kafka: kafka.clone(), topic: topic.clone(), inner: Arc::new(Mutex::new(inner)) })
     }
 
@@ -191,6 +196,7 @@ impl Inner {
 
     fn go_to(&mut self, from: &Offsets) -> Result<()> {
         self.at = None;
+        self.ended.clear();
         let mut list = TopicPartitionList::with_capacity(from.len());
         for (&partition, &offset) in from {
             list.add_partition_offset(&self.topic.name, partition, Offset::Offset(offset)).map_err(|e| {
@@ -202,7 +208,7 @@ impl Inner {
         Ok(())
     }
 
-    fn fetch(&self, limit: Limit) -> Result<Fetched> {
+    fn fetch(&mut self, limit: Limit) -> Result<Fetched> {
         let mut fetched = Fetched::default();
         let mut bytes = 0;
         let mut until = Instant::now() + limit.wait;
@@ -215,16 +221,19 @@ impl Inner {
                         until = Instant::now() + LINGER;
                     }
                     bytes += record.size();
+                    self.ended.remove(&record.partition);
                     fetched.next.insert(record.partition, record.offset + 1);
                     fetched.records.push(record);
                 }
                 Polled::End { partition, offset } => {
                     let next = fetched.next.entry(partition).or_insert(offset);
                     *next = (*next).max(offset);
+                    self.ended.insert(partition);
                 }
                 Polled::Failed { partition, offset, code, reason } => self.failed(partition, offset, code, reason)?,
             }
         }
+        fetched.ended.clone_from(&self.ended);
         Ok(fetched)
     }
 

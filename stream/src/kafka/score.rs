@@ -63,8 +63,6 @@ pub struct ScoredChunks<S> {
     config: Arc<ScoreConfig>,
     shutdown: CancellationToken,
     running: Option<Running>,
-    /// Whether a step of a search was begun and has not ended: its future may have been dropped.
-    searching: bool,
 }
 
 struct Running {
@@ -113,7 +111,7 @@ impl<S: Scorer> ScoredChunks<S> {
         shutdown: CancellationToken,
     ) -> Self {
         let (scorer, config) = (Arc::new(Watched::new(scorer)), Arc::new(config));
-        Self { kafka: kafka.clone(), reader, writer, scorer, config, shutdown, running: None, searching: false }
+        Self { kafka: kafka.clone(), reader, writer, scorer, config, shutdown, running: None }
     }
 
     /// What to call once nothing is scored any more.
@@ -135,13 +133,7 @@ impl<S: Scorer> ScoredChunks<S> {
         if self.running.as_ref().is_none_or(|running| running.at != *from) {
             self.running = None;
             if let Some(partition) = self.writer.suspect(from.clone(), self.config.in_flight()).await? {
-                if std::mem::replace(&mut self.searching, true) {
-                    // The end of a partition is told once to who goes to an offset; a read that was dropped may have heard it.
-                    self.reader.read(Offsets::new(), Limit { records: 0, bytes: 0, wait: Duration::ZERO }).await?;
-                }
-                let batch = self.read_alone(partition, from, limit).await;
-                self.searching = false;
-                return batch;
+                return self.read_alone(partition, from, limit).await;
             }
             self.begin(from).await?;
             self.running = Some(self.start(from.clone()));
@@ -171,7 +163,7 @@ impl<S: Scorer> ScoredChunks<S> {
         let few = Limit { records: most, bytes: self.config.chunk_bytes, wait: limit.wait };
         let mut fetched = self.reader.read(Offsets::from([(partition, at)]), few).await?;
         if fetched.records.is_empty() {
-            if fetched.next.get(&partition) == Some(&at) {
+            if fetched.ended.contains(&partition) && fetched.next.get(&partition).is_none_or(|next| *next == at) {
                 self.writer.with_ledger(|ledger| ledger.release(partition));
             }
             batch.next = fetched.next;
@@ -360,6 +352,8 @@ impl<S: Scorer> ScoringEnd<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn fetched(offsets: &[i64]) -> Fetched {
@@ -372,7 +366,11 @@ mod tests {
             headers: Headers::default(),
         };
         let records = offsets.iter().map(record).collect();
-        Fetched { records, next: Offsets::from([(3, offsets.last().map_or(0, |last| last + 1))]) }
+        Fetched {
+            records,
+            ended: BTreeSet::new(),
+            next: Offsets::from([(3, offsets.last().map_or(0, |last| last + 1))]),
+        }
     }
 
     #[test]

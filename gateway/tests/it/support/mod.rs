@@ -3,8 +3,9 @@
 pub(crate) mod fake;
 
 use std::{
+    io,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
     time::Duration,
 };
 
@@ -44,10 +45,21 @@ pub(crate) struct FakeScorer {
 
 impl FakeScorer {
     pub(crate) fn new() -> Arc<Self> {
+        want_every_log_line();
         let lanes = Mutex::new(Vec::new());
         let (arrived, gate) = (Semaphore::new(0), Semaphore::new(0));
         Arc::new(Self { model: Arc::new(fake::model()), lanes, arrived, gate, wait: Mutex::default() })
     }
+}
+
+/// Whether a log line is wanted is decided by who passes it first, and remembered: a test without a subscriber that did so while another
+/// test was setting its own would silence the line for both. So there is one from the start, which drops what it gets.
+fn want_every_log_line() {
+    static FIRST: Once = Once::new();
+    FIRST.call_once(|| {
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(io::sink).finish();
+        tracing::subscriber::set_global_default(subscriber).expect("the first of this process");
+    });
 }
 
 #[async_trait]
