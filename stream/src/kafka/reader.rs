@@ -128,8 +128,9 @@ impl TopicReader {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for properties that are wrong.
     pub fn new(kafka: &Kafka, role: &str, topic: &Topic) -> Result<Self> {
-        // What is fetched ahead is held in memory, by every reader.
-        let more = [("queued.max.messages.kbytes", "16384"), ("fetch.wait.max.ms", "100")];
+        // What is fetched ahead is held in memory, by every reader. Once so much is, the consumer by itself would look again after a second.
+        let more =
+            [("queued.max.messages.kbytes", "16384"), ("fetch.queue.backoff.ms", "10"), ("fetch.wait.max.ms", "100")];
         let consumer = kafka.consumer(role, &more, Logged)?;
         log_here(consumer.client());
         let inner = Inner { topic: topic.clone(), consumer, at: None, ended: BTreeSet::new() };
