@@ -8,6 +8,7 @@ a user who may only read, while FOLDER/readonly exists. Checksums of compressed 
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -120,7 +121,7 @@ def handler(engine: Engine, user: str, password: str) -> type[BaseHTTPRequestHan
         do_GET = do_POST = handle_one  # noqa: N815
 
         def execute(self, query: dict[str, str], body: bytes) -> bytes:
-            if (self.headers.get("X-ClickHouse-User", "default"), self.headers.get("X-ClickHouse-Key", "")) != (user, password):
+            if self.credentials() != (user, password):
                 raise Refused("Code: 516. DB::Exception: Authentication failed: password is incorrect, or there is no such user. (AUTHENTICATION_FAILED)")
             unknown = [name for name in query if name in UNKNOWN and query[name] not in ("", "0") or name.startswith("param_")]
             if unknown:
@@ -133,6 +134,14 @@ def handler(engine: Engine, user: str, password: str) -> type[BaseHTTPRequestHan
             settings = {name: value for name, value in query.items() if name not in REQUEST | UNKNOWN}
             database = query.get("database") or self.headers.get("X-ClickHouse-Database") or "default"
             return engine.run(sql, body, database, query.get("default_format", "TabSeparated"), settings)
+
+        def credentials(self) -> tuple[str, str]:
+            """In headers of the server's own, or as HTTP has them."""
+            kind, _, encoded = self.headers.get("Authorization", "").partition(" ")
+            if kind == "Basic":
+                name, _, secret = base64.b64decode(encoded).decode().partition(":")
+                return name, secret
+            return self.headers.get("X-ClickHouse-User", "default"), self.headers.get("X-ClickHouse-Key", "")
 
         def body(self) -> bytes:
             if self.headers.get("Transfer-Encoding", "").lower() != "chunked":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import random
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
@@ -232,7 +233,9 @@ def append(topics: Topics, posts: Iterable) -> None:
     # A batch must fit where a record does.
     producer = Producer(QUIET | {"bootstrap.servers": topics.brokers, "enable.idempotence": True, "batch.size": 200_000})
     failed: list[str] = []
-    partitions = len(producer.list_topics(topics.scored, timeout=30).topics[topics.scored].partitions)
+    # A broker that has just made the topic may know its name before its partitions.
+    while not (partitions := len(producer.list_topics(topics.scored, timeout=30).topics[topics.scored].partitions)):
+        time.sleep(0.1)
     for post in posts:
         report = lambda error, _: failed.append(str(error)) if error else None  # noqa: E731
         producer.produce(topics.scored, post.SerializeToString(), partition=int(post.id[1:]) % partitions, on_delivery=report)
