@@ -19,6 +19,8 @@ CACHE = Path(os.environ["UNDERTONE_CACHE"])
 PYTHON = str(CACHE / "test-env" / "bin" / "python")
 # The binary with fail points in it has a place of its own, so that tests never replace the one that `make run` starts.
 TARGET = ROOT / "target" / "failpoints"
+# Two processes, since most tests wait for servers; a file stays with one of them, and the long ones, which come first by name, begin first.
+TWO = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
 CARGO = ["--release", "--locked", "--workspace", "--features", "failpoints"]
 
 
@@ -36,7 +38,7 @@ STEPS = [
     Step("build", ["cargo", "build", *CARGO, "--all-targets"]),
     Step("rust", ["cargo", "test", *CARGO, "--no-fail-fast"], counts="cargo"),
     Step("clippy", ["cargo", "clippy", *CARGO, "--all-targets", "--", "-D", "warnings"]),
-    Step("python", [PYTHON, "-m", "pytest", "models", "tests", "benches/gpu", "-q", "-rs", "--durations=10"], counts="pytest"),
+    Step("python", [PYTHON, "-m", "pytest", "models", "tests", "benches/gpu", "-q", "-rs", "--durations=10", *TWO], counts="pytest"),
 ]
 
 

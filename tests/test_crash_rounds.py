@@ -65,7 +65,6 @@ def test_every_fail_point_of_the_source_is_died_at() -> None:
     assert not [point for point in EMBEDDED_POINTS if f'"{point}=' not in died]
 
 
-@pytest.mark.full
 @pytest.mark.timeout(480)
 def test_a_process_that_dies_at_any_step_loses_and_doubles_nothing(campaign: Campaign) -> None:
     """Every fail point of the path once, with an abort; the oracle after each."""
@@ -108,7 +107,6 @@ def abort(campaign: Campaign, member, point: str, starts: bool = False) -> None:
     print(f"died at {point}; {world.waiting()} wait", flush=True)
 
 
-@pytest.mark.full
 @pytest.mark.timeout(480)
 def test_forty_kills_at_random_lose_and_double_nothing(campaign: Campaign) -> None:
     campaign.play(len(KINDS))

@@ -22,8 +22,7 @@ from support.latest import Stores, World, append, letters, scored, violations
 from support.rounds import Rounds
 
 SEED = int(os.environ.get("UNDERTONE_CRASH_SEED") or time.time_ns() % 1_000_000)
-ROUNDS = int(os.environ.get("UNDERTONE_LATEST_ROUNDS", "12"))
-pytestmark = pytest.mark.full
+ROUNDS = int(os.environ.get("UNDERTONE_LATEST_ROUNDS", "40"))
 
 
 @pytest.fixture
