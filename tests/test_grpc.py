@@ -152,6 +152,26 @@ def test_a_message_that_cannot_be_read_is_the_callers_fault(channel: grpc.Channe
     assert (trailers["problem-code"], trailers["x-request-id"]) == ("invalid-input", "call-7")
 
 
+def test_a_status_tells_what_the_problem_of_rest_tells(api: Api, server: Running):
+    """Decoded by what reflection says of `google.rpc`, as a client without our code would."""
+    error = refused(lambda: api.score("good", heads=["mood"]))
+    details = dict(error.trailing_metadata())["grpc-status-details-bin"]
+    status = api.message("google.rpc.Status").FromString(details)
+    assert (status.code, status.message) == (error.code().value[0], error.details())
+    found = {}
+    for detail in status.details:
+        name = detail.type_url.removeprefix("type.googleapis.com/")
+        found[name] = api.message(name).FromString(detail.value)
+    assert set(found) == {"google.rpc.ErrorInfo", "google.rpc.RequestInfo", "google.rpc.BadRequest"}
+    problem = server.post("/v1/score", json={"texts": ["good"], "heads": ["mood"]}).json()
+    info = found["google.rpc.ErrorInfo"]
+    assert (info.domain, f"/problems/{info.reason}") == ("undertone", problem["type"])
+    assert dict(info.metadata) == {"title": problem["title"], "status": str(problem["status"])}
+    assert found["google.rpc.RequestInfo"].request_id == dict(error.trailing_metadata())["x-request-id"]
+    (violation,) = found["google.rpc.BadRequest"].field_violations
+    assert (violation.field, violation.description) == ("heads[0]", problem["errors"][0]["detail"])
+
+
 def test_an_unknown_method_is_unimplemented(channel: grpc.Channel):
     unknown = channel.unary_unary("/undertone.v1.Scoring/Guess", request_serializer=bytes, response_deserializer=bytes)
     assert refused(lambda: unknown(b"", timeout=10)).code() == grpc.StatusCode.UNIMPLEMENTED

@@ -76,4 +76,8 @@ def test_queries_health_and_refusals(server: Running) -> None:
     assert (series["store"], series["window"]) == ("tables", "WINDOW_HOUR")
     # grpcurl's own status is 64 and the code of the call's.
     assert "InvalidArgument" in grpcurl(server, "undertone.v1.Scoring/Score", data={"items": []}, status=64 + 3)
+    # It reads the details too, since reflection says what they are made of.
+    refused = grpcurl(server, "undertone.v1.Queries/Tags", data={"limit": 1001}, status=64 + 3)
+    for said in ("google.rpc.ErrorInfo", '"invalid-input"', "google.rpc.RequestInfo", "google.rpc.BadRequest", '"limit"'):
+        assert said in refused, refused
     assert "NotFound" in grpcurl(server, "undertone.v1.Queries/Search", data={"q": "tea"}, status=64 + 5)

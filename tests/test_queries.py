@@ -12,7 +12,7 @@ import pytest
 from support.posts import generate
 from support.process import ROOT, Running, run_once
 from support.queries import Queries
-from support.stories import events
+from support.stories import HISTORY, events
 from support.tables import Tables
 
 LABELS = ("negative", "neutral", "positive")
@@ -27,15 +27,21 @@ def written(at: datetime) -> str:
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, list[dict]]]:
-    """A gateway over the tables of a stream with edits and deletions in several commits, and what Silver has of it."""
+def written_tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
+    """The folder of a stream with edits and deletions in several commits, and the rows of its Silver."""
     folder = tmp_path_factory.mktemp("queries")
     lines = generate(400, seed=7, cwd=folder) + events()
     (folder / "posts.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
     done = run_once(folder / "data", folder / "posts.jsonl", cwd=folder, env={"UNDERTONE_SINKS__COMMIT_ROWS": "90"})
     assert done.returncode == 0, done.stderr.decode()
     with Tables(folder / "data") as tables:
-        rows = tables.rows("silver.posts").to_pylist()
+        return folder, tables.rows("silver.posts").to_pylist()
+
+
+@pytest.fixture(scope="module")
+def stored(written_tables: tuple[Path, list[dict]]) -> Iterator[tuple[Running, list[dict]]]:
+    """A gateway over those tables, and what Silver has of posts."""
+    folder, rows = written_tables
     with Running("--input", "http", "--data", folder / "data", cwd=folder) as running:
         yield running.await_ready(), [row for row in rows if not row["deleted"]]
 
@@ -48,6 +54,10 @@ def answered(running: Running, path: str, **params: object) -> dict:
         with Queries(running.grpc) as queries:
             queries.agree(path, params, said)
     return said
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= 2000 else text[:2000] + "…"
 
 
 def floored(at: datetime, window: str) -> datetime:
@@ -137,6 +147,51 @@ def test_a_tag_counts_as_often_in_the_series_as_in_the_table_of_tags(stored) -> 
         assert sum(point["posts"] for point in series["points"]) == tag["posts"]
 
 
+@pytest.mark.parametrize("by", ["nothing", "source", "language", "label", "tag"])
+def test_the_latest_posts_are_those_of_the_view(stored, written_tables, by: str) -> None:
+    """Each post as its greatest version says, and none that is deleted: brute force over every row of Silver."""
+    running, _ = stored
+    newest: dict[str, dict] = {}
+    for row in written_tables[1]:
+        if row["version"] >= newest.get(row["uid"], row)["version"]:
+            newest[row["uid"]] = row
+    posts = [row for row in newest.values() if not row["deleted"]]
+    assert len(posts) < len(newest) < len(written_tables[1]), "posts were deleted, and edited"
+    filters: dict[str, str] = {}
+    if by == "tag":
+        tag = next(row["topics"][0] for row in posts if row["topics"])
+        filters, posts = {"tag": f"#{tag.upper()}"}, [row for row in posts if tag in row["topics"]]
+    elif by != "nothing":
+        column = "sentiment" if by == "label" else by
+        value = next(row[column] for row in posts if row[column])
+        filters, posts = {by: value}, [row for row in posts if row[column] == value]
+    assert posts
+    posts.sort(key=lambda row: row["uid"])
+    posts.sort(key=lambda row: row["created_at"], reverse=True)
+    # Up to the last post, up to the middle one, and the hour that the stories were posted in, which are late.
+    for to, length, limit in (
+        (posts[0]["created_at"] + timedelta(microseconds=1), timedelta(days=40), 20),
+        (posts[len(posts) // 2]["created_at"], timedelta(days=3), 1000),
+        (moment("2026-05-01T13:00:00Z"), timedelta(hours=1), 1000),
+    ):
+        wanted = [row for row in posts if to - length <= row["created_at"] < to][:limit]
+        said = answered(running, "latest", limit=limit, **{"from": written(to - length), "to": written(to)}, **filters)
+        assert (said["store"], moment(said["from"]), moment(said["to"])) == ("tables", to - length, to)
+        assert [(post["uid"], post["text"]) for post in said["posts"]] == [(row["uid"], shortened(row["text"])) for row in wanted]
+        for post, row in zip(said["posts"], wanted, strict=True):
+            assert (post["source"], post["id"], post["author"], post["url"]) == (row["source"], row["id"], row["author"], row["url"])
+            assert (post["language"], post["label"], post["tags"]) == (row["language"], row["sentiment"], row["topics"])
+            assert (moment(post["created_at"]), post["polarity"]) == (row["created_at"], row["polarity"])
+
+
+def test_an_edited_post_is_shown_as_it_is_now_and_a_deleted_one_not_at_all(stored) -> None:
+    running, _ = stored
+    said = answered(running, "latest", source="test", **{"from": "2026-05-01T00:00:00Z", "to": "2026-05-02T00:00:00Z"})
+    wanted = {f"p{number}": text for number, (_, text) in HISTORY.items() if text is not None}
+    assert {post["id"]: post["text"] for post in said["posts"]} == wanted
+    assert [post["id"] for post in said["posts"]] == sorted(wanted, reverse=True)
+
+
 def test_bad_parameters_are_named_and_what_nobody_stores_is_told(stored) -> None:
     running, _ = stored
     for path, name in (
@@ -164,7 +219,8 @@ def test_over_grpc_the_same_is_refused_with_the_same_code(stored) -> None:
             ("tags", {"to": "1800-01-01T00:00:00Z"}, grpc.StatusCode.INVALID_ARGUMENT, "invalid-input", "to"),
             ("series", {"from": "2020-01-01T00:00:00Z"}, grpc.StatusCode.INVALID_ARGUMENT, "invalid-input", "from"),
             ("series", {"source": ""}, grpc.StatusCode.INVALID_ARGUMENT, "invalid-input", "source"),
-            ("latest", {}, grpc.StatusCode.NOT_FOUND, "store-not-configured", "opensearch.url"),
+            ("latest", {"limit": 1001}, grpc.StatusCode.INVALID_ARGUMENT, "invalid-input", "limit"),
+            ("latest", {"from": "2020-01-01T00:00:00Z"}, grpc.StatusCode.INVALID_ARGUMENT, "invalid-input", "from"),
             ("search", {"q": "tea"}, grpc.StatusCode.NOT_FOUND, "store-not-configured", "opensearch.url"),
             ("similar", {"text": "tea"}, grpc.StatusCode.NOT_FOUND, "store-not-configured", "qdrant.url"),
         ):
@@ -188,7 +244,7 @@ def test_the_answer_follows_the_commits_of_a_running_stream(server: Running) -> 
 def test_a_gateway_alone_has_no_store_to_ask(tmp_path: Path) -> None:
     with Running("--roles", "gateway", cwd=tmp_path) as running:
         running.await_ready()
-        for path in ("series", "tags"):
+        for path in ("series", "tags", "latest"):
             answer = running.get(f"/v1/query/{path}")
             assert (answer.status_code, answer.json()["type"]) == (404, "/problems/store-not-configured")
             assert "clickhouse.url" in answer.json()["detail"]

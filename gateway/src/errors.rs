@@ -4,9 +4,8 @@
 //! [`ProblemCode::row`] gives its HTTP status, its gRPC code and its title; [`ProblemCode::from`] an [`ErrorKind`] is
 //! exhaustive, so that a new kind does not compile until it has a row here.
 //!
-//! What the gRPC transport refuses before a call reaches us has a status of the transport's making and no problem code:
-//! a message over the limit is `OUT_OF_RANGE`, as [`ProblemCode::BodyTooLarge`] has it here, an unknown service or method
-//! `UNIMPLEMENTED`.
+//! What the gRPC transport refuses before a call reaches us has the status that the transport gives it, which the table has
+//! too: a message over the limit is `OUT_OF_RANGE`, an unknown service or method `UNIMPLEMENTED`.
 
 use axum::http::StatusCode;
 use tonic::Code;
@@ -31,7 +30,7 @@ pub enum ProblemCode {
     TooManyTexts,
     /// One text is over the limit.
     TextTooLong,
-    /// The body is over the limit. Over gRPC the transport says so, with the same status but without this code.
+    /// The body is over the limit.
     BodyTooLarge,
     /// Something else is over its limit.
     TooLarge,

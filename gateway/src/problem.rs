@@ -73,6 +73,9 @@ struct Said<'a> {
 /// The media type of problem details.
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
+/// All that callers are told of a fault of ours.
+const FAILED: &str = "the server failed; its log has the reason under this request's id";
+
 /// How a key may be sent. The second is what browsers ask people by.
 const CHALLENGES: [&str; 2] = ["Bearer realm=\"undertone\"", "Basic realm=\"undertone\", charset=\"UTF-8\""];
 
@@ -90,6 +93,11 @@ impl Problem {
             code,
             headers: None,
         }
+    }
+
+    /// A bug of ours, of which the log tells more than callers may know.
+    pub(crate) fn failed() -> Self {
+        Self::new(ProblemCode::Internal, FAILED)
     }
 
     /// Adds a hint on one field, named by its JSON pointer.
@@ -155,7 +163,7 @@ impl From<&Error> for Problem {
     fn from(error: &Error) -> Self {
         let code = ProblemCode::from(error.kind());
         if code.is_ours() {
-            return Self::new(code, "the server failed; its log has the reason under this request's id");
+            return Self::new(code, FAILED);
         }
         match error.mend() {
             Some(mend) if code.row().http.is_client_error() => Self::new(code, format!("{}; {mend}", error.message())),

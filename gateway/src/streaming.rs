@@ -90,8 +90,7 @@ where
     AssertUnwindSafe(answers).catch_unwind().map(|answer| {
         answer.unwrap_or_else(|_| {
             tracing::error!("scoring a stream panicked");
-            let detail = "the server failed; its log has the reason under this request's id";
-            Err(Problem::new(ProblemCode::Internal, detail))
+            Err(Problem::failed())
         })
     })
 }

@@ -1,7 +1,7 @@
 //! Queries of the gateway, put to the stores that this process knows of.
 //!
 //! Nothing is connected to before it is asked, so that a store that is down keeps nobody from starting. ClickHouse comes before the
-//! tables: it counts each post as it is now, and in milliseconds.
+//! tables: it counts each post as it is now, and in milliseconds. So does OpenSearch where the latest posts are asked for.
 
 use std::sync::Arc;
 
@@ -35,19 +35,21 @@ pub(super) fn open(config: &Config, written: Option<Reader>) -> Result<Queries> 
         (None, Some(config)) => Some(Tables::Others { config: Box::new(config.clone()), reader: OnceCell::new() }),
         (None, None) => None,
     };
+    let tables = tables.map(Arc::new);
     let clickhouse = readable.clickhouse.clone().map(|config| Arc::new(InClickHouse(ClickHouse::new(config))));
     let opensearch = readable.opensearch.clone().map(OpenSearch::new).transpose()?;
     let opensearch = opensearch.map(|store| Arc::new(InOpenSearch(store)));
     let qdrant = readable.qdrant.clone().map(Qdrant::without_model).transpose()?;
-    let charts: Option<Arc<dyn Charts>> = match (clickhouse.clone(), tables) {
+    let charts: Option<Arc<dyn Charts>> = match (clickhouse.clone(), tables.clone()) {
         (Some(clickhouse), _) => Some(clickhouse),
-        (None, Some(tables)) => Some(Arc::new(tables)),
+        (None, Some(tables)) => Some(tables),
         (None, None) => None,
     };
-    let latest: Option<Arc<dyn Latest>> = match (clickhouse, opensearch.clone()) {
-        (Some(clickhouse), _) => Some(clickhouse),
-        (None, Some(opensearch)) => Some(opensearch),
-        (None, None) => None,
+    let latest: Option<Arc<dyn Latest>> = match (clickhouse, opensearch.clone(), tables) {
+        (Some(clickhouse), ..) => Some(clickhouse),
+        (None, Some(opensearch), _) => Some(opensearch),
+        (None, None, Some(tables)) => Some(tables),
+        (None, None, None) => None,
     };
     Ok(Queries {
         charts,
@@ -57,7 +59,7 @@ pub(super) fn open(config: &Config, written: Option<Reader>) -> Result<Queries> 
     })
 }
 
-/// The tables of Gold.
+/// The tables of Silver and Gold.
 enum Tables {
     /// That this process writes.
     Ours(Reader),
@@ -76,6 +78,9 @@ impl Tables {
     }
 }
 
+/// The tables' name in answers.
+const TABLES: &str = "tables";
+
 /// The table of the latest of every post.
 struct InClickHouse(ClickHouse);
 
@@ -88,7 +93,7 @@ struct InQdrant(Qdrant);
 #[async_trait]
 impl Charts for Tables {
     fn name(&self) -> &'static str {
-        "tables"
+        TABLES
     }
 
     async fn series(&self, query: ChartQuery) -> Result<Vec<SeriesPoint>> {
@@ -126,10 +131,20 @@ impl Latest for InClickHouse {
     }
 
     async fn latest(&self, query: PostsQuery) -> Result<Vec<StoredPost>> {
-        let PostsQuery { from_us, until_us, filter: Filter { source, language, label, tag }, limit } = query;
-        let (from_us, until_us) = (from_us.unwrap_or(i64::MIN), until_us.unwrap_or(i64::MAX));
-        let query = chart::ChartQuery { from_us, until_us, source, language, tag, label };
+        let (query, limit) = of_a_time(query);
         Ok(self.0.latest(&query, limit).await?.into_iter().map(post).collect())
+    }
+}
+
+#[async_trait]
+impl Latest for Tables {
+    fn name(&self) -> &'static str {
+        TABLES
+    }
+
+    async fn latest(&self, query: PostsQuery) -> Result<Vec<StoredPost>> {
+        let (query, limit) = of_a_time(query);
+        Ok(self.reader().await?.latest(&query, limit).await?.into_iter().map(post).collect())
     }
 }
 
@@ -185,6 +200,12 @@ fn asked(query: ChartQuery) -> (chart::ChartQuery, Grain) {
     };
     let ChartQuery { from_us, until_us, filter: Filter { source, language, label, tag }, .. } = query;
     (chart::ChartQuery { from_us, until_us, source, language, tag, label }, grain)
+}
+
+fn of_a_time(query: PostsQuery) -> (chart::ChartQuery, usize) {
+    let PostsQuery { from_us, until_us, filter: Filter { source, language, label, tag }, limit } = query;
+    let (from_us, until_us) = (from_us.unwrap_or(i64::MIN), until_us.unwrap_or(i64::MAX));
+    (chart::ChartQuery { from_us, until_us, source, language, tag, label }, limit)
 }
 
 fn point(point: chart::Point) -> SeriesPoint {

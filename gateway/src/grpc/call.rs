@@ -12,7 +12,8 @@ use tracing::{Instrument, Span};
 use undertone_inference::Lane;
 use uuid::Uuid;
 
-use crate::{access::Caller, errors::ProblemCode, problem::Problem, scoring::asked_lane, telemetry};
+use super::details;
+use crate::{access::Caller, problem::Problem, scoring::asked_lane, telemetry};
 
 /// The transports of both sides end a call at `grpc-timeout` by themselves, with the wrong status (`CANCELLED`), so our
 /// answer is sent a tenth of the time before, or this long if that is less.
@@ -56,7 +57,7 @@ impl Call {
     }
 
     pub(super) fn status(&self, problem: &Problem) -> Status {
-        status(problem, self.id.clone())
+        details::status(problem, self.id.clone())
     }
 
     /// Counts and logs the call's end.
@@ -82,25 +83,13 @@ where
     let work = AssertUnwindSafe(work(call.clone(), message)).catch_unwind();
     let answer = work.instrument(call.span.clone()).await.unwrap_or_else(|_| {
         call.span.in_scope(|| tracing::error!("request handler panicked"));
-        let detail = "the server failed; its log has the reason under this request's id";
-        Err(Problem::new(ProblemCode::Internal, detail))
+        Err(Problem::failed())
     });
     call.ended(answer.as_ref().err());
     match answer {
         Ok(message) => Ok(call.response(message)),
         Err(problem) => Err(call.status(&problem)),
     }
-}
-
-pub(super) fn status(problem: &Problem, id: AsciiMetadataValue) -> Status {
-    let row = problem.code().row();
-    let mut metadata = MetadataMap::new();
-    metadata.insert("x-request-id", id);
-    metadata.insert("problem-code", AsciiMetadataValue::from_static(row.code));
-    if let Some(seconds) = problem.retries_after() {
-        metadata.insert("retry-after", AsciiMetadataValue::from(seconds));
-    }
-    Status::with_metadata(row.grpc, problem.detail.clone(), metadata)
 }
 
 /// The caller's id if it is harmless in a log, else a new one.

@@ -16,9 +16,9 @@ use axum::{
 };
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::metadata::MetadataMap;
+use tonic::{Code, Status, metadata::MetadataMap};
 
-use super::call::{request_id, status};
+use super::{call::request_id, details::status};
 use crate::{Gateway, errors::ProblemCode, problem::Problem, telemetry};
 
 /// The method that takes one message after another.
@@ -26,32 +26,53 @@ const STREAM: &str = "/undertone.v1.Scoring/ScoreStream";
 
 const REQUEST_ID: &str = "x-request-id";
 
+const TOO_SLOW: &str = "the message did not arrive in time; send it faster";
+
 /// Refuses whoever may not call, and tells the service who does.
 pub(super) async fn guard(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
     match gateway.caller(request.uri().path(), request.headers()) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
-            // A stream of messages has a clock of its own, which stands still while answers are owed.
-            if request.uri().path() == STREAM {
-                return next.run(request).await;
-            }
             let (within, id) = (gateway.limits.body_timeout, request.headers().get(REQUEST_ID).cloned());
-            let answer = next.run(request.map(|body| Body::new(Timely::new(body, within)))).await;
-            match is_unreadable(answer.headers()) {
-                true => {
-                    let detail = "the message cannot be read as the request of this method";
-                    refuse(&Problem::new(ProblemCode::InvalidInput, detail), id)
-                }
-                false => answer,
+            let compressed = is_compressed(request.headers());
+            // A stream of messages has a clock of its own, which stands still while answers are owed.
+            let request = match request.uri().path() {
+                STREAM => request,
+                _ => request.map(|body| Body::new(Timely::new(body, within))),
+            };
+            let answer = next.run(request).await;
+            match of_the_transport(answer.headers(), compressed) {
+                Some(problem) => refuse(&problem, id),
+                None => answer,
             }
         }
         Err(problem) => refuse(&problem, request.headers().get(REQUEST_ID).cloned()),
     }
 }
 
-/// Whether the transport answered that it failed, which says that it could not read the message: we answer with a code.
-fn is_unreadable(headers: &HeaderMap) -> bool {
-    headers.get("grpc-status").is_some_and(|status| status == "13") && !headers.contains_key("problem-code")
+fn is_compressed(headers: &HeaderMap) -> bool {
+    headers.get("grpc-encoding").is_some_and(|encoding| encoding != "identity")
+}
+
+/// What the transport refused before it was a call, in the words of the table of errors.
+fn of_the_transport(answer: &HeaderMap, compressed: bool) -> Option<Problem> {
+    use ProblemCode as P;
+    if answer.contains_key("problem-code") {
+        return None;
+    }
+    let code = Code::from_bytes(answer.get("grpc-status")?.as_bytes());
+    let (code, detail) = match code {
+        Code::DeadlineExceeded => (P::BodyTimeout, TOO_SLOW),
+        Code::OutOfRange => (P::BodyTooLarge, "the message is over the limit; send less in one call"),
+        Code::Unimplemented if compressed => {
+            (P::UnsupportedEncoding, "compressed messages are not read; send them as they are")
+        }
+        Code::Unimplemented => (P::UnknownPath, "there is no such service or method; reflection tells which there are"),
+        // The transport says that it failed where it could not read the message.
+        Code::Internal => (P::InvalidInput, "the message cannot be read as the request of this method"),
+        _ => return None,
+    };
+    Some(Problem::new(code, detail))
 }
 
 fn refuse(problem: &Problem, id: Option<HeaderValue>) -> Response {
@@ -86,9 +107,8 @@ impl HttpBody for Timely {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         ready!(self.by.as_mut().poll(cx));
-        let problem = Problem::new(ProblemCode::BodyTimeout, "the message did not arrive in time; send it faster");
-        let row = problem.code().row();
-        Poll::Ready(Some(Err(Box::new(tonic::Status::new(row.grpc, problem.detail)))))
+        // The transport answers the call with it, and the guard that answer with the problem.
+        Poll::Ready(Some(Err(Box::new(Status::new(ProblemCode::BodyTimeout.row().grpc, TOO_SLOW)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -97,5 +117,36 @@ impl HttpBody for Timely {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_transport_refuses_has_the_code_and_the_status_of_the_table() {
+        use ProblemCode as P;
+        for (status, compressed, wanted) in [
+            (Code::DeadlineExceeded, false, Some(P::BodyTimeout)),
+            (Code::OutOfRange, false, Some(P::BodyTooLarge)),
+            (Code::Unimplemented, false, Some(P::UnknownPath)),
+            (Code::Unimplemented, true, Some(P::UnsupportedEncoding)),
+            (Code::Internal, false, Some(P::InvalidInput)),
+            (Code::Ok, false, None),
+            // An unknown service's health.
+            (Code::NotFound, false, None),
+        ] {
+            let mut answer = HeaderMap::new();
+            answer.insert("grpc-status", HeaderValue::from(status as i32));
+            let code = of_the_transport(&answer, compressed).map(|problem| problem.code());
+            assert_eq!(code, wanted, "{status:?}");
+            // What could not be read is the caller's fault, whatever the transport calls it.
+            let same = status == Code::Internal || code.is_none_or(|code| code.row().grpc == status);
+            assert!(same, "{status:?}");
+            answer.insert("problem-code", HeaderValue::from_static("internal"));
+            assert!(of_the_transport(&answer, compressed).is_none(), "it is a problem of ours already");
+        }
+        assert!(of_the_transport(&HeaderMap::new(), false).is_none(), "it goes on");
     }
 }

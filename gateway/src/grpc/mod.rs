@@ -1,10 +1,10 @@
 //! gRPC: `undertone.v1.Scoring` and `undertone.v1.Queries` with the same meaning, limits and codes as REST, plus health and reflection.
 //!
-//! A call's status is that of the table in [`crate::errors`], with the problem's code in the trailer `problem-code` and, for
-//! what passes by itself, `retry-after` in seconds. A message over the limit never becomes a call: the transport answers
-//! it with `OUT_OF_RANGE` and neither trailer, unless it is one of a stream, which it ends. `grpc-timeout` is the call's deadline. Health follows readiness.
+//! A call's status is that of the table in [`crate::errors`], with all that REST's problem document has ([`details`]), also
+//! where the transport refuses what never becomes a call. `grpc-timeout` is the call's deadline. Health follows readiness.
 
 mod call;
+mod details;
 mod guard;
 mod messages;
 mod queries;
@@ -36,6 +36,8 @@ pub(crate) fn router(gateway: &Gateway, health: &HealthReporter) -> Result<Route
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // So that clients which know nothing but reflection can read the details of a status.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let broken = "cannot serve reflection: the descriptor is damaged";
     let health = HealthService::from_health_reporter(health.clone());

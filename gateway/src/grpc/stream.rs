@@ -67,7 +67,7 @@ fn begin(gateway: &Gateway, call: &Call, requests: Streaming<ScoreStreamRequest>
 
     let (sender, receiver) = channel(ON_THEIR_WAY);
     let (last, ended) = oneshot::channel();
-    let (gateway, call) = (gateway.clone(), call.clone());
+    let (gateway, call, fallen) = (gateway.clone(), call.clone(), call.clone());
     let span = call.span.clone();
     let work = async move {
         let how = pump(answers, &sender, gateway.limits.stall).await;
@@ -79,12 +79,8 @@ fn begin(gateway: &Gateway, call: &Call, requests: Streaming<ScoreStreamRequest>
     };
     tokio::spawn(work.instrument(span));
 
-    let status = stream::once(ended).filter_map(|ended| async {
-        match ended {
-            Ok(how) => how.err().map(Err),
-            Err(_) => Some(Err(Status::internal("the server failed"))),
-        }
-    });
+    let status = stream::once(async move { ended.await.unwrap_or_else(|_| Err(fallen.status(&Problem::failed()))) });
+    let status = status.filter_map(|how| async { how.err().map(Err) });
     Ok(Box::pin(ReceiverStream::new(receiver).map(Ok).chain(status)))
 }
 

@@ -226,7 +226,7 @@ pub trait Latest: Send + Sync + 'static {
     /// The latest posts, each as it is now, those that were posted last first.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Those of the store; `TooLarge` for more than it can look at.
     async fn latest(&self, query: PostsQuery) -> Result<Vec<StoredPost>>;
 }
 

@@ -83,8 +83,8 @@ impl AskedLike {
 /// Posts of a time.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LatestPosts {
-    /// The store that answered: `clickhouse`, or `opensearch`.
-    #[schema(example = "clickhouse")]
+    /// The store that answered: `clickhouse`, `opensearch`, or `tables`.
+    #[schema(example = "tables")]
     pub(crate) store: &'static str,
     /// The start of the time that was looked at.
     #[serde(serialize_with = "rfc3339")]
@@ -125,7 +125,8 @@ pub(crate) struct Alike {
 /// # Errors
 /// What is wrong with what is asked, or with the store.
 pub(crate) async fn latest(gateway: &Gateway, asked: AskedLatest, deadline: Instant) -> Result<LatestPosts, Problem> {
-    let keys = "clickhouse.url or opensearch.url";
+    let keys = "clickhouse.url or opensearch.url, \
+                or let it write tables (run.roles) or read those of a REST catalog (catalog.kind)";
     let store = gateway.queries.latest.as_deref().ok_or_else(|| not_configured("the latest posts", keys))?;
     let AskedLatest { from, to, limit, filter } = asked;
     let limit = bounds::limit(limit, LATEST.0, LATEST.1)?;

@@ -83,7 +83,7 @@ pub(super) async fn observe(State(gateway): State<Gateway>, mut request: Request
     let _entered = span.enter();
     let answer = answer.unwrap_or_else(|_| {
         tracing::error!("request handler panicked");
-        raise(Problem::new(ProblemCode::Internal, "the server failed; its log has the reason under this request's id"))
+        raise(Problem::failed())
     });
     let answer = counted(render(answer, &id, dialect), &id, method, route, arrived);
     tracing::info!(status = answer.status().as_u16(), seconds = arrived.elapsed().as_secs_f64(), "request answered");

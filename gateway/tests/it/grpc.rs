@@ -13,6 +13,7 @@ use futures::StreamExt;
 use tokio::time::timeout;
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_types::StatusExt;
 use undertone_gateway::{Limits, Part, PartState};
 use undertone_proto::v1::{
     ScoreItem, ScoreRequest, ScoreResponse, score_result::Outcome, scoring_client::ScoringClient,
@@ -35,8 +36,18 @@ async fn score(served: &Served, request: impl tonic::IntoRequest<ScoreRequest>) 
     timeout(SOON, client.score(request)).await.expect("in time").map(tonic::Response::into_inner)
 }
 
+/// The code of the status and that of the problem, which its details have as well.
 fn code(status: &Status) -> (Code, &str) {
-    (status.code(), status.metadata().get("problem-code").map_or("", |code| code.to_str().expect("ascii")))
+    let code = status.metadata().get("problem-code").map_or("", |code| code.to_str().expect("ascii"));
+    assert_eq!(status.get_details_error_info().map_or(String::new(), |info| info.reason), code);
+    (status.code(), code)
+}
+
+/// The field that a status says is wrong, and what it says of it.
+fn violation(status: &Status) -> Option<(String, String)> {
+    let bad = status.get_details_bad_request()?;
+    assert_eq!(bad.field_violations.len(), 1);
+    bad.field_violations.into_iter().next().map(|field| (field.field, field.description))
 }
 
 #[tokio::test]
@@ -71,25 +82,28 @@ async fn a_call_that_fails_as_a_whole_has_the_status_of_the_table() {
         items: vec![ScoreItem { id: "x".repeat(bytes), text: "good".into() }],
         ..ScoreRequest::default()
     };
-    for (request, wanted) in [
-        (message(&[]), (Code::InvalidArgument, "empty-list")),
-        (message(&["a"; 41]), (Code::InvalidArgument, "too-many-texts")),
-        (heads, (Code::InvalidArgument, "unknown-head")),
-        (with_id(257), (Code::InvalidArgument, "invalid-input")),
-        (message(&["busy", "busy"]), (Code::ResourceExhausted, "queue-full")),
-        (message(&["broken"]), (Code::Internal, "internal")),
-        (message(&["panic"]), (Code::Internal, "internal")),
+    let huge = message(&[&"x".repeat(20_000)]);
+    for (request, wanted, field) in [
+        (message(&[]), (Code::InvalidArgument, "empty-list"), None),
+        (message(&["a"; 41]), (Code::InvalidArgument, "too-many-texts"), None),
+        (heads, (Code::InvalidArgument, "unknown-head"), Some("heads[0]")),
+        (with_id(257), (Code::InvalidArgument, "invalid-input"), Some("items[0].id")),
+        (message(&["busy", "busy"]), (Code::ResourceExhausted, "queue-full"), None),
+        (message(&["broken"]), (Code::Internal, "internal"), None),
+        (message(&["panic"]), (Code::Internal, "internal"), None),
+        (huge, (Code::OutOfRange, "body-too-large"), None),
     ] {
         let status = score(&served, request).await.expect_err("a status");
         assert_eq!(code(&status), wanted);
-        assert_eq!(status.metadata().contains_key("retry-after"), wanted.0 == Code::ResourceExhausted);
-        assert!(status.metadata().contains_key("x-request-id"));
+        assert!(!format!("{:?}", status.get_error_details()).contains("secret"), "{status:?}");
+        assert_eq!(violation(&status).map(|(name, _)| name).as_deref(), field);
+        let retry = status.get_details_retry_info().map(|info| info.retry_delay.expect("a delay").as_secs());
+        let trailer = |name| status.metadata().get(name).map(|value| value.to_str().expect("ascii").to_owned());
+        assert_eq!(trailer("retry-after"), retry.map(|seconds| seconds.to_string()));
+        assert_eq!(retry.is_some(), wanted.0 == Code::ResourceExhausted);
+        assert_eq!(trailer("x-request-id"), status.get_details_request_info().map(|info| info.request_id));
+        assert!(trailer("x-request-id").is_some());
     }
-    let huge = message(&[&"x".repeat(20_000)]);
-    let status = score(&served, huge).await.expect_err("a status");
-    assert_eq!(code(&status), (Code::OutOfRange, ""), "the transport refuses it, so it has no problem code");
-    let row = undertone_gateway::errors::ProblemCode::BodyTooLarge.row();
-    assert_eq!(row.grpc, status.code(), "the table says what happens");
     let response = score(&served, with_id(256)).await.expect("an answer");
     assert_eq!(response.results[0].id.len(), 256);
 }
@@ -155,6 +169,7 @@ async fn reflection_describes_the_services() {
     let questions = [
         ask(MessageRequest::ListServices(String::new())),
         ask(MessageRequest::FileContainingSymbol(format!("{SERVICE}.Score"))),
+        ask(MessageRequest::FileContainingSymbol("google.rpc.ErrorInfo".to_owned())),
     ];
     let mut client = ServerReflectionClient::new(channel(&served).await);
     let mut answers = client.server_reflection_info(tokio_stream::iter(questions)).await.expect("answers").into_inner();
@@ -165,6 +180,7 @@ async fn reflection_describes_the_services() {
         assert!(names.contains(&name), "{name} is missing in {names:?}");
     }
     assert!(matches!(next().await, Some(MessageResponse::FileDescriptorResponse(_))));
+    assert!(matches!(next().await, Some(MessageResponse::FileDescriptorResponse(_))), "what statuses are made of");
 
     use tonic_reflection::pb::v1alpha;
     let question = v1alpha::ServerReflectionRequest {
@@ -178,14 +194,16 @@ async fn reflection_describes_the_services() {
 }
 
 #[tokio::test]
-async fn an_unknown_service_is_unimplemented() {
+async fn an_unknown_service_or_method_is_unimplemented() {
     let served = serve(|builder| builder).await;
     let mut client = tonic::client::Grpc::new(channel(&served).await);
-    client.ready().await.expect("ready");
-    let path = axum::http::uri::PathAndQuery::from_static("/undertone.v9.Nothing/Do");
-    let codec = tonic_prost::ProstCodec::<ScoreRequest, ScoreResponse>::default();
-    let status = client.unary(Request::new(message(&["a"])), path, codec).await.expect_err("a status");
-    assert_eq!(status.code(), Code::Unimplemented);
+    for path in ["/undertone.v9.Nothing/Do", "/undertone.v1.Scoring/Guess"] {
+        let path = axum::http::uri::PathAndQuery::from_static(path);
+        let codec = tonic_prost::ProstCodec::<ScoreRequest, ScoreResponse>::default();
+        client.ready().await.expect("ready");
+        let status = client.unary(Request::new(message(&["a"])), path, codec).await.expect_err("a status");
+        assert_eq!(code(&status), (Code::Unimplemented, "unknown-path"));
+    }
 }
 
 #[tokio::test]

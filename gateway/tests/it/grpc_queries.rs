@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tonic::{Code, Request, Status, transport::Channel};
+use tonic_types::StatusExt;
 use undertone_gateway::Limits;
 use undertone_proto::v1::{
     LatestRequest, PostFilter, SearchRequest, SeriesRequest, SimilarRequest, TagsRequest,
@@ -63,7 +64,12 @@ async fn a_store_that_is_not_there_down_or_slow_has_the_code_that_rest_gives_it(
         for status in refusals(&served, source).await {
             assert_eq!(code(&status), wanted, "{status:?}");
             assert_eq!(status.metadata().contains_key("retry-after"), source == "down");
+            assert_eq!(status.get_details_retry_info().is_some(), source == "down");
             assert!(!status.message().contains("hunter2"), "{status:?}");
+            let details = format!("{:?}", status.get_error_details());
+            assert!(!details.contains("hunter2"), "{details}");
+            let named = status.get_details_bad_request().map(|bad| bad.field_violations[0].field.clone());
+            assert_eq!(named.as_deref(), source.is_empty().then_some("filter.source"));
         }
     }
 }
@@ -96,8 +102,17 @@ async fn what_is_asked_reaches_the_store_and_its_answer_the_caller() {
     ] {
         assert_eq!(client.similar(message).await.expect_err("a status").code(), wanted);
     }
-    let unknown = SeriesRequest { window: 9, ..SeriesRequest::default() };
-    assert_eq!(client.series(unknown).await.expect_err("a status").code(), Code::InvalidArgument);
+    let wrong = [
+        (SeriesRequest { window: 9, ..SeriesRequest::default() }, "window"),
+        (SeriesRequest { to_us: Some(i64::MAX), ..SeriesRequest::default() }, "to_us"),
+        (SeriesRequest { from_us: Some(0), ..SeriesRequest::default() }, "from_us"),
+    ];
+    for (message, field) in wrong {
+        let status = client.series(message).await.expect_err("a status");
+        assert_eq!(code(&status), (Code::InvalidArgument, "invalid-input"));
+        let bad = status.get_details_bad_request().expect("a field");
+        assert_eq!(bad.field_violations[0].field, field, "named as the message names it");
+    }
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ mod history;
 mod http;
 mod intercept;
 mod maintain;
+mod newest;
 mod position;
 mod read;
 mod schema;

@@ -119,5 +119,5 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
 /// A fault that is ours: its cause goes to the log.
 fn ours(doing: &str, error: impl std::fmt::Display) -> Problem {
     tracing::error!(%error, "cannot {doing}");
-    Problem::new(ProblemCode::Internal, "the server failed; its log has the reason under this request's id")
+    Problem::failed()
 }

@@ -105,7 +105,7 @@ pub(crate) struct SimilarParams {
 
 /// The latest posts
 ///
-/// Posts as they are now, those that were posted last first. ClickHouse answers if it is configured, and otherwise OpenSearch.
+/// Posts as they are now, those that were posted last first. ClickHouse answers if it is configured, or else OpenSearch, or else the tables.
 #[utoipa::path(
     get,
     path = "/v1/query/latest",

@@ -3,6 +3,7 @@
 mod history;
 mod interleavings;
 mod maintain;
+mod newest;
 mod protocol;
 mod rows;
 mod schema;
