@@ -29,6 +29,8 @@ pub use delivery::{Delivery, SPANS, describe};
 
 /// The header that says which span a call or a record belongs to.
 pub const TRACEPARENT: &str = "traceparent";
+/// What vendors add to it.
+const TRACESTATE: &str = "tracestate";
 
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
@@ -114,7 +116,7 @@ impl Span {
 }
 
 /// A call, which goes on with the trace that its headers name.
-pub fn call(name: impl FnOnce() -> Cow<'static, str>, header: impl Fn(&str) -> Option<&str>) -> Option<Span> {
+pub fn call<'h>(name: impl FnOnce() -> Cow<'static, str>, header: impl Fn(&str) -> Option<&'h str>) -> Option<Span> {
     let tracer = TRACER.get()?;
     open(tracer, name(), SpanKind::Server, SystemTime::now(), &parent(header))
 }
@@ -123,29 +125,26 @@ pub fn call(name: impl FnOnce() -> Cow<'static, str>, header: impl Fn(&str) -> O
 pub fn part(name: &'static str) -> Option<Span> {
     let tracer = TRACER.get()?;
     let context = Context::current();
-    context
-        .span()
-        .span_context()
-        .is_sampled()
-        .then(|| open(tracer, name.into(), SpanKind::Internal, SystemTime::now(), &context))?
+    let sampled = context.span().span_context().is_sampled();
+    sampled.then(|| open(tracer, name.into(), SpanKind::Internal, SystemTime::now(), &context)).flatten()
 }
 
 /// What has been done since `began` with a record whose headers name a sampled trace.
-pub fn record(name: &'static str, began: SystemTime, header: impl Fn(&str) -> Option<&str>) -> Option<Span> {
+pub fn record<'h>(name: &'static str, began: SystemTime, header: impl Fn(&str) -> Option<&'h str>) -> Option<Span> {
     let tracer = TRACER.get()?;
     record_of(tracer, name, began, header)
 }
 
-fn record_of(
+fn record_of<'h>(
     tracer: &SdkTracer,
     name: &'static str,
     began: SystemTime,
-    header: impl Fn(&str) -> Option<&str>,
+    header: impl Fn(&str) -> Option<&'h str>,
 ) -> Option<Span> {
     let parent = parent(header);
     // What has no trace begins none.
     let sampled = parent.span().span_context().is_sampled();
-    sampled.then(|| open(tracer, name.into(), SpanKind::Consumer, began, &parent))?
+    sampled.then(|| open(tracer, name.into(), SpanKind::Consumer, began, &parent)).flatten()
 }
 
 fn open(
@@ -184,15 +183,24 @@ fn headers_of(context: &Context) -> Vec<(String, String)> {
     headers.0
 }
 
-fn parent(header: impl Fn(&str) -> Option<&str>) -> Context {
-    TraceContextPropagator::new().extract_with_context(&Context::new(), &Get(header))
+fn parent<'h>(header: impl Fn(&str) -> Option<&'h str>) -> Context {
+    let headers = Get { traceparent: header(TRACEPARENT), tracestate: header(TRACESTATE) };
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &headers)
 }
 
-struct Get<F>(F);
+/// What the propagator asks for.
+struct Get<'h> {
+    traceparent: Option<&'h str>,
+    tracestate: Option<&'h str>,
+}
 
-impl<F: Fn(&str) -> Option<&str>> Extractor for Get<F> {
+impl Extractor for Get<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        self.0(key)
+        match key {
+            TRACEPARENT => self.traceparent,
+            TRACESTATE => self.tracestate,
+            _ => None,
+        }
     }
 
     fn keys(&self) -> Vec<&str> {
@@ -221,7 +229,7 @@ mod tests {
     const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
-    fn of(traceparent: &str) -> impl Fn(&str) -> Option<&str> {
+    fn of<'h>(traceparent: &'h str) -> impl Fn(&str) -> Option<&'h str> {
         move |name| (name == TRACEPARENT && !traceparent.is_empty()).then_some(traceparent)
     }
 
