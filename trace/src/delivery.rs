@@ -103,20 +103,20 @@ async fn deliver(exporter: Arc<impl SpanExporter>, mut spans: mpsc::Receiver<Spa
                 fill(&mut batch, &mut spans).await;
             }
         }
-        let count_of = batch.len();
-        if count_of == 0 {
+        let size = batch.len();
+        if size == 0 {
             return;
         }
         match exporter.export(batch).await {
             Ok(()) => {
-                count("delivered", count_of);
+                count("delivered", size);
                 if !well {
                     tracing::info!("spans are delivered again");
                 }
                 well = true;
             }
             Err(error) => {
-                count("failed", count_of);
+                count("failed", size);
                 if well {
                     tracing::warn!(%error, "spans cannot be delivered, and are dropped until they can");
                 }
