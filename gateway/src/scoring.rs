@@ -12,6 +12,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use undertone_inference::{Lane, ModelInfo, Request, Scored};
+use undertone_trace as trace;
 
 use crate::{Gateway, Limits, api::Selection, errors::ProblemCode, problem::Problem, queries::Kind, telemetry};
 
@@ -111,7 +112,11 @@ impl Gateway {
         deadline: Instant,
     ) -> Result<Outcomes, Problem> {
         let began = Instant::now();
+        let (part, count) = (trace::part("score"), texts.len());
         let outcomes = verdict(join_all(texts.into_iter().map(|text| self.score_one(lane, text, deadline))).await);
+        if let Some(part) = part {
+            tell(&part, lane, count, &outcomes);
+        }
         telemetry::call(lane.name(), &outcomes, began.elapsed());
         outcomes
     }
@@ -131,6 +136,18 @@ impl Gateway {
             }
             Err(_) => Err(Problem::new(ProblemCode::DeadlineExceeded, "the text was not scored in time")),
         }
+    }
+}
+
+/// What a trace tells of the core. Of several texts, the stages of the one that took the longest.
+fn tell(part: &trace::Span, lane: Lane, texts: usize, outcomes: &Result<Outcomes, Problem>) {
+    part.word("undertone.lane", lane.name());
+    part.count("undertone.texts", i64::try_from(texts).unwrap_or(i64::MAX));
+    let Ok(outcomes) = outcomes else { return part.failed() };
+    let times = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).map(|scored| scored.times);
+    if let Some(longest) = times.max_by_key(|times| times.queue + times.forward) {
+        part.milliseconds("undertone.queue_ms", longest.queue);
+        part.milliseconds("undertone.forward_ms", longest.forward);
     }
 }
 

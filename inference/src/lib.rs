@@ -100,4 +100,4 @@ pub use engine::{Engine, EngineConfig, EngineStats, LaneStats, Request};
 pub use info::{HeadInfo, HeadKind, ModelInfo};
 pub use lane::Lane;
 pub use model::LabelMap;
-pub use scored::{HeadScores, Scored};
+pub use scored::{HeadScores, Scored, Times};

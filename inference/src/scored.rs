@@ -2,6 +2,7 @@
 //! does not say (no polarity mapping, no reliable language) is `None`, never guessed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::{HeadKind, ModelInfo};
 
@@ -25,6 +26,15 @@ impl HeadScores {
     pub fn label_name(&self) -> &str {
         self.labels.get(self.label).map_or("", String::as_str)
     }
+}
+
+/// How long a text took, by its stages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// From being sent to its forward pass, tokenising included; for a text whose score was known, until that was found.
+    pub queue: Duration,
+    /// The forward pass of its batch; nothing for a text whose score was known.
+    pub forward: Duration,
 }
 
 /// Everything that one forward pass says about a text.
@@ -52,4 +62,6 @@ pub struct Scored {
     pub tokens: u32,
     /// Whether the text was longer than the model reads, and was cut. The language is then that of the beginning.
     pub truncated: bool,
+    /// How long it took.
+    pub times: Times,
 }

@@ -6,8 +6,10 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use undertone_error::{Context, Error, ErrorKind, Result};
 use undertone_inference::EngineConfig;
 use undertone_sinks::iceberg::{IcebergStore, StoreConfig, TableState};
@@ -24,6 +26,9 @@ use crate::config::{Config, GatewayConfig, Source};
 use crate::run::stores;
 use crate::run::stream::check_logs;
 
+/// How long a collector may take to let itself be reached.
+const COLLECTOR: Duration = Duration::from_secs(2);
+
 pub(crate) async fn check(args: RunArgs) -> Result<Outcome> {
     let config = args.config()?;
     let mut report = Report { output: Output::create(None)?, wrong: 0 };
@@ -37,6 +42,9 @@ pub(crate) async fn check(args: RunArgs) -> Result<Outcome> {
     }
     if let Some(metrics) = config.metrics {
         report.part("run.metrics", address("run.metrics", metrics).await)?;
+    }
+    if let Some(trace) = &config.trace {
+        report.trace(trace).await?;
     }
     if let Some(kafka) = &config.kafka {
         report.kafka(topics::look(kafka).await)?;
@@ -85,6 +93,17 @@ impl Report {
         };
         self.part("kafka", good)?;
         remarks.iter().try_for_each(|remark| self.remark("kafka", remark))
+    }
+
+    /// A collector that is not there is no reason not to run: its spans are lost, and nothing else.
+    async fn trace(&mut self, trace: &undertone_trace::Config) -> Result<()> {
+        let undertone_trace::Config { otlp, sample } = trace;
+        self.part("telemetry.otlp", Ok(format!("{otlp}, traces {sample} of the calls that come without a trace")))?;
+        let Some(place) = host_and_port(otlp) else { return Ok(()) };
+        match timeout(COLLECTOR, TcpStream::connect(&place)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => self.remark("telemetry.otlp", &format!("{place} does not answer: spans would be dropped")),
+        }
     }
 
     fn remark(&mut self, name: &str, remark: &str) -> Result<()> {
@@ -162,6 +181,15 @@ fn admission(gateway: &GatewayConfig) -> String {
         Some(_) => "TLS",
     };
     format!("{callers}, {tls}")
+}
+
+/// Where to connect to for an address.
+fn host_and_port(address: &str) -> Option<String> {
+    let (scheme, rest) = address.split_once("://")?;
+    let place = rest.split('/').next()?;
+    let has_port = place.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let port = if scheme == "https" { 443 } else { 80 };
+    Some(if has_port { place.to_owned() } else { format!("{place}:{port}") })
 }
 
 async fn address(key: &'static str, address: SocketAddr) -> Result<String> {

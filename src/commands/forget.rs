@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::json;
 use undertone_error::{Error, ErrorKind, Result};
-use undertone_proto::{EventTime, PostReader, timestamp};
+use undertone_proto::{EventTime, Headers, PostReader, timestamp};
 use undertone_sinks::iceberg::{IcebergStore, PostEvent};
 use undertone_stream::data::DataFolder;
 use undertone_stream::input::{InputLog, SourceBatch};
@@ -124,7 +124,8 @@ fn send_to_topic(settings: KafkaSettings, key: &[u8], tombstones: Vec<Tombstone>
         let same = after.map(|event| event.origin).filter(|origin| {
             origin.cluster == kafka.cluster() && origin.topic == topic.id && origin.partition < topic.partitions
         });
-        NewRecord { partition: same.map(|origin| origin.partition), key: key.to_vec(), payload }
+        let partition = same.map(|origin| origin.partition);
+        NewRecord { partition, key: key.to_vec(), payload, headers: Headers::new() }
     });
     let sent = kafka.send(&name, &records.collect::<Vec<_>>())?;
     let line = |(partition, offset)| format!("tombstone sent to {name}, partition {partition}, offset {offset}");

@@ -11,6 +11,7 @@ mod mapping;
 mod raw;
 mod stores;
 mod tables;
+mod telemetry;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -148,6 +149,8 @@ pub(crate) struct Config {
     pub(crate) gateway: GatewayConfig,
     /// Where health and metrics are served beside, or instead of, the gateway.
     pub(crate) metrics: Option<SocketAddr>,
+    /// Where spans go, if anything is traced.
+    pub(crate) trace: Option<undertone_trace::Config>,
     /// How an epoch becomes a commit.
     pub(crate) commit: CommitConfig,
     /// Where the tables are, if this process writes any.
@@ -311,6 +314,7 @@ impl Config {
             once: raw.run.once,
             gateway,
             metrics: raw.run.metrics.as_deref().map(|value| address("run.metrics", value, &origins)).transpose()?,
+            trace: telemetry::settings(raw.telemetry, &origins)?,
             commit,
             tables,
             stores,

@@ -27,6 +27,7 @@ pub(super) struct RawConfig {
     pub(super) qdrant: Qdrant,
     pub(super) opensearch: OpenSearch,
     pub(super) clickhouse: ClickHouse,
+    pub(super) telemetry: Telemetry,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -37,6 +38,21 @@ pub(super) struct Run {
     pub(super) once: bool,
     /// Where `/metrics`, `/livez` and `/readyz` are served too; left out: by the gateway alone.
     pub(super) metrics: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Telemetry {
+    /// Where spans go; left out: nothing is traced.
+    pub(super) otlp: Option<String>,
+    /// Which part of the calls is traced that come without a trace of their own.
+    pub(super) sample: f64,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { otlp: None, sample: 1.0 }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

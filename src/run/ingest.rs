@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_gateway::{Intake, NewPost, Place};
+use undertone_proto::Headers;
 use undertone_stream::input::{InputLog, SourceBatch};
 use undertone_stream::kafka::{Appender, Kafka, NewRecord};
 use undertone_stream::scored::ScoredLog;
@@ -42,8 +43,15 @@ pub(super) fn into_topic(kafka: &Kafka) -> Result<Arc<dyn Intake>> {
 #[async_trait]
 impl Intake for IntoTopic {
     async fn take_in(&self, posts: Vec<NewPost>) -> Vec<Result<Place>> {
-        let record =
-            |post: NewPost| NewRecord { partition: None, key: post.key.into_bytes(), payload: post.payload.to_vec() };
+        // Whoever scores them goes on with the trace of the call that sent them.
+        let trace = undertone_trace::headers().into_iter().map(|(name, value)| (name, Some(value.into_bytes())));
+        let trace: Headers = trace.collect();
+        let record = |post: NewPost| NewRecord {
+            partition: None,
+            key: post.key.into_bytes(),
+            payload: post.payload.to_vec(),
+            headers: trace.clone(),
+        };
         let places = self.0.append(posts.into_iter().map(record).collect()).await;
         places.into_iter().map(|place| place.map(|(partition, offset)| Place { partition, offset })).collect()
     }

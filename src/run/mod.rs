@@ -47,6 +47,7 @@ use crate::config::{Config, Source};
 pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
     let config = args.config()?;
     let prometheus = telemetry::install()?;
+    let traces = config.trace.as_ref().map(|to| undertone_trace::start(to, env!("CARGO_PKG_VERSION"))).transpose()?;
     let drain = signals::drain_on_signal()?;
 
     if config.streams()
@@ -95,6 +96,9 @@ pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
     }
     let served = serving.end().await;
     engine.shutdown().await;
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
     served?;
     match outcome? {
         Ended::Stopped if config.once => {

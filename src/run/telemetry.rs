@@ -43,6 +43,7 @@ pub(super) fn install() -> Result<PrometheusHandle> {
     undertone_gateway::telemetry::describe();
     undertone_sinks::pump::describe_metrics();
     undertone_stream::telemetry::describe();
+    undertone_trace::describe();
     let folded = handle.clone();
     tokio::spawn(async move {
         loop {

@@ -8,8 +8,9 @@ use tonic::{
     Extensions, Request, Response, Status,
     metadata::{AsciiMetadataValue, MetadataMap},
 };
-use tracing::{Instrument, Span};
+use tracing::{Instrument, Span, field::Empty};
 use undertone_inference::Lane;
+use undertone_trace as trace;
 use uuid::Uuid;
 
 use super::details;
@@ -26,6 +27,8 @@ pub(super) struct Call {
     pub(super) arrived: Instant,
     pub(super) caller: Caller,
     pub(super) span: Span,
+    /// The trace that it is a part of, if that is sampled.
+    traced: Option<trace::Span>,
     metadata: MetadataMap,
     id: AsciiMetadataValue,
 }
@@ -35,8 +38,15 @@ impl Call {
         let id = request_id(&metadata);
         let caller = extensions.get::<Caller>().cloned().unwrap_or_default();
         let request_id = id.to_str().unwrap_or_default();
-        let span = tracing::info_span!("grpc", request_id, method, caller = caller.name());
-        Self { method, arrived: Instant::now(), caller, span, metadata, id }
+        let span = tracing::info_span!("grpc", request_id, method, caller = caller.name(), trace_id = Empty);
+        let header = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
+        let traced = trace::call(|| method.into(), header);
+        if let Some(traced) = &traced {
+            traced.word("rpc.system", "grpc");
+            traced.word("rpc.method", method);
+            span.record("trace_id", traced.trace_id());
+        }
+        Self { method, arrived: Instant::now(), caller, span, traced, metadata, id }
     }
 
     /// When the answer must be on its way.
@@ -65,6 +75,12 @@ impl Call {
         let code = problem.map_or(tonic::Code::Ok, |problem| problem.code().row().grpc);
         let took = self.arrived.elapsed();
         telemetry::grpc_answered(self.method, code, took);
+        if let Some(traced) = &self.traced {
+            traced.count("rpc.grpc.status_code", (code as i32).into());
+            if problem.is_some_and(|problem| problem.code().row().http.is_server_error()) {
+                traced.failed();
+            }
+        }
         self.span.in_scope(|| tracing::info!(?code, seconds = took.as_secs_f64(), "call answered"));
     }
 }
@@ -81,7 +97,8 @@ where
     let (metadata, extensions, message) = request.into_parts();
     let call = Call::new(method, metadata, &extensions);
     let work = AssertUnwindSafe(work(call.clone(), message)).catch_unwind();
-    let answer = work.instrument(call.span.clone()).await.unwrap_or_else(|_| {
+    let work = trace::within(call.traced.as_ref(), work.instrument(call.span.clone()));
+    let answer = work.await.unwrap_or_else(|_| {
         call.span.in_scope(|| tracing::error!("request handler panicked"));
         Err(Problem::failed())
     });

@@ -5,13 +5,14 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::Response,
 };
 use futures::FutureExt;
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, field::Empty};
+use undertone_trace as trace;
 use uuid::Uuid;
 
 use super::{Dialect, template};
@@ -55,6 +56,21 @@ fn server_timing(total: Duration, stages: Option<Stages>) -> String {
 const SCORING: [&str; 7] =
     ["/v1/score", "/v1/score/arrow", "/v1/score/stream", "/v1/embed", "/v1/embeddings", "/predict", "/embed"];
 
+/// What is asked for without end, or is not worth a trace of its own.
+const UNTRACED: [&str; 11] = [
+    "/",
+    "/docs",
+    "/docs/",
+    "/{file}",
+    "unknown",
+    "/openapi.json",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/v1/live",
+    "/v1/overview",
+];
+
 /// The refusal of a call that scores, while every place is taken: ten times as many calls as fit must not cost the texts
 /// that do, so it comes before everything else, and without a line in the log of what was answered. Where callers have
 /// keys, theirs are looked at first, on the usual way.
@@ -78,16 +94,37 @@ pub(super) async fn observe(State(gateway): State<Gateway>, mut request: Request
     request.extensions_mut().insert(Arrived(arrived));
     request.extensions_mut().insert(RequestId(id.clone()));
 
-    let span = tracing::info_span!("http", request_id = %id, method, route, caller = tracing::field::Empty);
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
+    let span = tracing::info_span!("http", request_id = %id, method, route, caller = Empty, trace_id = Empty);
+    let traced = traced(method, route, request.headers(), &span);
+    let work = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
+    let answer = trace::within(traced.as_ref(), work).await;
     let _entered = span.enter();
     let answer = answer.unwrap_or_else(|_| {
         tracing::error!("request handler panicked");
         raise(Problem::failed())
     });
     let answer = counted(render(answer, &id, dialect), &id, method, route, arrived);
+    if let Some(traced) = traced {
+        traced.count("http.response.status_code", answer.status().as_u16().into());
+        if answer.status().is_server_error() {
+            traced.failed();
+        }
+    }
     tracing::info!(status = answer.status().as_u16(), seconds = arrived.elapsed().as_secs_f64(), "request answered");
     answer
+}
+
+/// The trace that a call is a part of, if that is sampled. What the page and probes ask for all the time begins none.
+fn traced(method: &'static str, route: &'static str, headers: &HeaderMap, span: &tracing::Span) -> Option<trace::Span> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if !trace::is_on() || (UNTRACED.contains(&route) && header(trace::TRACEPARENT).is_none()) {
+        return None;
+    }
+    let traced = trace::call(|| format!("{method} {route}").into(), header)?;
+    traced.word("http.request.method", method);
+    traced.word("http.route", route);
+    span.record("trace_id", traced.trace_id());
+    Some(traced)
 }
 
 /// Counts an answer, and gives it the headers that every one has.

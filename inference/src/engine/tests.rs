@@ -314,11 +314,12 @@ async fn reposts_are_answered_from_the_cache_exactly_as_before() {
     let engine = engine(&fake, 1, EngineConfig::default());
     let first = engine.score(Request::new("again")).await.unwrap();
     let second = engine.score(Request::new("again")).await.unwrap();
-    assert_eq!(first, second);
+    assert_eq!(second.times.forward, Duration::ZERO, "what is known needs no pass");
+    assert_eq!(first, Scored { times: first.times, ..second });
     // The same clean text of a raw text that was cut: the score is the same, what is said of the raw text is not.
     let cut = engine.score(Request::new("again ")).await.unwrap();
     assert!(cut.truncated && !first.truncated);
-    assert_eq!(cut, Scored { truncated: true, ..first });
+    assert_eq!(cut, Scored { truncated: true, times: cut.times, ..first });
     let stats = engine.stats();
     assert_eq!((stats.cache_hits, stats.cache_misses, stats.scored), (2, 1, 3));
     assert!(stats.cache_bytes > 0);

@@ -17,6 +17,7 @@ use undertone_error::{Error, ErrorKind, Result};
 use super::client::Kafka;
 use super::failure::failed;
 use super::logging::{log, trouble};
+use super::producer::owned;
 use super::send::NewRecord;
 
 /// How long a record may be on its way: shorter than anybody who waits for it.
@@ -95,6 +96,9 @@ impl Appender {
         let mut message =
             BaseRecord::with_opaque_to(&self.topic, Box::new(send)).key(&record.key).payload(&record.payload);
         message.partition = record.partition;
+        if !record.headers.is_empty() {
+            message = message.headers(owned(&record.headers));
+        }
         match self.producer.send(message) {
             Ok(()) => Ok(receive),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {

@@ -34,6 +34,7 @@ mod send;
 mod settle;
 mod start;
 mod topics;
+mod traces;
 mod transaction;
 
 pub use self::append::Appender;

@@ -13,10 +13,12 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use undertone_error::{Error, ErrorKind, Result};
+use undertone_proto::Headers;
 
 use super::client::Kafka;
 use super::failure::failed;
 use super::logging::{log, trouble};
+use super::producer::owned;
 
 /// How long a record may be on its way.
 const DELIVERY: Duration = Duration::from_secs(30);
@@ -30,6 +32,8 @@ pub struct NewRecord {
     pub key: Vec<u8>,
     /// Its value.
     pub payload: Vec<u8>,
+    /// Its headers.
+    pub headers: Headers,
 }
 
 /// What became of the records, in the order in which they were answered.
@@ -69,7 +73,8 @@ impl Kafka {
         let producer = BaseProducer::from_config_and_context(&config, Reports::default())
             .map_err(|e| failed("cannot make a kafka producer", e))?;
         for record in records {
-            let mut message = BaseRecord::to(topic).key(&record.key).payload(&record.payload);
+            let mut message =
+                BaseRecord::to(topic).key(&record.key).payload(&record.payload).headers(owned(&record.headers));
             message.partition = record.partition;
             producer.send(message).map_err(|(e, _)| failed("cannot send a record", e).with("topic", topic))?;
         }

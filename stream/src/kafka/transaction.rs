@@ -32,6 +32,7 @@ use super::producer::{Failure, Reach, STEP, owned, producer, send, step};
 use super::reader::Offsets;
 use super::replay::is_replay;
 use super::score::KafkaOutcome;
+use super::traces;
 use crate::durable::blocking;
 use crate::score::{Plan, Record, observe};
 use crate::source::hex;
@@ -334,6 +335,7 @@ impl Inner {
             })?;
         }
         observe(outcomes.iter().map(|outcome| (&outcome.outcome, is_replay(&outcome.headers))));
+        traces::tell(outcomes);
         Ok(())
     }
 

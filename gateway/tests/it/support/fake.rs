@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use undertone_inference::{HeadInfo, HeadKind, HeadScores, ModelInfo, Scored};
+use undertone_inference::{HeadInfo, HeadKind, HeadScores, ModelInfo, Scored, Times};
 
 /// A model with two heads.
 pub(crate) fn model() -> ModelInfo {
@@ -69,5 +69,6 @@ pub(crate) fn scored(text: &str) -> Scored {
         in_domain: Some(!text.contains("fremd")),
         tokens: text.split_whitespace().count() as u32 + 2,
         truncated: false,
+        times: Times::default(),
     }
 }

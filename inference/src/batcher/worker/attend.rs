@@ -13,7 +13,7 @@ use super::super::faults::{Facts, Failure, Next, judge};
 use super::super::state::Queued;
 use super::{Backend, Normalized, Prepared, Shared, Worker};
 use crate::model::Outcome;
-use crate::{Scored, telemetry};
+use crate::{Scored, Times, telemetry};
 
 /// A batch that ended because its device is ill.
 #[derive(Debug)]
@@ -43,13 +43,17 @@ impl<B: Backend> Worker<B> {
         let busy = shared.progress.begin(self.number);
         let mut results = Vec::with_capacity(batch.len());
         let ended = self.attend(&batch, &mut results);
+        let forward = now.elapsed();
         // Over before the callers can know, so that an answered engine is seen to be idle.
         drop(busy);
         let mut results = results.into_iter();
         let mut back = Vec::new();
         for (prepared, item) in batch.into_iter().zip(parts) {
             match results.next() {
-                Some(result) => self.answer(prepared, item, result),
+                Some(result) => {
+                    let queue = now.saturating_duration_since(item.ticket.submitted);
+                    self.answer(prepared, item, result, Times { queue, forward });
+                }
                 None => back.push(item.with(prepared)),
             }
         }
@@ -136,13 +140,13 @@ impl<B: Backend> Worker<B> {
         result.map(|_: Vec<Outcome>| ())
     }
 
-    fn answer(&self, prepared: Prepared, item: Queued<()>, result: Result<Outcome>) {
+    fn answer(&self, prepared: Prepared, item: Queued<()>, result: Result<Outcome>, times: Times) {
         let result = result.map(|outcome| {
             let Prepared { text, tokens } = prepared;
             let (count, truncated) = (tokens.ids.len(), tokens.truncated);
             let keep = || Kept { outcome: outcome.clone(), tokens: count, truncated };
             self.shared.cache.insert(&text.clean_text, keep);
-            self.shared.assemble(text, outcome, count, truncated)
+            self.shared.assemble(text, outcome, count, truncated, times)
         });
         self.shared.count(result.is_ok());
         item.ticket.answer(result);
@@ -158,7 +162,14 @@ impl Shared {
         telemetry::items(outcome, 1);
     }
 
-    pub(super) fn assemble(&self, text: Normalized, outcome: Outcome, tokens: usize, truncated: bool) -> Scored {
+    pub(super) fn assemble(
+        &self,
+        text: Normalized,
+        outcome: Outcome,
+        tokens: usize,
+        truncated: bool,
+        times: Times,
+    ) -> Scored {
         let sentiment = outcome.verdict.sentiment;
         Scored {
             model: Arc::clone(&self.model),
@@ -172,6 +183,7 @@ impl Shared {
             in_domain: text.reading.in_domain,
             tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
             truncated: truncated || text.cut,
+            times,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use undertone_error::Result;
 
@@ -13,8 +13,8 @@ use super::super::state::{Queued, Work};
 use super::Shared;
 use super::attend::surviving;
 use crate::language::Reading;
-use crate::telemetry;
 use crate::tokenize::Tokens;
+use crate::{Times, telemetry};
 
 /// A text as the model's normaliser leaves it.
 #[derive(Clone, Debug)]
@@ -93,7 +93,10 @@ impl Shared {
         telemetry::stage("tokenize", started.elapsed());
         let result = match result {
             Ok(Found::New(prepared)) => return Some(item.with(prepared)),
-            Ok(Found::Kept(text, kept)) => Ok(self.assemble(text, kept.outcome.clone(), kept.tokens, kept.truncated)),
+            Ok(Found::Kept(text, kept)) => {
+                let times = Times { queue: item.ticket.submitted.elapsed(), forward: Duration::ZERO };
+                Ok(self.assemble(text, kept.outcome.clone(), kept.tokens, kept.truncated, times))
+            }
             Err(error) => Err(error),
         };
         self.count(result.is_ok());
