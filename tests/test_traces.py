@@ -96,9 +96,9 @@ def test_nobody_else_is_traced_and_no_text_leaves_the_process(gateway: Running, 
     for headers in ({}, {"traceparent": header}, {"traceparent": "00-nonsense"}, {"traceparent": "x" * 5000}):
         assert gateway.post("/v1/score", json={"text": SECRET_TEXT}, headers=headers).status_code == 200
     mistake, _, header = parent()
-    assert gateway.post("/v1/score", json={"text": SECRET_TEXT, "heads": [SECRET_TEXT]}, headers={"traceparent": header}).status_code == 400
+    assert gateway.post("/v1/score", json={"text": SECRET_TEXT, "heads": [SECRET_TEXT]}, headers={"traceparent": header}).status_code == 422
     (span,) = collector.await_spans(lambda span: span.trace == mistake)
-    assert span.attributes["http.response.status_code"] == 400 and not span.failed
+    assert span.attributes["http.response.status_code"] == 422 and not span.failed
     assert {span.trace for span in collector.spans()} == before | {mistake}
     assert collector.raw and not any(b"marmalade" in raw for raw in collector.raw)
 
