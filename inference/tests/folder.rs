@@ -28,9 +28,9 @@ async fn score(tiny: &Tiny, text: &str) -> Scored {
     start(folder.path()).unwrap().score(Request::new(text)).await.unwrap()
 }
 
-/// A score as if the model of `other` had given it: revisions differ with every byte.
+/// A score as if the model of `other` had given it, in the same time: revisions differ with every byte.
 fn by(other: &Scored, scored: Scored) -> Scored {
-    Scored { model: Arc::clone(&other.model), ..scored }
+    Scored { model: Arc::clone(&other.model), times: other.times, ..scored }
 }
 
 #[tokio::test]

@@ -57,7 +57,8 @@ impl FakeScorer {
 fn want_every_log_line() {
     static FIRST: Once = Once::new();
     FIRST.call_once(|| {
-        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(io::sink).finish();
+        let ours = tracing_subscriber::fmt().with_env_filter("undertone_gateway=trace");
+        let subscriber = ours.with_writer(io::sink).finish();
         tracing::subscriber::set_global_default(subscriber).expect("the first of this process");
     });
 }
