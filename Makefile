@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ENV := . scripts/env.sh
 
-.PHONY: help run build test test-full test-spark crash-test crash-latest lint fmt bench bench-load bench-stream bench-sinks peers peers-spark soak-score stack page dist lock lock-peers model model-report clean
+.PHONY: help run build test test-full test-spark crash-test crash-latest lint fmt bench bench-load bench-stream bench-sinks bench-charts peers peers-spark soak-score stack page dist lock lock-peers model model-report clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ crash-latest: ## let things go wrong between the sinks and Qdrant, OpenSearch an
 
 bench-sinks: build ## measure each sink against its store and against one that swallows everything; ARGS="--posts 50000" for fewer
 	@scripts/setup.py test && $(ENV) && "$$UNDERTONE_CACHE/test-env/bin/python" benches/sinks/measure.py $(ARGS)
+
+bench-charts: build ## measure a day's chart while ClickHouse holds ten million posts, about 5 minutes; ARGS="--posts 200000" for fewer
+	@scripts/setup.py test && $(ENV) && "$$UNDERTONE_CACHE/test-env/bin/python" benches/sinks/chart.py $(ARGS)
 
 lint: ## formatting and clippy
 	@$(ENV) && cargo fmt --all --check && cargo clippy --release --locked --workspace --all-targets --features failpoints -- -D warnings
