@@ -154,8 +154,10 @@ def test_an_interrupted_command_leaves_what_was_there(tmp_path: Path):
     out = tmp_path / "scores.jsonl"
     out.write_text("what was there before")
     process = subprocess.Popen(
-        arguments("score", "--output", out), cwd=tmp_path, env=environment(), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+        arguments("score", "--output", out), cwd=tmp_path, env=environment(), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        # Whoever runs the tests behind a shell's `&` ignores it, and so would the command.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     try:
         process.stdin.write(jsonl(post(n) for n in range(10)))
         process.stdin.flush()
