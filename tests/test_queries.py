@@ -92,11 +92,9 @@ def test_a_series_is_a_group_by_over_the_table(stored, window: str, by: str) -> 
             for topic in row["topics"]:
                 counts[topic] += 1
         tag = max(counts, key=counts.__getitem__)
-        filters, chosen = {"tag": f"#{tag.upper()}"}, [row for row in chosen if tag in row["topics"]]
+        filters, chosen = tagged(chosen, tag)
     elif by != "nothing":
-        column = "sentiment" if by == "label" else by
-        value = next(row[column] for row in chosen if row[column])
-        filters, chosen = {by: value}, [row for row in chosen if row[column] == value]
+        filters, chosen = alike(chosen, by)
     assert chosen
     groups: dict = defaultdict(list)
     for row in chosen:
@@ -107,6 +105,18 @@ def test_a_series_is_a_group_by_over_the_table(stored, window: str, by: str) -> 
     assert len(points) == len(said["points"])
     assert points == {key: (len(polarities), mean(polarities)) for key, polarities in groups.items()}
     assert [point["start"] for point in said["points"]] == sorted(point["start"] for point in said["points"])
+
+
+def tagged(rows: list[dict], tag: str) -> tuple[dict[str, str], list[dict]]:
+    """The filter by a tag, as a person writes it, and the rows that have it."""
+    return {"tag": f"#{tag.upper()}"}, [row for row in rows if tag in row["topics"]]
+
+
+def alike(rows: list[dict], by: str) -> tuple[dict[str, str], list[dict]]:
+    """The filter by the first value that a row has, and the rows that have the same."""
+    column = "sentiment" if by == "label" else by
+    value = next(row[column] for row in rows if row[column])
+    return {by: value}, [row for row in rows if row[column] == value]
 
 
 def test_late_posts_are_counted_too(stored) -> None:
@@ -160,11 +170,9 @@ def test_the_latest_posts_are_those_of_the_view(stored, written_tables, by: str)
     filters: dict[str, str] = {}
     if by == "tag":
         tag = next(row["topics"][0] for row in posts if row["topics"])
-        filters, posts = {"tag": f"#{tag.upper()}"}, [row for row in posts if tag in row["topics"]]
+        filters, posts = tagged(posts, tag)
     elif by != "nothing":
-        column = "sentiment" if by == "label" else by
-        value = next(row[column] for row in posts if row[column])
-        filters, posts = {by: value}, [row for row in posts if row[column] == value]
+        filters, posts = alike(posts, by)
     assert posts
     posts.sort(key=lambda row: row["uid"])
     posts.sort(key=lambda row: row["created_at"], reverse=True)

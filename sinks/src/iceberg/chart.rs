@@ -17,12 +17,11 @@ use iceberg::spec::Datum;
 use undertone_error::{Error, ErrorKind, Result};
 
 use super::read::{Reader, columns_of, live, scanned, unexpected};
+use super::tables::DAY_US;
 use crate::chart::{ChartQuery, Grain, Point, TagCount};
 
 /// Different tags that are counted at once: what fits in some 100 MB.
 const MAX_TAGS: usize = 500_000;
-
-const DAY_US: i64 = 86_400_000_000;
 
 /// The sums of one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -22,10 +22,9 @@ use undertone_proto::EventTime;
 use uuid::Uuid;
 
 use super::read::{Reader, columns_of, live, scanned, unexpected};
+use super::tables::DAY_US;
 use crate::chart::ChartQuery;
 use crate::found::{FoundPost, TEXT_CHARS};
-
-const DAY_US: i64 = 86_400_000_000;
 
 /// How many days one question may be about.
 const MAX_DAYS: i64 = 100;

@@ -8,7 +8,7 @@ pub(super) mod silver;
 
 use undertone_proto::v1::ScoredPost;
 
-const DAY_US: i64 = 86_400_000_000;
+pub(super) const DAY_US: i64 = 86_400_000_000;
 
 /// The post's UTC day in days since 1970-01-01, or none if it is late: so that clocks gone wild share one partition
 /// instead of opening one each.
