@@ -30,7 +30,15 @@ impl Pointer {
 
     /// Whether it is the member `name` of the root.
     pub(crate) fn is_member(&self, name: &str) -> bool {
-        matches!(self.tokens.as_slice(), [token] if token.name == name)
+        self.as_member() == Some(name)
+    }
+
+    /// Its name, if it is a member of the root.
+    pub(crate) fn as_member(&self) -> Option<&str> {
+        match self.tokens.as_slice() {
+            [token] => Some(&token.name),
+            _ => None,
+        }
     }
 
     /// What stands there, if anything does.

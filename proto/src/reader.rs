@@ -25,13 +25,17 @@ pub struct PostReader {
 #[derive(Clone, Debug)]
 struct Mapped {
     mapping: Mapping,
-    /// What is read, and therefore not kept a second time.
-    paths: Vec<Pointer>,
+    /// What is read, and therefore not kept a second time: members of the document itself,
+    members: Vec<String>,
+    /// and what lies deeper.
+    deeper: Vec<Pointer>,
 }
 
 impl From<Mapping> for Mapped {
     fn from(mapping: Mapping) -> Self {
-        Self { paths: mapping.paths(), mapping }
+        let (members, deeper): (Vec<_>, _) = mapping.paths().into_iter().partition(|path| path.as_member().is_some());
+        let members = members.iter().filter_map(Pointer::as_member).map(str::to_owned).collect();
+        Self { mapping, members, deeper }
     }
 }
 
@@ -54,16 +58,17 @@ impl PostReader {
     /// [`ErrorKind::InvalidInput`], naming the field and what it should be: nothing at all, not UTF-8, not a JSON
     /// object, no text, or a field of a wrong type.
     pub fn read(&self, payload: &[u8], ingested_at_us: EventTime) -> Result<Post> {
-        let Mapped { mapping, paths } = self.mapped.as_deref().unwrap_or(&OWN_NAMES);
+        let Mapped { mapping, members, deeper } = self.mapped.as_deref().unwrap_or(&OWN_NAMES);
         let mut document = decode(payload)?;
         if !document.is_object() {
             return Err(bad("post is not a JSON object").help("send {\"text\": …, \"source\": …, …}"));
         }
         let fields = mapping.read(&document)?;
-        for path in paths {
+        for path in deeper {
             path.remove(&mut document);
         }
-        let Value::Object(extra) = document else { return Err(bad("post is not a JSON object")) };
+        let Value::Object(mut extra) = document else { return Err(bad("post is not a JSON object")) };
+        extra.retain(|name, _| !members.contains(name));
 
         let deleted = fields.deleted;
         let text = match fields.text {

@@ -9,7 +9,7 @@ use arrow_array::builder::{
 };
 use arrow_array::{
     ArrayRef, BooleanArray, Date32Array, Float32Array, Float64Array, Int32Array, Int64Array, LargeBinaryArray,
-    RecordBatch, StringArray, TimestampMicrosecondArray,
+    RecordBatch, TimestampMicrosecondArray,
 };
 use arrow_schema::{DataType, FieldRef, SchemaRef};
 use iceberg::spec::PrimitiveType as P;
@@ -93,7 +93,7 @@ impl<R> Fill<R> {
     fn array(&self, rows: &[&R], field: &FieldRef) -> Result<ArrayRef> {
         let rows = rows.iter().copied();
         Ok(match self {
-            Self::Text(get) => Arc::new(rows.map(get).collect::<StringArray>()),
+            Self::Text(get) => text(rows.map(get)),
             Self::Bytes(get) => Arc::new(LargeBinaryArray::from_iter_values(rows.map(get))),
             Self::MaybeBytes(get) => Arc::new(rows.map(get).collect::<LargeBinaryArray>()),
             Self::Headers(get) => headers(rows.map(get), element(field)?)?,
@@ -121,8 +121,17 @@ fn texts<'a>(rows: impl Iterator<Item = Cow<'a, [String]>>, element: FieldRef) -
     Arc::new(lists.finish())
 }
 
-fn floats<'a>(rows: impl Iterator<Item = &'a [f32]>, element: FieldRef) -> ArrayRef {
-    let mut lists = ListBuilder::new(Float32Builder::new()).with_field(element);
+/// Columns of texts and of embeddings are most of the bytes: they are counted first, so that none is moved as they grow.
+fn text<'a>(rows: impl Iterator<Item = Option<&'a str>> + Clone) -> ArrayRef {
+    let (count, bytes) = rows.clone().fold((0, 0), |(count, bytes), row| (count + 1, bytes + row.map_or(0, str::len)));
+    let mut texts = StringBuilder::with_capacity(count, bytes);
+    rows.for_each(|row| texts.append_option(row));
+    Arc::new(texts.finish())
+}
+
+fn floats<'a>(rows: impl Iterator<Item = &'a [f32]> + Clone, element: FieldRef) -> ArrayRef {
+    let (count, values) = rows.clone().fold((0, 0), |(count, values), row| (count + 1, values + row.len()));
+    let mut lists = ListBuilder::with_capacity(Float32Builder::with_capacity(values), count).with_field(element);
     for row in rows {
         lists.values().append_slice(row);
         lists.append(!row.is_empty());

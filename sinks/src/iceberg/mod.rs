@@ -23,6 +23,7 @@ mod http;
 mod intercept;
 mod maintain;
 mod newest;
+mod parquet_file;
 mod position;
 mod read;
 mod schema;

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use prost::Message;
+use prost::{DecodeError, Message};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use undertone_error::{Error, ErrorKind, Result};
@@ -181,8 +181,7 @@ impl Decode for AsScored {
             let error = error.with("partition", partition.partition).with("offset", offset);
             error.help("only undertone writes to this topic: find out who else did, and move them to another")
         };
-        let decoded = ScoredPost::decode(record.payload.unwrap_or_default().as_slice());
-        let post = decoded.map_err(|e| foreign().source(e))?;
+        let post = scored(&record.payload.unwrap_or_default()).map_err(|e| foreign().source(e))?;
         if post.origin.is_none() {
             return Err(foreign());
         }
@@ -190,6 +189,17 @@ impl Decode for AsScored {
         let since_us = replayed_at_us.unwrap_or(post.ingested_at_us);
         Ok(Some((post, since_us)))
     }
+}
+
+/// Reads a scored post. Most of its bytes are floats, as a rule: with room for as many, they are not moved as they come in.
+fn scored(bytes: &[u8]) -> Result<ScoredPost, DecodeError> {
+    let mut post =
+        ScoredPost { embedding: Vec::with_capacity(bytes.len() / size_of::<f32>()), ..ScoredPost::default() };
+    post.merge(bytes)?;
+    if post.embedding.len() < post.embedding.capacity() / 2 {
+        post.embedding.shrink_to_fit();
+    }
+    Ok(post)
 }
 
 /// A topic for the pump of one table.

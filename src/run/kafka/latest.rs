@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use undertone_error::Result;
 use undertone_proto::Partition;
 use undertone_proto::v1::DeadLetter;
-use undertone_sinks::latest::{LatestSink, LatestStore, Ledger, Standing};
+use undertone_sinks::latest::{LatestSink, LatestStore, Ledger, Shape, Standing};
 use undertone_sinks::pump::{Policy, SinkStatus};
 use undertone_stream::kafka::{Kafka, LetterWriter, Membership, TopicReader, Topics};
 
@@ -57,18 +57,26 @@ pub(super) fn start(
     limits: Limits,
     pumps: &mut Pumps,
 ) -> Result<SinkStatus> {
+    let policy = policy(store.shape());
     let membership = Membership::join(kafka, role, &topics.scored.name)?;
     let ours = || Ours::new(kafka, &topics.scored, membership.clone());
     let writer = LetterWriter::new(kafka, role, membership.clone(), topics.scored.clone(), topics.dead.clone());
     let sink = LatestSink::new(store, GroupLedger { ours: ours(), writer }, limits.rejected, limits.letter_bytes);
     let reader = TopicReader::new(kafka, role, &topics.scored)?;
     let feed = Feed::new(ours(), reader, pumps.shutdown.finish.clone(), AsScored);
-    Ok(pumps.spawn(sink, feed, policy()))
+    Ok(pumps.spawn(sink, feed, policy))
 }
 
-/// A second is soon enough for people who search, and long enough for a store to be written to in bulk. Where partitions
-/// begin is written down at once: what retention takes before the first epoch would not be missed otherwise.
-pub(in crate::run) fn policy() -> Policy {
-    let (max_age, max_events) = (Duration::from_secs(1), 20_000);
-    Policy { max_age, max_events, max_bytes: 64 << 20, pin_starts: true, ..Policy::default() }
+/// An epoch has at least this many posts where there are as many.
+const POSTS: usize = 20_000;
+/// About as many bytes as a post with its embedding and room to spare, so that an epoch is full by its posts as a rule.
+const POST_BYTES: usize = 3 << 10;
+
+/// A second is soon enough for people who search, and long enough for a store to be written to in bulk. An epoch ends with
+/// a transaction, so it fills at least the calls that its store takes at once. Where partitions begin is written down at
+/// once: what retention takes before the first epoch would not be missed otherwise.
+fn policy(shape: Shape) -> Policy {
+    let posts = POSTS.max(shape.posts.saturating_mul(shape.concurrency));
+    let (max_events, max_bytes) = (posts as u64, posts * POST_BYTES);
+    Policy { max_age: Duration::from_secs(1), max_events, max_bytes, pin_starts: true, ..Policy::default() }
 }

@@ -1,5 +1,6 @@
 //! The store against real tables in a temporary folder, with a catalog that fails on demand.
 
+mod files;
 mod history;
 mod interleavings;
 mod maintain;

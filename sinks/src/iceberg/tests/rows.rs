@@ -17,7 +17,7 @@ fn head(name: &str, probabilities: &[(&str, f32)]) -> HeadScores {
     HeadScores { head: name.to_owned(), label: "positive".to_owned(), probabilities: probabilities.collect() }
 }
 
-fn post(offset: i64, created_at_us: i64) -> ScoredPost {
+pub(super) fn post(offset: i64, created_at_us: i64) -> ScoredPost {
     let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
     ScoredPost {
         origin: Some(partition(0).origin(offset)),
