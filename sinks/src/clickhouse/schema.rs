@@ -54,9 +54,7 @@ const SORTING_KEY: &str = "day, source, uid";
 pub(super) fn create(config: &ClickHouseConfig) -> String {
     let column = |c: &Column| format!("    {} {} {} COMMENT '{}'", c.name, c.kind, c.codec, c.comment);
     let columns: Vec<_> = COLUMNS.iter().map(column).collect();
-    // By Date, since it reaches to 2149: a DateTime would overflow with a long retention, and forget everything at once.
-    let ttl =
-        config.retention_days.map(|days| format!("\nTTL toDate(day) + toIntervalDay({days})")).unwrap_or_default();
+    let ttl = ttl(config).map(|ttl| format!("\nTTL {ttl}")).unwrap_or_default();
     format!(
         "CREATE TABLE IF NOT EXISTS {} (\n{}\n)\nENGINE = ReplacingMergeTree(version, is_deleted)\n\
          PARTITION BY {PARTITION_KEY}\nORDER BY ({SORTING_KEY}){ttl}\n\
@@ -64,6 +62,15 @@ pub(super) fn create(config: &ClickHouseConfig) -> String {
         quoted(&config.table),
         columns.join(",\n"),
     )
+}
+
+/// When a row is forgotten, as the server writes it; `None`: never. By Date, which every server can, and which holds the days
+/// from 1970 to 2149: one beyond, and a sum beyond, would count as another day, and a post of a wild clock would be forgotten
+/// at once. It is kept until the last of them instead, or as if it were of the first.
+fn ttl(config: &ClickHouseConfig) -> Option<String> {
+    let days = config.retention_days?;
+    let last = jiff::civil::date(2149, 6, 6).saturating_sub(jiff::Span::new().days(i64::from(days)));
+    Some(format!("toDate(least(greatest(day, toDate32('1970-01-01')), toDate32('{last}'))) + toIntervalDay({days})"))
 }
 
 /// An identifier, whatever is in it.
@@ -87,8 +94,14 @@ pub(super) struct ColumnInfo {
 }
 
 /// What differs, in words; columns of the user's own are none of our business.
-pub(super) fn differences(table: &TableInfo, columns: &[ColumnInfo]) -> Vec<String> {
+pub(super) fn differences(config: &ClickHouseConfig, table: &TableInfo, columns: &[ColumnInfo]) -> Vec<String> {
     let mut found = Vec::new();
+    let is = table.engine_full.split_once(" TTL ").map(|(_, rest)| rest.split(" SETTINGS ").next().unwrap_or(rest));
+    let wanted = ttl(config);
+    if is != wanted.as_deref() {
+        let words = |ttl: Option<&str>| ttl.unwrap_or("none").to_owned();
+        found.push(format!("its TTL is {}, not {}", words(is), words(wanted.as_deref())));
+    }
     let engine = table.engine_full.split(" PARTITION BY").next().unwrap_or_default();
     let replaces = engine.contains("ReplacingMergeTree(") && engine.trim_end().ends_with("version, is_deleted)");
     if !replaces {
@@ -126,6 +139,11 @@ mod tests {
         }
     }
 
+    fn kept(retention_days: Option<u32>) -> ClickHouseConfig {
+        let (url, database, table, user) = (String::new(), "d".to_owned(), "posts".to_owned(), "default".to_owned());
+        ClickHouseConfig { url, database, table, user, password: None, retention_days }
+    }
+
     fn columns() -> Vec<ColumnInfo> {
         COLUMNS.iter().map(|c| ColumnInfo { name: c.name.to_owned(), kind: c.kind.to_owned() }).collect()
     }
@@ -138,7 +156,7 @@ mod tests {
             "ReplacingMergeTree(version, is_deleted) PARTITION BY toYYYYMM(day) ORDER BY (day, source, uid)",
             "ReplicatedReplacingMergeTree('/p/{shard}', '{replica}', version, is_deleted) PARTITION BY toYYYYMM(day)",
         ] {
-            assert_eq!(differences(&table(engine), &columns), Vec::<String>::new());
+            assert_eq!(differences(&kept(None), &table(engine), &columns), Vec::<String>::new());
         }
     }
 
@@ -148,9 +166,26 @@ mod tests {
         wrong.sorting_key = "created_at, uid".to_owned(); // an edit that repeats only the day would not meet its post
         let mut some = columns();
         some.retain(|column| column.name != "text");
-        let said = differences(&wrong, &some).join("\n");
+        let said = differences(&kept(None), &wrong, &some).join("\n");
         for words in ["its engine is MergeTree", "its sorting key is created_at, uid", "no column text"] {
             assert!(said.contains(words), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_keeps_posts_for_another_time_differs() {
+        let engine = "ReplacingMergeTree(version, is_deleted) PARTITION BY toYYYYMM(day) ORDER BY (day, source, uid)";
+        let ten = "toDate(least(greatest(day, toDate32('1970-01-01')), toDate32('2149-05-27'))) + toIntervalDay(10)";
+        assert!(create(&kept(Some(10))).contains(&format!("\nTTL {ten}\n")));
+        let there = table(&format!("{engine} TTL {ten} SETTINGS index_granularity = 8192"));
+        for (table, config, same) in [
+            (&there, kept(Some(10)), true),
+            (&there, kept(Some(11)), false),
+            (&there, kept(None), false),
+            (&table(engine), kept(Some(10)), false),
+        ] {
+            let said = differences(&config, table, &columns());
+            assert_eq!(said.is_empty(), same, "{said:?}");
         }
     }
 

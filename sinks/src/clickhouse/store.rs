@@ -58,7 +58,7 @@ impl ClickHouse {
         let Some(table) = table.map_err(|e| failed(doing, &e))? else { return Ok(None) };
         let sql = format!("SELECT name, type AS kind FROM system.columns WHERE {ours} table = ?");
         let columns = self.reading.query(&sql).bind(&self.config.table).fetch_all::<ColumnInfo>().await;
-        Ok(Some(differences(&table, &columns.map_err(|e| failed(doing, &e))?)))
+        Ok(Some(differences(&self.config, &table, &columns.map_err(|e| failed(doing, &e))?)))
     }
 }
 
