@@ -376,7 +376,7 @@ def test_a_store_that_hangs_stops_itself_alone_in_bounded_memory(world: World, s
             assert settled(world, sink) == 20
             wire.cut()
             wire.flows.set()
-            await_settled(world, running, sink, 20 + len(posts))
+            await_settled(world, running, sink, 20 + len(posts), lambda: score(running))
             assert shows(stores, sink) == wanted(posts)
             assert letters(world.topics, sink) == {}
 
@@ -385,10 +385,19 @@ def settled(world: World, sink: str) -> int:
     return sum(world.topics.committed(sink, world.topics.scored).values())
 
 
-def await_settled(world: World, running: Running, sink: str, posts: int) -> None:
+def score(running: Running) -> None:
+    """Whoever waits for a score does not wait for a sink that catches up."""
+    began = time.monotonic()
+    answer = running.post("/v1/score", json={"texts": ["the espresso here is wonderful"]})
+    assert answer.status_code == 200, answer.text
+    assert time.monotonic() - began < 3, "a text is scored in milliseconds, also on a machine that does much else"
+
+
+def await_settled(world: World, running: Running, sink: str, posts: int, meanwhile: Callable[[], None] = lambda: None) -> None:
     """Asks for the position and not for the posts, of which there are many."""
 
     def is_settled() -> bool:
+        meanwhile()
         time.sleep(0.5)
         return settled(world, sink) >= posts
 
@@ -431,6 +440,30 @@ def test_init_makes_what_is_missing_once_and_check_tells_what_differs(world: Wor
     differs = [each for each in world.init().splitlines() if each.startswith("differs") and any(f"({sink})" in each for sink in SINKS)]
     assert len(differs) == 3, differs
     assert "it has no column url" in world.init(), "and nothing is altered"
+
+
+@pytest.mark.parametrize("sink", ["clickhouse", "qdrant"])
+def test_nothing_is_written_where_the_promise_could_not_be_kept(world: World, sink: str) -> None:
+    stores, client = world.stores, world.stores.qdrant.client()
+    if sink == "clickhouse":
+        stores.clickhouse.query(f"CREATE TABLE {stores.name} (uid UUID, day Date32) ENGINE = MergeTree ORDER BY (day, uid)")
+    else:
+        client.create_collection(stores.collection, vectors_config={"text": VectorParams(size=3, distance=Distance.COSINE)})
+    word = {"clickhouse": "its engine is MergeTree", "qdrant": "has 3 numbers, not 384"}[sink]
+    check = world.command("check", "--roles", sink)
+    assert check.returncode == 2 and word in check.stdout.decode(), check.stdout.decode()
+    posts = [scored(number) for number in range(5)]
+    append(world.topics, posts)
+    with world.start(f"gateway,{sink}") as running:
+        running.await_that(lambda: word in reason_or_none(running, sink), "say what is wrong", 60)
+        assert settled(world, sink) <= 0
+        if sink == "clickhouse":
+            stores.clickhouse.query(f"DROP TABLE {stores.name}")
+        else:
+            client.delete_collection(stores.collection)
+        client.close()
+        world.await_shown(running, sink, posts)
+    assert letters(world.topics, sink) == {}
 
 
 def test_init_completes_a_collection_without_its_indexes(world: World) -> None:

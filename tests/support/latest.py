@@ -78,7 +78,8 @@ class Stores:
         if not self.opensearch.is_ours:
             for index in self.opensearch.call("GET", f"/{self.name}-*"):
                 self.opensearch.call("DELETE", f"/{index}")
-            self.opensearch.call("DELETE", f"/_index_template/undertone-{self.name}*")
+            for each in self.opensearch.call("GET", f"/_index_template/undertone-{self.name}*")["index_templates"]:
+                self.opensearch.call("DELETE", f"/_index_template/{each['name']}")
         if not self.qdrant.is_ours:
             client = self.qdrant.client()
             for each in client.get_collections().collections:

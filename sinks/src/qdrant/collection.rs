@@ -60,13 +60,29 @@ fn vector(info: &CollectionInfo) -> Option<(&VectorParams, Option<&QuantizationC
     }
 }
 
-/// What differs of a collection for vectors of `size` numbers, in words; indexes of the user's own are none of our business.
-fn differences(info: &CollectionInfo, size: u64, config: &QdrantConfig) -> Vec<String> {
-    let Some((params, quantized)) = vector(info) else { return vec![format!("it has no vector {VECTOR}")] };
-    let mut found = Vec::new();
-    if params.size != size {
-        found.push(format!("its vector {VECTOR} has {} numbers, not {size}", params.size));
+/// How a collection is found that should be for vectors of `size` numbers; indexes of the user's own are none of our
+/// business.
+fn compare(info: &CollectionInfo, size: u64, config: &QdrantConfig) -> State {
+    match vector(info) {
+        None => State::Unfit(format!("it has no vector {VECTOR}")),
+        Some((params, _)) if params.size != size => {
+            State::Unfit(format!("its vector {VECTOR} has {} numbers, not {size}", params.size))
+        }
+        Some((params, quantized)) => match differences(info, params, quantized, config) {
+            none if none.is_empty() => State::There,
+            differences => State::Differs(differences.join("; ")),
+        },
     }
+}
+
+/// What differs of a collection whose vectors fit, in words.
+fn differences(
+    info: &CollectionInfo,
+    params: &VectorParams,
+    quantized: Option<&QuantizationConfig>,
+    config: &QdrantConfig,
+) -> Vec<String> {
+    let mut found = Vec::new();
     if params.distance() != Distance::Cosine {
         found.push(format!("it compares by {}, not by Cosine", params.distance().as_str_name()));
     }
@@ -172,10 +188,9 @@ impl Qdrant {
                 self.client.create_field_index(index).await.map_err(|e| failed("cannot make a payload index", &e))?;
             }
         }
-        let state = match differences(&self.info(wanted).await?, size, &self.config) {
-            _ if !is_there => State::Made,
-            none if none.is_empty() => State::There,
-            differences => State::Differs(differences.join("; ")),
+        let state = match is_there {
+            true => compare(&self.info(wanted).await?, size, &self.config),
+            false => State::Made,
         };
         Ok(Found { what, state })
     }
@@ -240,22 +255,18 @@ mod tests {
 
     #[test]
     fn a_collection_as_we_make_it_differs_in_nothing_and_else_every_difference_is_named() {
-        assert_eq!(differences(&made(), 4, &config()), Vec::<String>::new());
+        assert_eq!(compare(&made(), 4, &config()), State::There);
         let mut info = made();
         info.payload_schema.remove("tags");
         info.payload_schema.insert("team".to_owned(), PayloadSchemaInfo::default());
         let other = QdrantConfig { on_disk: false, quantized: false, ..config() };
-        let said = differences(&info, 5, &other).join("\n");
-        for words in [
-            "has 4 numbers, not 5",
-            "stay on disk, not in memory",
-            "quantization is scalar, not none",
-            "no index of tags",
-        ] {
+        let State::Differs(said) = compare(&info, 4, &other) else { panic!("it differs") };
+        for words in ["stay on disk, not in memory", "quantization is scalar, not none", "no index of tags"] {
             assert!(said.contains(words), "{said}");
         }
         assert!(!said.contains("team"), "{said}");
-        assert_eq!(differences(&CollectionInfo::default(), 4, &config()), ["it has no vector text"]);
+        let unfit = |found| matches!(found, State::Unfit(_));
+        assert!(unfit(compare(&info, 5, &other)) && unfit(compare(&CollectionInfo::default(), 4, &other)));
     }
 
     #[test]
