@@ -80,6 +80,8 @@ impl OpenSearch {
         if old.is_empty() {
             return Ok(Vec::new());
         }
+        // An index that nobody searches counts what was written to it only once it is told to.
+        self.call("cannot refresh indices", Method::Post, &format!("/{alias}-*/_refresh"), None).await?;
         let parts = "indices.*.primaries.docs.count,indices.*.primaries.store.size_in_bytes";
         let path = format!("/{alias}-*/_stats/docs,store?filter_path={parts}");
         let body = self.call(doing, Method::Get, &path, None).await?;
