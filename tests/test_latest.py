@@ -90,6 +90,25 @@ def test_a_post_that_is_forgotten_is_gone_from_all_three(world: World) -> None:
     assert all(row == {"is_deleted": 1, "text": ""} for row in rows)
 
 
+def test_clickhouse_forgets_days_that_are_older_than_they_are_kept_and_none_of_a_wild_clock(world: World) -> None:
+    stores = world.stores
+    stores.write_config({"clickhouse": "retention_days = 10\n"})
+    today = datetime.now(timezone.utc).replace(hour=0, minute=1)
+    posts = [scored(age, created_ms=int((today - timedelta(days=age)).timestamp() * 1000)) for age in (0, 9, 10, 11, 300)]
+    wild = [scored(900, created_ms=6_627_312_000_000), scored(901, created_ms=8_000_000_000_000)]  # 2180, 2223
+    append(world.topics, [*posts, *wild])
+    world.run_once("clickhouse")
+    # Whether or not their parts are merged yet, readers see none of them.
+    with world.start("gateway") as gateway:
+        gateway.await_ready()
+        between = {"from": (today - timedelta(days=20)).strftime("%Y-%m-%dT%H:%M:%SZ"), "to": (today + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")}
+        shown = gateway.get("/v1/query/latest", params=between).json()
+        assert shown["store"] == "clickhouse"
+        assert {post["uid"] for post in shown["posts"]} == {post.uid for post in posts[:2]}
+    stores.clickhouse.query(f"OPTIMIZE TABLE {stores.name} FINAL")
+    assert stores.shown("clickhouse") == wanted([*posts[:2], *wild])
+
+
 def test_indices_of_days_that_are_older_than_they_are_kept_are_deleted_when_asked(world: World) -> None:
     stores = world.stores
     stores.write_config({"opensearch": "retention_days = 10\n"})

@@ -21,8 +21,7 @@ def doors(world: World, tmp_path: Path) -> Iterator[dict[str, TlsDoor]]:  # noqa
     """In front of each store."""
     certificates = make_certificates(tmp_path)
     with ExitStack() as stack:
-        ports = {sink: int(getattr(world.stores, sink).url.rsplit(":", 1)[1]) for sink in SINKS}
-        doors = {sink: stack.enter_context(TlsDoor(port, certificates)) for sink, port in ports.items()}
+        doors = {sink: stack.enter_context(TlsDoor(getattr(world.stores, sink).url, certificates)) for sink in SINKS}
         world.stores.write_config(**{sink: door.url for sink, door in doors.items()})
         yield doors
 

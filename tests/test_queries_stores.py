@@ -280,9 +280,11 @@ def test_full_texts_are_found_by_their_words(
     opensearch: OpenSearch,
     browser: Browser,  # noqa: F811
     tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     stores = Stores(tmp_path, Nowhere("clickhouse"), opensearch, Nowhere("qdrant"))
     stores.secrets = dict
+    request.addfinalizer(stores.drop)
     world = World(kafka, stores, tmp_path)
     fill(world, tmp_path, "opensearch")
     sharp = {"source": "sharp", "id": "s1", "text": "green tea & <b>rain</b> of 1984 ☕", "created_at": "2026-05-01T12:30:00Z"}

@@ -1,7 +1,7 @@
 """Servers that swallow: they answer a sink as its store would, and keep nothing but what the sink reads back.
 
-ClickHouse and OpenSearch stand behind a proxy that answers writes itself; Qdrant's services are here, with the versions of
-points in a dictionary, since a write counts there once it is read back.
+ClickHouse and OpenSearch stand behind a proxy that answers writes itself; Qdrant's services are here, with what a sink reads
+back of points in a dictionary, since a write counts there once it is read back.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from concurrent import futures
 
 import grpc
 from qdrant_client import grpc as api
-from qdrant_client.grpc import collections_service_pb2_grpc, points_service_pb2_grpc
+from qdrant_client.grpc import collections_service_pb2_grpc, points_service_pb2_grpc, qdrant_pb2, qdrant_pb2_grpc
 
 from support.latest import SIZE, model_revision
 from support.proxy import Answer, Proxy, Request
 
 MEBIBYTES = 1 << 20
+READ_BACK = ("version", "scored_at")
 
 
 def is_write(request: Request) -> bool:
@@ -39,16 +40,27 @@ def in_front_of(url: str) -> Proxy:
 
 class Points(points_service_pb2_grpc.PointsServicer):
     def __init__(self) -> None:
-        self.versions: dict[str, int] = {}
+        self.held: dict[str, dict[str, api.Value]] = {}
 
     def Get(self, request, _):  # noqa: N802
-        found = [(each, self.versions.get(each.uuid)) for each in request.ids]
-        point = lambda id, version: api.RetrievedPoint(id=id, payload={"version": api.Value(integer_value=version)})  # noqa: E731
-        return api.GetResponse(result=[point(id, version) for id, version in found if version is not None])
+        found = [(each, self.held.get(each.uuid)) for each in request.ids]
+        return api.GetResponse(result=[api.RetrievedPoint(id=id, payload=held) for id, held in found if held])
 
     def Upsert(self, request, _):  # noqa: N802
-        self.versions.update((point.id.uuid, point.payload["version"].integer_value) for point in request.points)
-        return api.PointsOperationResponse(result=api.UpdateResult(status=api.UpdateStatus.Completed))
+        self.held.update((point.id.uuid, {name: point.payload[name] for name in READ_BACK}) for point in request.points)
+        return completed()
+
+    def CreateFieldIndex(self, *_):  # noqa: N802
+        return completed()
+
+
+def completed():
+    return api.PointsOperationResponse(result=api.UpdateResult(status=api.UpdateStatus.Completed))
+
+
+class Health(qdrant_pb2_grpc.QdrantServicer):
+    def HealthCheck(self, *_):  # noqa: N802
+        return qdrant_pb2.HealthCheckReply(title="swallows everything")
 
 
 class Collections(collections_service_pb2_grpc.CollectionsServicer):
@@ -73,6 +85,7 @@ def qdrant(alias: str) -> tuple[grpc.Server, str]:
     server = grpc.server(futures.ThreadPoolExecutor(4), options=limits)
     points_service_pb2_grpc.add_PointsServicer_to_server(Points(), server)
     collections_service_pb2_grpc.add_CollectionsServicer_to_server(Collections(alias), server)
+    qdrant_pb2_grpc.add_QdrantServicer_to_server(Health(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     return server, f"http://127.0.0.1:{port}"

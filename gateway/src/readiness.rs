@@ -41,17 +41,27 @@ pub struct Part {
     /// Why, if it is not simply ready.
     #[schema(required = true)]
     pub reason: Option<String>,
+    /// Since when it waits for something outside, in RFC 3339; left out unless it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2026-05-01T12:00:00Z")]
+    pub since: Option<String>,
 }
 
 impl Part {
     /// A part that does its work.
     pub fn ready(name: impl Into<String>) -> Self {
-        Self { name: name.into(), state: PartState::Ready, reason: None }
+        Self { name: name.into(), state: PartState::Ready, reason: None, since: None }
     }
 
     /// A part that does not, or not quite, and why.
     pub fn not_ready(name: impl Into<String>, state: PartState, reason: impl Into<String>) -> Self {
-        Self { name: name.into(), state, reason: Some(reason.into()) }
+        Self { name: name.into(), state, reason: Some(reason.into()), since: None }
+    }
+
+    /// The same part, which has been so since then.
+    #[must_use]
+    pub fn since(self, since: impl Into<String>) -> Self {
+        Self { since: Some(since.into()), ..self }
     }
 }
 

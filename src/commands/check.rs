@@ -126,6 +126,10 @@ impl Report {
                     self.remark(store.name(), &format!("{} is not there: make it with `undertone init`", each.what))?
                 }
                 State::Differs(how) => self.remark(store.name(), &format!("{}: {how}", each.what))?,
+                State::Unfit(how) => {
+                    let error = Error::new(ErrorKind::InvalidConfig, "store cannot keep the latest of every post");
+                    self.part(store.name(), Err(error.with("in", &each.what).with("differs", how)))?;
+                }
                 State::Made | State::There => {}
             }
         }

@@ -37,7 +37,7 @@ pub(crate) async fn init(args: RunArgs) -> Result<Outcome> {
                 State::Made => ("made", String::new()),
                 State::There => ("there", String::new()),
                 State::Missing => ("missing", String::new()),
-                State::Differs(how) => ("differs", format!(": {how}")),
+                State::Differs(how) | State::Unfit(how) => ("differs", format!(": {how}")),
             };
             output.line(format!("{word:<8}{} ({}){how}", found.what, store.name()).as_bytes())?;
         }

@@ -2,6 +2,7 @@
 
 use undertone_gateway::{Part, PartState};
 use undertone_inference::EngineStats;
+use undertone_proto::timestamp;
 use undertone_sinks::pump::SinkSnapshot;
 
 /// A forward pass takes milliseconds; one that takes this long will not end.
@@ -27,7 +28,10 @@ pub(super) fn engine_part(stats: &EngineStats) -> Part {
 pub(super) fn sink_part(snapshot: &SinkSnapshot) -> Part {
     match (&snapshot.stopped, &snapshot.waiting) {
         (Some(reason), _) => Part::not_ready(&snapshot.sink, PartState::Failed, reason),
-        (None, Some(waiting)) => Part::not_ready(&snapshot.sink, PartState::Degraded, &waiting.reason),
+        (None, Some(waiting)) => {
+            let since = timestamp(waiting.since_ms.saturating_mul(1000)).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            Part::not_ready(&snapshot.sink, PartState::Degraded, &waiting.reason).since(since)
+        }
         (None, None) => Part::ready(&snapshot.sink),
     }
 }

@@ -32,6 +32,7 @@ FIELDS = {
     api.FieldType.FieldTypeDatetime: edge.PayloadSchemaType.Datetime,
     api.FieldType.FieldTypeUuid: edge.PayloadSchemaType.Uuid,
 }
+SCHEMA = {str(edge_type): getattr(api.PayloadSchemaType, str(edge_type).rpartition(".")[2]) for edge_type in FIELDS.values()}
 # What Qdrant's server answers to a request that is wrong in itself.
 WRONG = ("Wrong input", "Vector dimension", "Not existing vector name", "Malformed", "Validation error", "Wrong vector")
 MEBIBYTES = 1 << 20
@@ -134,12 +135,18 @@ class Collections(collections_service_pb2_grpc.CollectionsServicer):
     def Get(self, request):  # noqa: N802
         collection = self.engine.collection(request.collection_name)
         vectors = {
-            name: api.VectorParams(size=each["size"], distance=api.Distance.Value(each["distance"]), on_disk=each["on_disk"])
+            name: api.VectorParams(
+                size=each["size"],
+                distance=api.Distance.Value(each["distance"]),
+                on_disk=each["on_disk"],
+                quantization_config=api.QuantizationConfig(scalar=api.ScalarQuantization(type=api.QuantizationType.Int8)) if each["quantized"] else None,
+            )
             for name, each in collection.vectors.items()
         }
+        indexes = {name: api.PayloadSchemaInfo(data_type=SCHEMA[str(each.data_type)]) for name, each in collection.shard.info().payload_schema.items()}
         config = api.CollectionConfig(params=api.CollectionParams(vectors_config=api.VectorsConfig(params_map=api.VectorParamsMap(map=vectors))))
         points = collection.shard.count(edge.CountRequest(exact=True))
-        return api.GetCollectionInfoResponse(result=api.CollectionInfo(status=api.CollectionStatus.Green, points_count=points, config=config))
+        return api.GetCollectionInfoResponse(result=api.CollectionInfo(status=api.CollectionStatus.Green, points_count=points, config=config, payload_schema=indexes))
 
     @served
     def Create(self, request):  # noqa: N802
@@ -149,8 +156,12 @@ class Collections(collections_service_pb2_grpc.CollectionsServicer):
         vectors = {}
         for name, each in request.vectors_config.params_map.map.items():
             only(each, "size", "distance", "on_disk", "quantization_config")
-            if each.HasField("quantization_config") and each.quantization_config.WhichOneof("quantization") != "scalar":
-                raise unknown("quantization other than scalar")
+            if each.HasField("quantization_config"):
+                if each.quantization_config.WhichOneof("quantization") != "scalar":
+                    raise unknown("quantization other than scalar")
+                only(each.quantization_config.scalar, "type")
+                if each.quantization_config.scalar.type != api.QuantizationType.Int8:
+                    raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "Unknown quantization type")
             vectors[name] = {
                 "size": each.size,
                 "distance": DISTANCES[each.distance],

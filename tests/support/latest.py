@@ -78,7 +78,9 @@ class Stores:
         if not self.opensearch.is_ours:
             for index in self.opensearch.call("GET", f"/{self.name}-*"):
                 self.opensearch.call("DELETE", f"/{index}")
-            self.opensearch.call("DELETE", f"/_index_template/undertone-{self.name}*")
+            template = f"undertone-{self.name}"
+            if any(each["name"] == template for each in self.opensearch.call("GET", "/_index_template")["index_templates"]):
+                self.opensearch.call("DELETE", f"/_index_template/{template}")
         if not self.qdrant.is_ours:
             client = self.qdrant.client()
             for each in client.get_collections().collections:

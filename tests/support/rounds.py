@@ -38,7 +38,7 @@ class Rounds:
         self.world, self.stores, self.seed = world, world.stores, seed
         self.chance = random.Random(seed)
         self.documents, self.rows = Proxy(self.stores.opensearch.url), Proxy(self.stores.clickhouse.url)
-        self.points = Wire(self.stores.qdrant.port)
+        self.points = Wire(self.stores.qdrant.url)
         self.counts: Counter[str] = Counter()
         self.restarts = 0
         # Drawn from until it is empty, so that few rounds are of every kind.

@@ -1,6 +1,6 @@
-"""TLS in front of a server that speaks none: what is decrypted goes on to `upstream`, a port of 127.0.0.1, byte for byte.
+"""TLS in front of a server that speaks none: what is decrypted goes on to `upstream`, the server's URL, byte for byte.
 
-    with TlsDoor(server.port, certificates) as door:
+    with TlsDoor(server.url, certificates) as door:
         use(door.url)
 """
 
@@ -10,13 +10,14 @@ import asyncio
 import ssl
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 
 class TlsDoor:
     """Shows `server.pem` of `certificates`; offers HTTP/2, which gRPC needs, and HTTP/1.1."""
 
-    def __init__(self, upstream: int, certificates: Path, protocols: tuple[str, ...] = ("h2", "http/1.1")) -> None:
-        self.upstream = upstream
+    def __init__(self, upstream: str, certificates: Path, protocols: tuple[str, ...] = ("h2", "http/1.1")) -> None:
+        self.upstream = (urlsplit(upstream).hostname, urlsplit(upstream).port)
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
         self.context.set_alpn_protocols(list(protocols))
@@ -41,7 +42,7 @@ class TlsDoor:
     async def enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.entered += 1
         try:
-            behind = await asyncio.open_connection("127.0.0.1", self.upstream)
+            behind = await asyncio.open_connection(*self.upstream)
         except OSError:
             writer.close()
             return

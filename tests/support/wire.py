@@ -1,7 +1,7 @@
 """A wire to a server: bytes go both ways, until somebody cuts it, holds it, or lets an answer through by half.
 
-    with Wire(server.port) as wire:
-        use(wire.port)
+    with Wire(server.url) as wire:
+        use(wire.url)
         wire.halve(200)   # of the next connection's answers 200 bytes arrive, then it ends
 
 It knows no protocol, so it serves gRPC as well as HTTP. proxy.py does the same to requests of HTTP.
@@ -12,16 +12,16 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from urllib.parse import urlsplit
 
 
 class Wire:
-    """Listens on `port` of 127.0.0.1 and forwards to `upstream`, another port there."""
+    """Listens on 127.0.0.1 and forwards to `upstream`, the URL of a server."""
 
-    def __init__(self, upstream: int) -> None:
-        self.upstream = upstream
+    def __init__(self, upstream: str) -> None:
+        self.upstream = (urlsplit(upstream).hostname, urlsplit(upstream).port)
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         # Seconds that every piece of an answer is held back.
         self.delay = 0.0
         # Cleared: nothing moves, and connections stay open.
@@ -60,7 +60,7 @@ class Wire:
             except OSError:
                 return
             try:
-                far = socket.create_connection(("127.0.0.1", self.upstream), timeout=5)
+                far = socket.create_connection(self.upstream, timeout=5)
                 far.settimeout(None)
             except OSError:
                 near.close()

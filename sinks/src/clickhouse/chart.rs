@@ -29,10 +29,16 @@ struct TagRow {
 }
 
 /// The condition and what is bound to it. The days come first: they are what the table is sorted by.
-fn condition(query: &ChartQuery) -> (String, Vec<&str>) {
+///
+/// Rows that the table's TTL may take are left out at once: parts lose them one by one, and where the tombstone of a post
+/// goes first, the post would be shown again until its part is merged.
+fn condition(query: &ChartQuery, retention_days: Option<u32>) -> (String, Vec<&str>) {
     let mut sql = "p.day BETWEEN toDate32(fromUnixTimestamp64Micro(?, 'UTC')) AND toDate32(fromUnixTimestamp64Micro(?, 'UTC')) \
                    AND created_at >= fromUnixTimestamp64Micro(?, 'UTC') AND created_at < fromUnixTimestamp64Micro(?, 'UTC')"
         .to_owned();
+    if let Some(days) = retention_days {
+        sql.push_str(&format!(" AND p.day > toDate32(today()) - {days}"));
+    }
     let mut bound = Vec::new();
     for (test, value) in [
         ("p.source = ?", &query.source),
@@ -90,7 +96,7 @@ impl ClickHouse {
     where
         T: clickhouse::RowOwned + clickhouse::RowRead,
     {
-        let (condition, bound) = condition(query);
+        let (condition, bound) = condition(query, self.config.retention_days);
         // No version of a post is in another partition than the rest, so that each partition can be merged for itself.
         let settings = format!(
             "SETTINGS do_not_merge_across_partitions_select_final = 1, max_result_bytes = {ANSWER_BYTES}, \

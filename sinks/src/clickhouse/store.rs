@@ -10,7 +10,7 @@ use undertone_proto::v1::ScoredPost;
 use super::ClickHouseConfig;
 use super::failure::{failed, refusal};
 use super::row::PostRow;
-use super::schema::{ColumnInfo, TableInfo, create, differences, quoted};
+use super::schema::{ColumnInfo, TableInfo, compare, create, quoted};
 use crate::latest::{Answer, Found, LatestStore, Refusal, Shape, State, WholeRequest, isolate};
 
 /// A ClickHouse server. Cheap to clone.
@@ -49,8 +49,8 @@ impl ClickHouse {
         quoted(&self.config.table)
     }
 
-    /// What differs of the table from what it should be; `None` if there is no table.
-    async fn look(&self) -> Result<Option<Vec<String>>> {
+    /// How the table is found; `None` if there is none.
+    async fn look(&self) -> Result<Option<State>> {
         let doing = "cannot look at the table";
         let ours = "database = currentDatabase() AND";
         let sql = format!("SELECT engine_full, partition_key, sorting_key FROM system.tables WHERE {ours} name = ?");
@@ -58,7 +58,7 @@ impl ClickHouse {
         let Some(table) = table.map_err(|e| failed(doing, &e))? else { return Ok(None) };
         let sql = format!("SELECT name, type AS kind FROM system.columns WHERE {ours} table = ?");
         let columns = self.reading.query(&sql).bind(&self.config.table).fetch_all::<ColumnInfo>().await;
-        Ok(Some(differences(&table, &columns.map_err(|e| failed(doing, &e))?)))
+        Ok(Some(compare(&self.config, &table, &columns.map_err(|e| failed(doing, &e))?)))
     }
 }
 
@@ -76,8 +76,7 @@ impl LatestStore for ClickHouse {
     async fn prepare(&self, make: bool) -> Result<Vec<Found>> {
         let what = format!("table {}.{}", self.config.database, self.config.table);
         let state = match self.look().await? {
-            Some(differences) if differences.is_empty() => State::There,
-            Some(differences) => State::Differs(differences.join("; ")),
+            Some(state) => state,
             None if make => {
                 let made = self.reading.query(&create(&self.config)).execute().await;
                 made.map_err(|e| failed("cannot make the table", &e))?;

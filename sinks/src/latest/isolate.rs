@@ -48,7 +48,9 @@ pub(crate) async fn isolate(request: &dyn WholeRequest, posts: &[&ScoredPost]) -
                 rejected += 1;
                 if rejected > MOST {
                     let error = Error::new(ErrorKind::Unavailable, "store refuses too many posts one by one");
-                    return Err(error.with("for example", reason));
+                    return Err(error.with("for example", reason).help(
+                        "nothing is dead-lettered: mend what refuses them in the store (a constraint? another schema?)",
+                    ));
                 }
                 if let Some(answer) = answers.get_mut(range.start) {
                     *answer = Answer::Rejected(reason);

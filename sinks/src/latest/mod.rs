@@ -103,4 +103,6 @@ pub enum State {
     Missing,
     /// It is there and differs: in what.
     Differs(String),
+    /// It differs in what the promise rests on, so that nothing may be written to it: in what.
+    Unfit(String),
 }

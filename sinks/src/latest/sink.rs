@@ -45,6 +45,11 @@ impl<L: Ledger> LatestSink<L> {
         let mut missing = Vec::new();
         for each in found {
             match each.state {
+                State::Unfit(how) => {
+                    let error = Error::new(ErrorKind::Unavailable, "store cannot keep the latest of every post");
+                    let error = error.with("in", each.what).with("differs", how);
+                    return Err(error.help("it is never altered: make it as it should be, or name another"));
+                }
                 State::There => {}
                 State::Made => tracing::info!(sink = self.store.name(), what = each.what, "made"),
                 State::Missing => missing.push(each.what),

@@ -2,12 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::Date};
 use serde::Serialize;
 use undertone_proto::timestamp;
 use undertone_proto::v1::ScoredPost;
 
 use crate::latest::held;
+
+/// How a day is written in the name of an index.
+const DAY: &str = "%Y.%m.%d";
+/// What the index of all other days is called after.
+const OTHER: &str = "other";
 
 /// One document. The names are the fields', and `template` has their types.
 #[derive(Debug, Serialize)]
@@ -83,12 +88,27 @@ impl<'a> Document<'a> {
 /// The index of a post: that of its day, which every version of it shares. Days that no post of today's networks can be of
 /// have one index together, so that a wild clock does not open thousands.
 pub(super) fn index(alias: &str, post: &ScoredPost) -> String {
-    let day = timestamp(held(post.created_at_us)).strftime("%Y.%m.%d").to_string();
+    let day = timestamp(held(post.created_at_us)).strftime(DAY).to_string();
     if ("2000.01.01".."2100.01.01").contains(&day.as_str()) {
         format!("{alias}-{day}")
     } else {
-        format!("{alias}-other")
+        format!("{alias}-{OTHER}")
     }
+}
+
+/// The day that an index is called after; none of one that is called in any other way.
+pub(super) fn day_of(alias: &str, index: &str) -> Option<Date> {
+    let day = suffix(alias, index)?;
+    Date::strptime(DAY, day).ok().filter(|date| date.strftime(DAY).to_string() == day)
+}
+
+/// Whether an index is called as ours are, and not after a longer alias.
+pub(super) fn is_ours(alias: &str, index: &str) -> bool {
+    day_of(alias, index).is_some() || suffix(alias, index) == Some(OTHER)
+}
+
+fn suffix<'a>(alias: &str, index: &'a str) -> Option<&'a str> {
+    index.strip_prefix(alias)?.strip_prefix('-')
 }
 
 #[cfg(test)]

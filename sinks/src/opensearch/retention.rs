@@ -13,6 +13,7 @@ use serde_json::Value;
 use undertone_error::{Context, ErrorKind, Result};
 
 use super::OpenSearch;
+use super::document::day_of;
 
 /// An index that is older than it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,12 +59,8 @@ struct Size {
 
 /// Whether `index` is that of a day after which `days` whole days have passed before `today`.
 fn is_expired(alias: &str, index: &str, days: u32, today: Date) -> bool {
-    let day = index.strip_prefix(alias).and_then(|rest| rest.strip_prefix('-'));
-    let day = day.and_then(|day| {
-        Date::strptime("%Y.%m.%d", day).ok().filter(|date| date.strftime("%Y.%m.%d").to_string() == day)
-    });
     let span = Span::new().try_days(i64::from(days)).ok();
-    let kept_until = day.zip(span).and_then(|(day, span)| day.checked_add(span).ok());
+    let kept_until = day_of(alias, index).zip(span).and_then(|(day, span)| day.checked_add(span).ok());
     kept_until.is_some_and(|last| last < today)
 }
 
@@ -83,6 +80,8 @@ impl OpenSearch {
         if old.is_empty() {
             return Ok(Vec::new());
         }
+        // An index that nobody searches counts what was written to it only once it is told to.
+        self.call("cannot refresh indices", Method::Post, &format!("/{alias}-*/_refresh"), None).await?;
         let parts = "indices.*.primaries.docs.count,indices.*.primaries.store.size_in_bytes";
         let path = format!("/{alias}-*/_stats/docs,store?filter_path={parts}");
         let body = self.call(doing, Method::Get, &path, None).await?;

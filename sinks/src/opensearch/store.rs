@@ -1,7 +1,6 @@
 //! The store: bulk requests, and the template of the indices that they go to.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,23 +15,23 @@ use undertone_proto::v1::ScoredPost;
 
 use super::OpenSearchConfig;
 use super::bulk::{ANSWER, answers, body};
-use super::document::index;
+use super::document::{index, is_ours};
 use super::failure::{refused, unanswered};
-use super::template::{differences, name, template};
+use super::template::{differences, index_differences, name, template};
 use crate::latest::{Answer, Found, LatestStore, Shape, State};
 
 /// How long a request may take that writes nothing.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// Longer than a batch may take: what the layer above does is give the call up.
 const BULK: Duration = Duration::from_secs(60);
+/// As many indices as fit into the first line of a request, of which a server reads 4 KiB.
+const NAMED: usize = 32;
 
 /// An OpenSearch cluster. Cheap to clone.
 #[derive(Clone)]
 pub struct OpenSearch {
     pub(super) transport: Transport,
     pub(super) config: OpenSearchConfig,
-    /// Indices that were written to since the template was last looked at.
-    known: Arc<Mutex<HashSet<String>>>,
 }
 
 impl std::fmt::Debug for OpenSearch {
@@ -55,7 +54,7 @@ impl OpenSearch {
         }
         let transport =
             transport.build().map_err(|e| Error::new(ErrorKind::InvalidConfig, wrong).source(e.to_string()))?;
-        Ok(Self { transport, config, known: Arc::default() })
+        Ok(Self { transport, config })
     }
 
     /// One request, and the body of its answer if its status is good; `None` where there is no such thing.
@@ -90,20 +89,58 @@ impl OpenSearch {
         Ok(answer.pointer("/index_templates/0/index_template").cloned())
     }
 
-    /// Looks, before an index is made by being written to, whether it will be made as it should be.
+    /// Looks, before every request, at where it will go: an index that is there must be shown by the alias, and one that is
+    /// not is made by the template, which must be there. Otherwise documents would be stored and never be found. It is
+    /// asked each time, since whoever lost everything while nothing was written would make indices of any kind.
     async fn watch_out(&self, posts: &[&ScoredPost]) -> Result<()> {
-        let indices: HashSet<String> = posts.iter().map(|post| index(&self.config.index, post)).collect();
-        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known().is_superset(&indices) {
+        let (doing, alias) = ("cannot look at the indices", &self.config.index);
+        let wanted: BTreeSet<String> = posts.iter().map(|post| index(alias, post)).collect();
+        let named = match wanted.len() {
+            ..=NAMED => wanted.iter().map(String::as_str).collect::<Vec<_>>().join(","),
+            _ => format!("{alias}-*"),
+        };
+        let body = self.call(doing, Method::Get, &format!("/{named}/_alias?ignore_unavailable=true"), None).await?;
+        let there: BTreeMap<String, Value> =
+            serde_json::from_slice(&body.unwrap_or_else(|| "{}".into())).context(ErrorKind::Unavailable, doing)?;
+        let is_hidden = |index: &&String| there.get(*index).is_some_and(|index| index["aliases"].get(alias).is_none());
+        if let Some(hidden) = wanted.iter().find(is_hidden) {
+            let error = Error::new(ErrorKind::Unavailable, "index is not shown by the alias").with("index", hidden);
+            return Err(error.with("alias", alias).help(
+                "add it to the alias as the index template does, or delete it if it is empty: it is made anew as it should be",
+            ));
+        }
+        if wanted.iter().all(|index| there.contains_key(index)) || self.found().await?.is_some() {
             return Ok(());
         }
-        if self.found().await?.is_none() {
-            let error =
-                Error::new(ErrorKind::Unavailable, "index template is gone").with("template", name(&self.config));
-            return Err(error.help("`undertone init` makes it again; without it new indices would have no mapping"));
+        let error = Error::new(ErrorKind::Unavailable, "index template is gone").with("template", name(&self.config));
+        Err(error.help("`undertone init` makes it again; without it new indices would have no mapping"))
+    }
+
+    /// What differs of indices that are there already, once for all that differ alike.
+    async fn differing(&self, wanted: &Value) -> Result<Vec<Found>> {
+        let (doing, alias) = ("cannot look at the indices", &self.config.index);
+        let path = format!("/{alias}-*?filter_path=*.aliases,*.mappings");
+        let body = self.call(doing, Method::Get, &path, None).await?;
+        let there: BTreeMap<String, Value> =
+            serde_json::from_slice(&body.unwrap_or_else(|| "{}".into())).context(ErrorKind::Unavailable, doing)?;
+        let mut alike: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (index, found) in there.into_iter().filter(|(index, _)| is_ours(alias, index)) {
+            let differences = index_differences(alias, &found, wanted);
+            if !differences.is_empty() {
+                alike.entry(differences.join("; ")).or_default().push(index);
+            }
         }
-        known().extend(indices);
-        Ok(())
+        let found = |(how, indices): (String, Vec<String>)| {
+            let more = match indices.len() {
+                1 => String::new(),
+                count => format!(" and {} more", count - 1),
+            };
+            Found {
+                what: format!("index {}{more}", indices.first().map_or("", String::as_str)),
+                state: State::Differs(how),
+            }
+        };
+        Ok(alike.into_iter().map(found).collect())
     }
 
     /// Sends posts, in halves where they are too large for one request.
@@ -160,15 +197,13 @@ impl LatestStore for OpenSearch {
             }
             None => State::Missing,
         };
-        Ok(vec![Found { what, state }])
+        let mut found = vec![Found { what, state }];
+        found.extend(self.differing(&wanted).await?);
+        Ok(found)
     }
 
     async fn write(&self, posts: &[&ScoredPost]) -> Result<Vec<Answer>> {
         self.watch_out(posts).await?;
-        let answers = self.bulk(posts).await;
-        if answers.is_err() {
-            self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        }
-        answers
+        self.bulk(posts).await
     }
 }

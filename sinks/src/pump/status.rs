@@ -206,6 +206,8 @@ impl SinkStatus {
         state.reported.extend(lag.keys());
         let flag = |is: bool| if is { 1.0 } else { 0.0 };
         gauge!("undertone_sink_waiting", "sink" => self.label()).set(flag(state.waiting.is_some()));
+        let waited_s = state.waiting.as_ref().map_or(0.0, |waiting| age_s(now_us(), waiting.since_ms * 1000));
+        gauge!("undertone_sink_waiting_seconds", "sink" => self.label()).set(waited_s);
         gauge!("undertone_sink_stopped", "sink" => self.label()).set(flag(state.stopped.is_some()));
     }
 

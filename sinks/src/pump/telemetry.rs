@@ -37,6 +37,11 @@ pub fn describe_metrics() {
         "time of a request to a store; outcome is answered, or failed where the store as a whole was at fault"
     );
     describe_gauge!("undertone_sink_waiting", "1 while a sink waits for something outside to get well");
+    describe_gauge!(
+        "undertone_sink_waiting_seconds",
+        Unit::Seconds,
+        "for how long a sink has waited for something outside; 0 while it does not"
+    );
     describe_gauge!("undertone_sink_stopped", "1 once a sink has given up and needs a person");
     describe_histogram!(
         FRESHNESS_SECONDS,

@@ -2,7 +2,8 @@
 //!
 //! One request has one update filter, and every post has a version of its own. So what is there is read first: points that
 //! are absent are added together, with a filter that lets the request only add; points that are older are replaced each
-//! with a filter of its own; points that are as new or newer are left. Then it is read back. A writer that slept in between
+//! with a filter of its own, and so are those of the same version that was scored at another time, since the last counts;
+//! others are left. Then it is read back. A writer that slept in between
 //! cannot put an older version over a newer one, since it has the same filters; and if another added an older version
 //! between our look and our write, the second look finds it.
 
@@ -12,7 +13,7 @@ use async_trait::async_trait;
 use qdrant_client::qdrant::points_update_operation::{Operation, PointStructList};
 use qdrant_client::qdrant::{
     GetPointsBuilder, PayloadIncludeSelector, PointId, PointsUpdateOperation, UpdateBatchPointsBuilder, UpsertPoints,
-    point_id::PointIdOptions, value::Kind, with_payload_selector::SelectorOptions,
+    Value, point_id::PointIdOptions, value::Kind, with_payload_selector::SelectorOptions,
 };
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::v1::ScoredPost;
@@ -20,7 +21,7 @@ use undertone_proto::v1::ScoredPost;
 use super::Qdrant;
 use super::failure::{failed, refusal};
 use super::filter::{VERSION, at_most, none};
-use super::point::point;
+use super::point::{SCORED_AT, point, scored_at};
 use crate::latest::{Refusal, WholeRequest};
 
 /// How often is looked and written before the store is said not to keep what it is given.
@@ -37,8 +38,8 @@ impl WholeRequest for Converge<'_> {
     async fn send(&self, posts: &[&ScoredPost]) -> Result<(), Refusal> {
         let mut left = posts.to_vec();
         for _ in 0..ROUNDS {
-            let held = self.versions(&left).await?;
-            left.retain(|post| held.get(post.uid.as_str()).is_none_or(|held| *held < post.version));
+            let held = self.held(&left).await?;
+            left.retain(|post| held.get(post.uid.as_str()).is_none_or(|held| held.gives_way_to(post)));
             if left.is_empty() {
                 return Ok(());
             }
@@ -52,21 +53,35 @@ impl WholeRequest for Converge<'_> {
     }
 }
 
+/// What a collection holds of a post.
+struct Held {
+    version: i64,
+    /// As its point has it.
+    scored_at: Option<String>,
+}
+
+impl Held {
+    fn gives_way_to(&self, post: &ScoredPost) -> bool {
+        let is_other = || self.scored_at.as_ref() != Some(&scored_at(post));
+        self.version < post.version || (self.version == post.version && is_other())
+    }
+}
+
 impl Converge<'_> {
-    /// The versions that the collection holds of these posts.
-    async fn versions(&self, posts: &[&ScoredPost]) -> Result<HashMap<String, i64>> {
+    /// What the collection holds of these posts.
+    async fn held(&self, posts: &[&ScoredPost]) -> Result<HashMap<String, Held>> {
         let ids: Vec<PointId> = posts.iter().map(|post| post.uid.as_str().into()).collect();
-        let only = SelectorOptions::Include(PayloadIncludeSelector { fields: vec![VERSION.to_owned()] });
+        let fields = vec![VERSION.to_owned(), SCORED_AT.to_owned()];
+        let only = SelectorOptions::Include(PayloadIncludeSelector { fields });
         let request = GetPointsBuilder::new(self.collection, ids).with_payload(only).with_vectors(false);
         let found = self.store.client.get_points(request).await.map_err(|e| failed("cannot read points", &e))?;
-        let version = |point: qdrant_client::qdrant::RetrievedPoint| {
+        let held = |point: qdrant_client::qdrant::RetrievedPoint| {
             let Some(PointIdOptions::Uuid(uid)) = point.id?.point_id_options else { return None };
-            match point.payload.get(VERSION)?.kind {
-                Some(Kind::IntegerValue(version)) => Some((uid, version)),
-                _ => None,
-            }
+            let Some(Kind::IntegerValue(version)) = point.payload.get(VERSION)?.kind else { return None };
+            let scored_at = point.payload.get(SCORED_AT).and_then(Value::as_str).cloned();
+            Some((uid, Held { version, scored_at }))
         };
-        Ok(found.result.into_iter().filter_map(version).collect())
+        Ok(found.result.into_iter().filter_map(held).collect())
     }
 
     async fn add(&self, posts: &[&ScoredPost]) -> Result<(), Refusal> {

@@ -13,6 +13,8 @@ const UNKNOWN: i32 = 2;
 const INVALID_ARGUMENT: i32 = 3;
 const NOT_FOUND: i32 = 5;
 const PERMISSION_DENIED: i32 = 7;
+const RESOURCE_EXHAUSTED: i32 = 8;
+const OUT_OF_RANGE: i32 = 11;
 const UNAVAILABLE: i32 = 14;
 const UNAUTHENTICATED: i32 = 16;
 
@@ -39,8 +41,11 @@ pub(super) fn failed(doing: &'static str, error: &QdrantError) -> Error {
 fn judge(doing: &'static str, code: i32, said: &str) -> Refusal {
     let said: String = said.chars().take(SAID_CHARS).collect();
     let failed = Error::new(ErrorKind::Unavailable, doing);
+    // As the libraries of servers and of what may stand before them word it. The last half of a half is one post.
+    let too_large = said.contains("message") && (said.contains("too large") || said.contains("larger than max"));
     let failed = match code {
         INVALID_ARGUMENT => return Refusal::Posts(said),
+        OUT_OF_RANGE | RESOURCE_EXHAUSTED if too_large => return Refusal::Posts(said),
         UNAUTHENTICATED | PERMISSION_DENIED => failed.help("check the API key, and what it may do"),
         NOT_FOUND => failed.help("`undertone init` makes the collection; what it held before is gone"),
         UNAVAILABLE | UNKNOWN => failed.help("is the server up, and is qdrant.url its gRPC address?"),
@@ -56,8 +61,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_request_that_is_too_large_is_sent_in_halves() {
+        for (code, said) in [
+            (OUT_OF_RANGE, "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes"),
+            (RESOURCE_EXHAUSTED, "Received message larger than max (9 vs. 4)"),
+        ] {
+            assert!(matches!(judge("cannot write points", code, said), Refusal::Posts(_)), "{said}");
+        }
+    }
+
+    #[test]
     fn only_invalid_arguments_are_about_posts_and_everything_else_waits() {
-        for code in [UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND, UNAVAILABLE, UNKNOWN, 13] {
+        for code in [UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND, RESOURCE_EXHAUSTED, UNAVAILABLE, UNKNOWN, 13] {
             let Refusal::Store(error) = judge("cannot write points", code, "because") else {
                 panic!("{code} is not about a post")
             };

@@ -11,6 +11,14 @@ use super::VECTOR;
 use super::filter::{VERSION, VERSION_HASH, VERSION_MS, parts};
 use crate::latest::held;
 
+/// By which scores of the same version are told apart.
+pub(super) const SCORED_AT: &str = "scored_at";
+
+/// When a post was scored, as its point has it.
+pub(super) fn scored_at(post: &ScoredPost) -> String {
+    timestamp(held(post.scored_at_us)).to_string()
+}
+
 /// What is wrong with a post's embedding for a collection of vectors of `size` numbers.
 pub(super) fn flaw(post: &ScoredPost, size: u64) -> Option<String> {
     if post.embedding.len() as u64 != size {
@@ -34,6 +42,7 @@ pub(super) fn point(post: &ScoredPost) -> PointStruct {
     put("source", post.source.as_str().into());
     put("id", post.id.as_str().into());
     put("created_at", timestamp(held(post.created_at_us)).to_string().into());
+    put(SCORED_AT, scored_at(post).into());
     if !post.deleted {
         put("text", post.text.as_str().into());
         put("tags", undertone_proto::topics(post).into_iter().map(Value::from).collect::<Vec<_>>().into());

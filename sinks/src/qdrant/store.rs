@@ -1,12 +1,12 @@
 //! The store: which collection a post goes to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use undertone_error::{Error, ErrorKind, Result};
-use undertone_proto::v1::{Model, ScoredPost};
+use undertone_proto::v1::ScoredPost;
 
 use super::collection::name;
 use super::converge::Converge;
@@ -72,28 +72,32 @@ impl Qdrant {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn look(&self) -> Result<BTreeMap<String, u64>> {
-        let found = self.collections().await?;
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&found);
-        Ok(found)
-    }
-
-    /// The collections that posts go to: looked at anew if one is not known.
+    /// The collections that posts go to: looked at anew if one is not known. A tombstone goes wherever its post may be,
+    /// so for it they always are: another process may have made one for a newer model.
     async fn places(&self, posts: &[&ScoredPost]) -> Result<BTreeMap<String, u64>> {
+        let deletes = posts.iter().any(|post| post.deleted);
         let live = posts.iter().filter(|post| !post.deleted && !post.embedding.is_empty());
-        let collection = |model: &Model| name(&self.config.collection, &model.revision);
-        let mut wanted: Vec<String> = live.filter_map(|post| post.model.as_ref()).map(collection).collect();
-        wanted.sort();
-        wanted.dedup();
+        let mut revisions: BTreeSet<&str> =
+            live.filter_map(|post| post.model.as_ref()).map(|model| &*model.revision).collect();
+        if deletes {
+            revisions.extend(self.space.as_ref().map(|space| &*space.revision));
+        }
+        let wanted: Vec<String> =
+            revisions.into_iter().map(|revision| name(&self.config.collection, revision)).collect();
         let known = self.known();
-        if !known.is_empty() && wanted.iter().all(|name| known.contains_key(name)) {
+        if !deletes && !known.is_empty() && wanted.iter().all(|name| known.contains_key(name)) {
             return Ok(known);
         }
-        let found = self.look().await?;
+        let found = self.collections(&known).await?;
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&found);
         if let Some(missing) = wanted.iter().find(|name| !found.contains_key(*name)) {
             let error = Error::new(ErrorKind::Unavailable, "posts come with embeddings that no collection is for");
             let error = error.with("collection", missing);
             return Err(error.help("`undertone init` with the model that scored them makes it"));
+        }
+        if deletes && found.values().all(|size| *size == 0) {
+            let error = Error::new(ErrorKind::Unavailable, "there is no collection that deleted posts could be in");
+            return Err(error.help("`undertone init` makes it; what it held before is gone"));
         }
         Ok(found)
     }
