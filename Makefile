@@ -21,7 +21,7 @@ test: ## set up, check and test everything; ends with a line of counts
 	@$(ENV) && python3 scripts/test.py
 
 test-full: ## everything that `make test` leaves out because it is long, half an hour more
-	@scripts/setup.py test
+	@UNDERTONE_TEST_FULL=1 scripts/setup.py test
 	@$(ENV) && UNDERTONE_TEST_FULL=1 python3 scripts/test.py
 
 test-spark: ## the documented SQL in Spark, after `make test`; UNDERTONE_SPARK names a folder with its bin/python and jars/
