@@ -38,6 +38,7 @@ use undertone_stream::source::ReadOptions;
 use self::health::engine_part;
 use self::ingest::into_topic;
 use self::kafka::KafkaStream;
+use self::signals::Reload;
 use self::stream::{Ended, Stream};
 use crate::Outcome;
 use crate::cli::RunArgs;
@@ -70,7 +71,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
     let model = engine.model();
 
     let live = Live::new(&model);
-    signals::reload_on_hangup(engine.clone(), live.clone(), config.model.clone(), drain.clone())?;
+    let reload = Reload { dir: config.model.clone(), tls: config.gateway.tls.clone() };
+    signals::reload_on_hangup(engine.clone(), live.clone(), reload, drain.clone())?;
     let stream = match (kafka, data) {
         (Some(kafka), data) => Some(Running::Kafka(KafkaStream::start(&config, kafka, data, &engine, &live).await?)),
         (None, Some(data)) => Some(Running::Embedded(Stream::start(&config, data, &engine, &live).await?)),
@@ -233,6 +235,11 @@ fn serve(
         doors.spawn(async move { rest.serve_http(http).await });
         let calls = gateway.clone();
         doors.spawn(async move { calls.serve_grpc(grpc).await });
+        let certificates = gateway.clone();
+        doors.spawn(async move {
+            certificates.follow_certificates().await;
+            Ok(())
+        });
     }
     if let Some(listener) = listeners.operations {
         doors.spawn(async move { gateway.serve_operations(listener).await });
