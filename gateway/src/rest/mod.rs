@@ -8,6 +8,7 @@ mod body;
 mod dialect;
 mod embed;
 mod handlers;
+mod linger;
 mod observe;
 mod openai;
 pub(crate) mod openapi;
