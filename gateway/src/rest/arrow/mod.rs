@@ -5,7 +5,6 @@
 //! stream waits in the sender's socket, and scores beyond some megabytes wait on disk. The answer begins when every row is
 //! scored, so that its status is true, and so that a client which sends everything before it reads never stands still.
 
-mod quiet;
 mod read;
 mod spool;
 mod write;

@@ -12,8 +12,8 @@ use arrow_schema::{ArrowError, DataType, FieldRef};
 use axum::body::{Body, BodyDataStream};
 use futures::StreamExt;
 use tokio::time::{Instant, timeout_at};
+use undertone_error::quiet::catch_quietly;
 
-use super::quiet::catch_quietly;
 use crate::{Limits, errors::ProblemCode, problem::Problem};
 
 /// Consecutive rows.

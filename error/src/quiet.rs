@@ -1,6 +1,6 @@
-//! Panics that are an answer, and nobody's news.
+//! Panics that are an answer, and nobody's news: those of decoders of others, over what they cannot make sense of.
 //!
-//! The guarantee: a panic that is caught here is not printed, since its words may repeat what a caller sent, and a caller could
+//! The guarantee: a panic that is caught here is not printed, since its words may repeat what was sent, and whoever sends could
 //! fill the log with it; every other panic, at the same time in other threads too, is told as before.
 
 use std::{
@@ -15,7 +15,7 @@ thread_local! {
 }
 
 /// What `work` answers; nothing if it panics.
-pub(super) fn catch_quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
+pub fn catch_quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let told = panic::take_hook();
