@@ -38,12 +38,13 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [&Target; 20] = [
+pub const TARGETS: [&Target; 21] = [
     &rest::SCORE,
     &rest::EMBED,
     &rest::STREAM,
     &rest::ARROW,
     &rest::POSTS,
+    &rest::REPLAY,
     &rest::OPENAI,
     &rest::TEI,
     &rest::QUERY,

@@ -13,6 +13,7 @@ mod live;
 mod model;
 mod pumps;
 mod queries;
+mod replay;
 mod signals;
 mod source;
 pub(crate) mod stores;
@@ -38,6 +39,7 @@ use undertone_stream::source::ReadOptions;
 use self::health::engine_part;
 use self::ingest::into_topic;
 use self::kafka::KafkaStream;
+use self::replay::replays;
 use self::signals::Reload;
 use self::stream::{Ended, Stream};
 use crate::Outcome;
@@ -226,6 +228,9 @@ fn serve(
         .shutdown(shutdown.clone());
     if let Some(intake) = behind.intake {
         gateway = gateway.intake(intake, config.posts.clone(), config.gateway.signing.clone());
+    }
+    if let Some(kafka) = &config.kafka {
+        gateway = gateway.replay(replays(kafka.clone(), config.stores.clone()));
     }
     let gateway = gateway.build();
 
