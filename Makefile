@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 ENV := . scripts/env.sh
 
-.PHONY: help run build test test-full test-spark crash-test crash-latest lint fmt bench bench-load bench-stream bench-sinks bench-charts peers peers-spark soak-score stack page dist lock lock-peers model model-report clean
+.PHONY: help run build test test-full test-spark crash-test crash-latest fuzz lint fmt bench bench-load bench-stream bench-sinks bench-charts peers peers-spark soak-score stack page dist lock lock-peers model model-report clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,7 +21,7 @@ test: ## set up, check and test everything; ends with a line of counts
 	@$(ENV) && python3 scripts/test.py
 
 test-full: ## everything that `make test` leaves out because it is long, half an hour more
-	@scripts/setup.py test
+	@UNDERTONE_TEST_FULL=1 scripts/setup.py test
 	@$(ENV) && UNDERTONE_TEST_FULL=1 python3 scripts/test.py
 
 test-spark: ## the documented SQL in Spark, after `make test`; UNDERTONE_SPARK names a folder with its bin/python and jars/
@@ -40,6 +40,10 @@ crash-latest: ## let things go wrong between the sinks and Qdrant, OpenSearch an
 	@$(ENV) && CARGO_TARGET_DIR=target/failpoints cargo build --release --locked --workspace --features failpoints \
 		&& UNDERTONE_BIN="$$PWD/target/failpoints/release/undertone" "$$UNDERTONE_CACHE/test-env/bin/python" tests/crash_latest.py \
 			--rounds $(if $(filter file,$(origin ROUNDS)),40,$(ROUNDS)) $(if $(SEED),--seed $(SEED)) --out target/crash-latest.json $(ARGS)
+
+fuzz: ## the decoders under libFuzzer, led by coverage, a minute each; ARGS="score --seconds 600" for one of them
+	@scripts/setup.py run
+	@$(ENV) && python3 fuzz/run.py $(ARGS)
 
 bench-sinks: build ## measure each sink against its store and against one that swallows everything; ARGS="--posts 50000" for fewer
 	@scripts/setup.py test && $(ENV) && "$$UNDERTONE_CACHE/test-env/bin/python" benches/sinks/measure.py $(ARGS)

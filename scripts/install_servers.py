@@ -1,9 +1,9 @@
 """Installs the real servers that the tests and `make stack` start: Kafka, MinIO, Iceberg's REST catalog, OpenSearch. No Docker.
-And grpcurl, a client that the tests run.
+And clients that the tests run: grpcurl, and for the full tests the load generators ghz and Vegeta.
 
 Each comes into a folder of the cache, named by its version, once. Jars and OpenSearch's archive are copied by Maven and
-checked against a digest that is pinned here; MinIO and grpcurl are built from the Go module proxy, whose checksum database
-pins the source.
+checked against a digest that is pinned here; MinIO and the clients are built from the Go module proxy, whose checksum
+database pins the source.
 """
 
 from __future__ import annotations
@@ -76,10 +76,11 @@ class GoProgram:
     package: str
     version: str
     effort: str
+    name: str | None = None  # where it is not the last part of the package
 
     @property
     def path(self) -> Path:
-        return self.folder / self.package.rsplit("/", 1)[1]
+        return self.folder / (self.name or self.package.rsplit("/", 1)[1])
 
 
 # MinIO's release tags are no module versions; this is the commit of its last release.
@@ -89,6 +90,10 @@ MINIO_PROGRAM = GoProgram(
 MINIO = MINIO_PROGRAM.path
 GRPCURL_PROGRAM = GoProgram(CACHE / "grpcurl-1.9.3", "github.com/fullstorydev/grpcurl/cmd/grpcurl", "v1.9.3", "a minute of CPU time")
 GRPCURL = GRPCURL_PROGRAM.path
+GHZ_PROGRAM = GoProgram(CACHE / "ghz-0.121.0", "github.com/bojand/ghz/cmd/ghz", "v0.121.0", "a minute of CPU time")
+GHZ = GHZ_PROGRAM.path
+VEGETA_PROGRAM = GoProgram(CACHE / "vegeta-12.13.0", "github.com/tsenart/vegeta/v12", "v12.13.0", "a minute of CPU time", "vegeta")
+VEGETA = VEGETA_PROGRAM.path
 
 # command -> Debian package, the oldest version that will do, and where there are newer ones
 COMMANDS = {
@@ -99,7 +104,10 @@ COMMANDS = {
 
 
 def go_programs(what: str) -> list[GoProgram]:
-    return [MINIO_PROGRAM, GRPCURL_PROGRAM] if what == "test" else [MINIO_PROGRAM]
+    if what != "test":
+        return [MINIO_PROGRAM]
+    full = [GHZ_PROGRAM, VEGETA_PROGRAM] if os.environ.get("UNDERTONE_TEST_FULL") else []
+    return [MINIO_PROGRAM, GRPCURL_PROGRAM, *full]
 
 
 def needed(what: str) -> list[str]:

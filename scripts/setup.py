@@ -2,7 +2,8 @@
 """Installs what `make run` and `make test` need, once, pinned and hash-checked, and skips what is there.
 
     scripts/setup.py run     libtorch, the base encoder, Debian packages for building
-    scripts/setup.py test    the same, and what the tests need: a Python environment, Chromium, servers, grpcurl
+    scripts/setup.py test    the same, and what the tests need: a Python environment, Chromium, servers, grpcurl;
+                             with UNDERTONE_TEST_FULL, ghz and Vegeta besides
     scripts/setup.py servers Kafka, MinIO, an Iceberg REST catalog and OpenSearch, and nothing else
     scripts/setup.py dist    the same as run, and what packing needs: patchelf
 

@@ -139,15 +139,18 @@ def test_a_key_may_send_its_rate_and_no_more_over_both_doors(guarded: Guarded):
 
 
 def test_other_origins_may_read_answers_only_if_they_are_named(guarded: Guarded):
-    asks = {"access-control-request-method": "POST", "access-control-request-headers": "content-type,x-api-key"}
+    sent = ("authorization", "content-type", "traceparent", "tracestate", "x-api-key", "x-lane", "x-request-id", "x-timeout-ms")
+    asks = {"access-control-request-method": "POST", "access-control-request-headers": ",".join(sent)}
     good, bad = {"origin": "https://page.example"}, {"origin": "https://other.example"}
     answer = guarded.session.options(f"{guarded.http}/v1/score", headers=good | asks, timeout=20)
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (204, "https://page.example")
-    assert "x-api-key" in answer.headers["access-control-allow-headers"]
+    assert set(sent) == set(answer.headers["access-control-allow-headers"].split(", "))
     answer = guarded.session.options(f"{guarded.http}/v1/score", headers=bad | asks, timeout=20)
     assert "access-control-allow-origin" not in answer.headers and answer.status_code == 401
     key = {"x-api-key": guarded.key}
-    assert guarded.post("/v1/score", json=TEXT, headers=good | key).headers["access-control-allow-origin"]
+    answer = guarded.post("/v1/score", json=TEXT, headers=good | key)
+    assert answer.headers["access-control-allow-origin"]
+    assert {"retry-after", "server-timing", "x-request-id"} <= set(answer.headers["access-control-expose-headers"].split(", "))
     assert guarded.post("/v1/score", json=TEXT, headers=good).headers["access-control-allow-origin"], "also of a refusal"
     assert "access-control-allow-origin" not in guarded.post("/v1/score", json=TEXT, headers=bad | key).headers
 

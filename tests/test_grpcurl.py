@@ -72,6 +72,9 @@ def test_a_call_scores_and_a_stream_answers_each_message(server: Running) -> Non
 def test_queries_health_and_refusals(server: Running) -> None:
     (health,) = messages(grpcurl(server, "grpc.health.v1.Health/Check", data={"service": "undertone.v1.Queries"}))
     assert health == {"status": "SERVING"}
+    unknown = grpcurl(server, "grpc.health.v1.Health/Check", data={"service": "made.up"}, status=64 + 5)
+    for said in ("NotFound", "google.rpc.ErrorInfo", '"not-found"', "google.rpc.RequestInfo"):
+        assert said in unknown, unknown
     (series,) = messages(grpcurl(server, "undertone.v1.Queries/Series", data={"window": "WINDOW_HOUR"}))
     assert (series["store"], series["window"]) == ("tables", "WINDOW_HOUR")
     # grpcurl's own status is 64 and the code of the call's.

@@ -223,6 +223,11 @@ def test_the_stream_tells_lag_freshness_and_reasons(visit: Visit, server: Runnin
     expect(visit.by("replay").get_by_role("button").nth(1)).to_have_text("Copied")
     assert visit.page.evaluate("navigator.clipboard.readText()") == "undertone dead replay --stage parse --dry-run"
     assert visit.complaints == []
+    # The embedded stream runs here, so the page can only say what else to do.
+    visit.by("replay-count").click()
+    expect(visit.by("replay-outcome")).to_contain_text("stop it and run", timeout=10 * SECONDS)
+    expect(visit.by("replay-confirm")).to_have_count(0)
+    assert own(visit.complaints) == []
 
 
 def test_the_models_card_and_calibration_are_those_of_the_report(visit: Visit, server: Running) -> None:

@@ -20,6 +20,7 @@
 //! ```
 
 pub mod failpoint;
+pub mod quiet;
 
 use std::fmt;
 

@@ -108,6 +108,13 @@ pub(crate) const POSTS: Target = Target {
     words: JSON_WORDS,
 };
 
+pub(crate) const REPLAY: Target = Target {
+    name: "replay",
+    read: |bytes| post("/v1/dead/replay", JSON, bytes),
+    seeds: || owned(&["{}", r#"{"stage": "parse", "limit": 100, "dry_run": true}"#, r#"{"sink": "qdrant"}"#]),
+    words: &["\"stage\"", "\"sink\"", "\"limit\"", "\"dry_run\"", "\"score\"", "\"opensearch\"", "null", "4294967296"],
+};
+
 pub(crate) const OPENAI: Target = Target {
     name: "openai",
     read: |bytes| post("/v1/embeddings", JSON, bytes),

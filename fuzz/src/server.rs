@@ -18,7 +18,7 @@ use undertone_proto::PostReader;
 
 use crate::{
     fake,
-    stores::{Log, Model, Store},
+    stores::{Letters, Log, Model, Store},
 };
 
 /// The key that the guarded gateway takes.
@@ -53,7 +53,10 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let builder = || -> GatewayBuilder {
             let limits = Limits { texts: 40, text_bytes: 2000, post_bytes: 20_000, ..Limits::default() };
-            Gateway::builder(Model(Arc::new(fake::model()))).limits(limits).queries(Store::queries())
+            Gateway::builder(Model(Arc::new(fake::model())))
+                .limits(limits)
+                .queries(Store::queries())
+                .replay(Arc::new(Letters))
         };
         let open = builder().intake(Arc::new(Log), PostReader::default(), None).build();
         let key = Key::new("fuzz", Sha256::digest(KEY).into(), None);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use undertone_error::Result;
 use undertone_gateway::{
-    Intake, NewPost, Place, Scorer,
+    Intake, NewPost, Place, Replay, ReplayOf, Replayed, Scorer,
     queries::{
         ChartQuery, Charts, Hit, Latest, Like, Neighbour, PostsQuery, Queries, Search, SeriesPoint, Similar,
         StoredPost, TagCount,
@@ -35,6 +35,19 @@ pub(crate) struct Log;
 impl Intake for Log {
     async fn take_in(&self, posts: Vec<NewPost>) -> Vec<Result<Place>> {
         (0..posts.len() as i64).map(|offset| Ok(Place { partition: 0, offset })).collect()
+    }
+}
+
+pub(crate) struct Letters;
+
+#[async_trait]
+impl Replay for Letters {
+    fn sinks(&self) -> Vec<&'static str> {
+        vec!["qdrant", "opensearch", "clickhouse"]
+    }
+
+    async fn replay(&self, of: ReplayOf) -> Result<Replayed> {
+        Ok(Replayed { events: of.limit.unwrap_or(usize::MAX), refused: 0 })
     }
 }
 

@@ -48,6 +48,6 @@ macro_rules! decoders {
 }
 
 decoders! {
-    score embed stream arrow posts openai tei query headers grpc event mapped records text rows compressed parquet dead_letters
+    score embed stream arrow posts replay openai tei query headers grpc event mapped records text rows compressed parquet dead_letters
     segment frames
 }

@@ -11,7 +11,7 @@ use tonic_health::server::HealthReporter;
 use undertone_proto::PostReader;
 
 use crate::{
-    Cors, Intake, Keys, Limits, Live, Part, Readiness, Scorer, SigningSecret, Tls, grpc,
+    Cors, Intake, Keys, Limits, Live, Part, Readiness, Replay, Scorer, SigningSecret, Tls, grpc,
     live::Broadcast,
     queries::{Kind, Queries},
     readiness::Report,
@@ -39,6 +39,7 @@ pub struct Gateway {
     pub(crate) cors: Arc<Cors>,
     pub(crate) tls: Option<Tls>,
     pub(crate) ingest: Option<Arc<Ingest>>,
+    pub(crate) replay: Option<Arc<dyn Replay>>,
     pub(crate) queries: Queries,
     pub(crate) live: Live,
     pub(crate) broadcast: Arc<Broadcast>,
@@ -63,6 +64,7 @@ impl Gateway {
             cors: Cors::default(),
             tls: None,
             ingest: None,
+            replay: None,
             queries: Queries::default(),
             live: None,
             metrics: None,
@@ -102,6 +104,7 @@ pub struct GatewayBuilder {
     cors: Cors,
     tls: Option<Tls>,
     ingest: Option<Arc<Ingest>>,
+    replay: Option<Arc<dyn Replay>>,
     queries: Queries,
     live: Option<Live>,
     metrics: Option<PrometheusHandle>,
@@ -143,6 +146,13 @@ impl GatewayBuilder {
     #[must_use]
     pub fn intake(mut self, intake: Arc<dyn Intake>, reader: PostReader, secret: Option<SigningSecret>) -> Self {
         self.ingest = Some(Arc::new(Ingest { intake, reader, secret }));
+        self
+    }
+
+    /// What sends dead letters again. Without it the path answers 404.
+    #[must_use]
+    pub fn replay(mut self, replay: Arc<dyn Replay>) -> Self {
+        self.replay = Some(replay);
         self
     }
 
@@ -197,6 +207,7 @@ impl GatewayBuilder {
             cors: Arc::new(self.cors),
             tls: self.tls,
             ingest: self.ingest,
+            replay: self.replay,
             queries: self.queries,
             live,
             metrics: self.metrics,

@@ -14,6 +14,8 @@
 //! | `undertone_gateway_streams_in_flight` | | streams of texts that have not ended |
 //! | `undertone_gateway_texts_total` | face, result | texts by what became of them: `scored`, or a problem's code |
 //! | `undertone_gateway_posts_total` | result | posts that were sent here: `accepted`, or a problem's code |
+//! | `undertone_gateway_certificates_total` | outcome | times that the files of the certificates had changed: `renewed`, or `unusable` |
+//! | `undertone_gateway_certificates_stale` | | 1 while the files cannot be used, and those before them are served |
 //! | `undertone_live_topics_dropped_total` | | posts missing from the plot because their minute had too many topics |
 
 use std::time::Duration;
@@ -44,6 +46,8 @@ pub fn describe() {
     describe_gauge!("undertone_gateway_streams_in_flight", "streams of texts that have not ended");
     describe_counter!("undertone_gateway_texts_total", "texts by what became of them");
     describe_counter!("undertone_gateway_posts_total", "posts that were sent here by what became of them");
+    describe_counter!("undertone_gateway_certificates_total", "times that the files of the certificates had changed");
+    describe_gauge!("undertone_gateway_certificates_stale", "1 while the files of the certificates cannot be used");
     describe_counter!(
         "undertone_live_topics_dropped_total",
         "posts missing from the plot: too many topics in a minute"
@@ -105,6 +109,16 @@ pub(crate) fn grpc_answered(method: &'static str, code: tonic::Code, took: Durat
 /// A call, a stream or a reader found no room.
 pub(crate) fn refused(reason: &'static str) {
     counter!("undertone_gateway_refusals_total", "reason" => reason).increment(1);
+}
+
+/// The files of the certificates had changed.
+pub(crate) fn certificates_renewed(outcome: &'static str) {
+    counter!("undertone_gateway_certificates_total", "outcome" => outcome).increment(1);
+}
+
+/// Whether what is in the files is what is served.
+pub(crate) fn certificates_are_good(good: bool) {
+    gauge!("undertone_gateway_certificates_stale").set(if good { 0.0 } else { 1.0 });
 }
 
 /// One call's texts, once the last of them is answered.

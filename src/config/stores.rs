@@ -126,6 +126,26 @@ impl Stores {
         settings(raw.qdrant, raw.opensearch, raw.clickhouse, raw.sinks.max_rejected, roles, origins)
     }
 
+    /// What they are called.
+    pub(crate) fn names(&self) -> Vec<&'static str> {
+        let there = [
+            ("qdrant", self.qdrant.is_some()),
+            ("opensearch", self.opensearch.is_some()),
+            ("clickhouse", self.clickhouse.is_some()),
+        ];
+        there.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
+    }
+
+    /// The one of this name alone.
+    pub(crate) fn only_this(&self, name: &str) -> Self {
+        Self {
+            qdrant: self.qdrant.clone().filter(|_| name == "qdrant"),
+            opensearch: self.opensearch.clone().filter(|_| name == "opensearch"),
+            clickhouse: self.clickhouse.clone().filter(|_| name == "clickhouse"),
+            max_rejected: self.max_rejected,
+        }
+    }
+
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.qdrant.is_none() && self.opensearch.is_none() && self.clickhouse.is_none()

@@ -13,6 +13,7 @@ mod live;
 mod model;
 mod pumps;
 mod queries;
+mod replay;
 mod signals;
 mod source;
 pub(crate) mod stores;
@@ -38,6 +39,8 @@ use undertone_stream::source::ReadOptions;
 use self::health::engine_part;
 use self::ingest::into_topic;
 use self::kafka::KafkaStream;
+use self::replay::replays;
+use self::signals::Reload;
 use self::stream::{Ended, Stream};
 use crate::Outcome;
 use crate::cli::RunArgs;
@@ -70,7 +73,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<Outcome> {
     let model = engine.model();
 
     let live = Live::new(&model);
-    signals::reload_on_hangup(engine.clone(), live.clone(), config.model.clone(), drain.clone())?;
+    let reload = Reload { dir: config.model.clone(), tls: config.gateway.tls.clone() };
+    signals::reload_on_hangup(engine.clone(), live.clone(), reload, drain.clone())?;
     let stream = match (kafka, data) {
         (Some(kafka), data) => Some(Running::Kafka(KafkaStream::start(&config, kafka, data, &engine, &live).await?)),
         (None, Some(data)) => Some(Running::Embedded(Stream::start(&config, data, &engine, &live).await?)),
@@ -225,6 +229,9 @@ fn serve(
     if let Some(intake) = behind.intake {
         gateway = gateway.intake(intake, config.posts.clone(), config.gateway.signing.clone());
     }
+    if let Some(kafka) = &config.kafka {
+        gateway = gateway.replay(replays(kafka.clone(), config.stores.clone()));
+    }
     let gateway = gateway.build();
 
     let mut doors = JoinSet::new();
@@ -233,6 +240,11 @@ fn serve(
         doors.spawn(async move { rest.serve_http(http).await });
         let calls = gateway.clone();
         doors.spawn(async move { calls.serve_grpc(grpc).await });
+        let certificates = gateway.clone();
+        doors.spawn(async move {
+            certificates.follow_certificates().await;
+            Ok(())
+        });
     }
     if let Some(listener) = listeners.operations {
         doors.spawn(async move { gateway.serve_operations(listener).await });

@@ -1,12 +1,12 @@
 //! Ctrl-C and SIGTERM: the first asks for a drain, the second ends the process at once. SIGHUP loads the model folder
-//! again.
+//! again, and looks at the certificates.
 
 use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use undertone_error::{Context, Error, ErrorKind, Result};
-use undertone_gateway::Live;
+use undertone_gateway::{Live, Tls};
 use undertone_inference::Engine;
 
 /// The status of a process that was told twice, as shells give it to one that a signal ended.
@@ -37,18 +37,30 @@ pub(super) fn drain_on_signal() -> Result<CancellationToken> {
     Ok(token)
 }
 
+/// What SIGHUP loads again.
+pub(super) struct Reload {
+    /// The model's folder.
+    pub(super) dir: PathBuf,
+    /// Certificates, for a process that serves.
+    pub(super) tls: Option<Tls>,
+}
+
 /// Replaces the model by what its folder holds then, whenever SIGHUP comes, until `drain`. No request is refused or lost for
-/// it; a folder that cannot be loaded leaves the model that runs.
+/// it; a folder that cannot be loaded leaves the model that runs. Certificates are not waited for: they have a task of their own.
 ///
 /// # Errors
 /// [`ErrorKind::Exhausted`] if the process cannot listen for signals.
-pub(super) fn reload_on_hangup(engine: Engine, live: Live, dir: PathBuf, drain: CancellationToken) -> Result<()> {
+pub(super) fn reload_on_hangup(engine: Engine, live: Live, reload: Reload, drain: CancellationToken) -> Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context(ErrorKind::Exhausted, "cannot listen for SIGHUP")?;
+    let Reload { dir, tls } = reload;
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 () = drain.cancelled() => return,
                 received = hangup.recv() => if received.is_none() { return },
+            }
+            if let Some(tls) = &tls {
+                tls.look_again();
             }
             tracing::info!(path = %dir.display(), "loading the model again");
             let before = engine.model();

@@ -49,6 +49,8 @@ function gateway(world: World): Connect.NextHandleFunction {
         return live(world, request, response);
       case "/v1/score":
         return void score(request, response);
+      case "/v1/dead/replay":
+        return json(response, 200, { events: 12, refused: 1, dry_run: true });
       case "/v1/models":
         return json(response, 200, models());
       case "/v1/query/series":

@@ -18,8 +18,11 @@ use crate::Gateway;
 pub struct Cors(Vec<HeaderValue>);
 
 const METHODS: &str = "GET, HEAD, POST";
-const HEADERS: &str = "authorization, content-type, x-api-key, x-lane, x-request-id, x-timeout-ms";
-const EXPOSED: &str = "retry-after, server-timing, x-request-id";
+/// What callers may send: every header that a call can be given, and those of a trace, which a browser's own tracing adds.
+const HEADERS: &str =
+    "authorization, content-type, traceparent, tracestate, x-api-key, x-lane, x-request-id, x-timeout-ms";
+/// What callers may read of an answer beside the few headers that are always theirs.
+const EXPOSED: &str = "allow, retry-after, server-timing, www-authenticate, x-request-id";
 
 impl Cors {
     /// Takes an origin as browsers write it: `https://page.example`, with a port if it is not the usual one, without a

@@ -165,6 +165,7 @@ mod tests {
             ("/v1/live", Need::Key),
             ("/v1/score", Need::Rate),
             ("/embed", Need::Rate),
+            ("/v1/dead/replay", Need::Rate),
             ("/v1/score/stream", Need::Rate),
             ("/undertone.v1.Scoring/Score", Need::Rate),
             ("/undertone.v1.Scoring/ScoreStream", Need::Rate),

@@ -6,6 +6,7 @@
 //! peers wait in the kernel's queue.
 
 mod conn;
+mod follow;
 pub(crate) mod tls;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
@@ -15,10 +16,10 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::conn::{Conn, Patience};
+use self::tls::Acceptor;
 use crate::Limits;
 
 /// How long accepting rests after it failed: usually file descriptors ran out, and some will come back.
@@ -28,7 +29,7 @@ const REST: Duration = Duration::from_millis(200);
 pub(crate) struct Door {
     pub(crate) name: &'static str,
     pub(crate) listener: TcpListener,
-    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) tls: Option<Acceptor>,
     pub(crate) limits: Arc<Limits>,
 }
 
@@ -92,13 +93,13 @@ async fn next(
     }
 }
 
-async fn shake(socket: TcpStream, tls: Option<TlsAcceptor>, limits: &Limits) -> io::Result<Conn> {
+async fn shake(socket: TcpStream, tls: Option<Acceptor>, limits: &Limits) -> io::Result<Conn> {
     // Answers are small and whole: waiting for more to send would only delay them.
     socket.set_nodelay(true)?;
     match tls {
         None => Ok(Conn::plain(socket, limits.stall)),
         Some(tls) => {
-            let shaken = timeout(limits.handshake, tls.accept(socket)).await;
+            let shaken = timeout(limits.handshake, tls.now().accept(socket)).await;
             let stream =
                 shaken.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "TLS handshake took too long"))??;
             Ok(Conn::secured(stream, limits.stall))

@@ -68,6 +68,10 @@ fn of_the_transport(answer: &HeaderMap, compressed: bool) -> Option<Problem> {
             (P::UnsupportedEncoding, "compressed messages are not read; send them as they are")
         }
         Code::Unimplemented => (P::UnknownPath, "there is no such service or method; reflection tells which there are"),
+        // All methods of our own name their problem, so this is the health service.
+        Code::NotFound => {
+            (P::NotFound, "there is no service of this name whose health is known; reflection tells which there are")
+        }
         // The transport says that it failed where it could not read the message.
         Code::Internal => (P::InvalidInput, "the message cannot be read as the request of this method"),
         _ => return None,
@@ -133,9 +137,9 @@ mod tests {
             (Code::Unimplemented, false, Some(P::UnknownPath)),
             (Code::Unimplemented, true, Some(P::UnsupportedEncoding)),
             (Code::Internal, false, Some(P::InvalidInput)),
-            (Code::Ok, false, None),
             // An unknown service's health.
-            (Code::NotFound, false, None),
+            (Code::NotFound, false, Some(P::NotFound)),
+            (Code::Ok, false, None),
         ] {
             let mut answer = HeaderMap::new();
             answer.insert("grpc-status", HeaderValue::from(status as i32));

@@ -5,9 +5,11 @@
 
 mod arrow;
 mod body;
+mod dead;
 mod dialect;
 mod embed;
 mod handlers;
+mod linger;
 mod observe;
 mod openai;
 pub(crate) mod openapi;
@@ -31,7 +33,7 @@ pub(crate) use observe::harmless_id;
 
 /// Every path that is not a file of the page. Metrics carry these names, and every one is in the OpenAPI document
 /// except those that serve the page.
-pub(crate) const ROUTES: [&str; 25] = [
+pub(crate) const ROUTES: [&str; 26] = [
     "/",
     "/docs",
     "/docs/",
@@ -40,6 +42,7 @@ pub(crate) const ROUTES: [&str; 25] = [
     "/v1/score/stream",
     "/v1/embed",
     "/v1/posts",
+    "/v1/dead/replay",
     "/v1/query/series",
     "/v1/query/tags",
     "/v1/query/latest",
@@ -69,6 +72,7 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/v1/score/stream", post(stream::score))
         .route("/v1/embed", post(embed::embed))
         .route("/v1/posts", post(posts::posts))
+        .route("/v1/dead/replay", post(dead::replay))
         .route("/v1/query/series", get(query::series))
         .route("/v1/query/tags", get(query::tags))
         .route("/v1/query/latest", get(query::latest))

@@ -15,7 +15,7 @@ use tracing::{Instrument, field::Empty};
 use undertone_trace as trace;
 use uuid::Uuid;
 
-use super::{Dialect, template};
+use super::{Dialect, linger, template};
 use crate::{
     Gateway,
     errors::ProblemCode,
@@ -79,8 +79,9 @@ fn shed(gateway: &Gateway, method: &Method, route: &str) -> Option<Problem> {
     (scores && gateway.keys.is_empty()).then(|| gateway.full()).flatten()
 }
 
-pub(super) async fn observe(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     let arrived = Instant::now();
+    let mut request = linger::to_its_end(request, &gateway.limits);
     let id = request_id(request.headers().get(REQUEST_ID));
     let route = template(request.uri().path());
     let dialect = Dialect::of(request.uri().path());

@@ -18,7 +18,7 @@ use utoipa::{
     },
 };
 
-use super::{arrow, embed, handlers, openai, posts, query, score, stream, tei};
+use super::{arrow, dead, embed, handlers, openai, posts, query, score, stream, tei};
 use crate::{
     access,
     errors::ProblemCode,
@@ -47,6 +47,7 @@ use crate::{
         openai::embeddings,
         openai::model,
         posts::posts,
+        dead::replay,
         query::series,
         query::tags,
         query::latest,
@@ -62,7 +63,7 @@ use crate::{
     tags(
         (name = "scoring", description = "Texts in, scores out"),
         (name = "dialects", description = "The same, as clients of text-embeddings-inference and OpenAI ask for it"),
-        (name = "stream", description = "Posts in"),
+        (name = "stream", description = "Posts in, and dead letters once more"),
         (name = "queries", description = "What the stream has stored"),
         (name = "live", description = "What the stream is doing"),
         (name = "operations", description = "Health, metrics, and this document"),
@@ -155,6 +156,32 @@ impl IntoResponses for IngestProblems {
             P::UnsupportedEncoding,
             P::InvalidInput,
             P::EmptyList,
+            P::QueueFull,
+            P::Internal,
+            P::ShuttingDown,
+            P::Unavailable,
+            P::DeadlineExceeded,
+        ])
+    }
+}
+
+/// What sending dead letters again can fail with.
+pub(crate) struct ReplayProblems;
+
+impl IntoResponses for ReplayProblems {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        use ProblemCode as P;
+        problems(&[
+            P::InvalidJson,
+            P::InvalidHeader,
+            P::StoreNotConfigured,
+            P::NotFound,
+            P::BodyTimeout,
+            P::Conflict,
+            P::BodyTooLarge,
+            P::UnsupportedMediaType,
+            P::UnsupportedEncoding,
+            P::InvalidInput,
             P::QueueFull,
             P::Internal,
             P::ShuttingDown,

@@ -4,6 +4,7 @@
 
 mod access;
 mod admission;
+mod dead;
 mod grpc;
 mod grpc_queries;
 mod grpc_stream;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use crate::support::{FakeIntake, FakeStore, builder, get, score, send};
+use crate::support::{FakeIntake, FakeReplay, FakeStore, builder, get, score, send};
 use axum::{
     body::Body,
     http::{Request, StatusCode},
@@ -39,6 +39,7 @@ async fn every_route_is_documented_and_nothing_else() {
         "POST /v1/score/stream",
         "POST /v1/embed",
         "POST /v1/posts",
+        "POST /v1/dead/replay",
         "GET /v1/query/series",
         "GET /v1/query/tags",
         "GET /v1/query/latest",
@@ -100,7 +101,8 @@ async fn every_reference_leads_to_a_schema() {
 #[tokio::test]
 async fn every_example_gives_its_documented_status() {
     let document = document().await;
-    let router = builder().intake(Arc::new(FakeIntake), PostReader::default(), None).build().router();
+    let builder = builder().intake(Arc::new(FakeIntake), PostReader::default(), None).replay(Arc::new(FakeReplay));
+    let router = builder.build().router();
     let mut count = 0;
     for (method, path, operation) in operations(&document) {
         let content = &operation["requestBody"]["content"];

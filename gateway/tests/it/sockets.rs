@@ -117,3 +117,36 @@ async fn what_is_not_http_is_answered_and_breaks_nothing() {
     let answer = exchange(served.http, &raw_score(r#"{"text":"good"}"#)).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
+
+/// A peer that sends everything before it reads, as most clients do: what it sends is far more than sockets hold.
+#[tokio::test]
+async fn who_is_refused_while_it_sends_can_read_why() {
+    let served = serve(|builder| builder.limits(Limits { arrow_calls: 0, calls_in_flight: 1, ..small() })).await;
+    let piece = vec![b' '; 1 << 20];
+    for (path, kind, wanted) in [
+        ("/v1/score/arrow", "application/vnd.apache.arrow.stream", "429"),
+        ("/v1/score", "application/json", "413"),
+        ("/v1/nothing", "application/json", "404"),
+    ] {
+        let mut socket = TcpStream::connect(served.http).await.expect("connects");
+        let length = 32 * piece.len();
+        let head =
+            format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n");
+        socket.write_all(head.as_bytes()).await.expect("writes");
+        for _ in 0..32 {
+            timeout(SOON, socket.write_all(&piece)).await.expect("in time").expect("is read");
+        }
+        let mut reader = BufReader::new(socket);
+        assert!(line(&mut reader, "HTTP/1.1 ").await.starts_with(wanted), "{path}");
+        if wanted == "429" {
+            assert_eq!(line(&mut reader, "retry-after: ").await, "1");
+        }
+        // It is a whole call, so the connection serves the next one.
+        let length: usize = line(&mut reader, "content-length: ").await.parse().expect("a number");
+        while !line(&mut reader, "").await.is_empty() {}
+        let mut problem = vec![0; length];
+        reader.read_exact(&mut problem).await.expect("reads");
+        reader.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("writes");
+        assert!(line(&mut reader, "HTTP/1.1 ").await.starts_with("200"), "{path}");
+    }
+}

@@ -56,7 +56,7 @@ pub(super) async fn replay(root: &Path, filter: &Filter, dry_run: bool) -> Resul
         left -= usize::from(chosen);
         chosen
     };
-    let events = replays.run(dry_run, choose, |letter, error| sent.refuse(letter, error)).await?;
+    let events = replays.run(dry_run, choose, |letter, error| sent.refuse(filter, letter, error)).await?;
     Ok(Sent { events, ..sent })
 }
 

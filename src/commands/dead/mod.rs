@@ -5,8 +5,8 @@
 //! read from their beginning to the end that they have at first.
 
 mod file;
-mod store;
-mod topic;
+pub(crate) mod store;
+pub(crate) mod topic;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,12 +86,14 @@ pub(crate) async fn dead(args: DeadArgs) -> Result<Outcome> {
 }
 
 /// Which letters are meant.
-struct Filter {
+pub(crate) struct Filter {
     stage: Option<String>,
     since_us: Option<i64>,
     limit: usize,
     /// All, if it names none.
     events: BTreeSet<EventPlace>,
+    /// Tells of a letter with which nothing can be done.
+    tell: fn(EventPlace, &Error),
 }
 
 impl Filter {
@@ -101,7 +103,14 @@ impl Filter {
             since_us: filter.since.map(jiff::Timestamp::as_microsecond),
             limit: filter.limit.unwrap_or(usize::MAX),
             events: events.iter().copied().collect(),
+            tell: print,
         }
+    }
+
+    /// For a replay that a caller of the gateway asks for.
+    pub(crate) fn asked(stage: Option<String>, limit: Option<usize>) -> Self {
+        let (limit, events) = (limit.unwrap_or(usize::MAX), BTreeSet::new());
+        Self { stage, since_us: None, limit, events, tell: log }
     }
 
     fn admits(&self, letter: &DeadLetter) -> bool {
@@ -119,19 +128,26 @@ impl Filter {
 
 /// What became of a replay.
 #[derive(Default)]
-struct Sent {
-    events: usize,
-    /// Letters with which nothing can be done; standard error says why.
-    refused: usize,
+pub(crate) struct Sent {
+    pub(crate) events: usize,
+    /// Letters with which nothing can be done; it was told why.
+    pub(crate) refused: usize,
 }
 
 impl Sent {
-    #[allow(clippy::print_stderr, reason = "what cannot be done is no result")]
-    fn refuse(&mut self, letter: &DeadLetter, error: &Error) {
-        let EventPlace { partition, offset } = event(letter);
-        eprintln!("undertone: {partition}:{offset}: {error}");
+    fn refuse(&mut self, filter: &Filter, letter: &DeadLetter, error: &Error) {
+        (filter.tell)(event(letter), error);
         self.refused += 1;
     }
+}
+
+#[allow(clippy::print_stderr, reason = "what cannot be done is no result")]
+fn print(EventPlace { partition, offset }: EventPlace, error: &Error) {
+    eprintln!("undertone: {partition}:{offset}: {error}");
+}
+
+fn log(EventPlace { partition, offset }: EventPlace, error: &Error) {
+    tracing::warn!(partition, offset, %error, "dead letter cannot be replayed");
 }
 
 fn event(letter: &DeadLetter) -> EventPlace {

@@ -19,7 +19,7 @@ use crate::run::stores::open_one;
 ///
 /// # Errors
 /// Those of the cluster and of the store. What was written by then is written, and told in `posts.dead`.
-pub(super) async fn replay(settings: &KafkaSettings, stores: Stores, filter: &Filter, dry_run: bool) -> Result<Sent> {
+pub(crate) async fn replay(settings: &KafkaSettings, stores: Stores, filter: &Filter, dry_run: bool) -> Result<Sent> {
     let store = open_one(stores)?;
     let kafka = Kafka::reach(settings.client.clone()).await?;
     let (dead, begun, sink) = (open(&kafka).await?, kafka.clone(), store.name().to_owned());
@@ -43,7 +43,7 @@ pub(super) async fn replay(settings: &KafkaSettings, stores: Stores, filter: &Fi
                     posts.push(post);
                     chosen.push(letter);
                 }
-                Err(error) => sent.refuse(&letter.letter, &error),
+                Err(error) => sent.refuse(filter, &letter.letter, &error),
             }
         }
         let Some(closer) = closer.as_ref().filter(|_| !posts.is_empty()) else {
@@ -56,7 +56,7 @@ pub(super) async fn replay(settings: &KafkaSettings, stores: Stores, filter: &Fi
                 None => done.push(letter),
                 Some(reason) => {
                     let error = Error::new(ErrorKind::InvalidInput, "store refuses the post again").source(reason);
-                    sent.refuse(&letter.letter, &error);
+                    sent.refuse(filter, &letter.letter, &error);
                 }
             }
         }

@@ -43,7 +43,7 @@ pub(super) async fn find(settings: &KafkaSettings, wanted: EventPlace) -> Result
 ///
 /// # Errors
 /// Those of the cluster. What was sent by then is sent, and not sent again by the next replay.
-pub(super) async fn replay(settings: &KafkaSettings, filter: &Filter, dry_run: bool) -> Result<Sent> {
+pub(crate) async fn replay(settings: &KafkaSettings, filter: &Filter, dry_run: bool) -> Result<Sent> {
     let kafka = Kafka::reach(settings.client.clone()).await?;
     let names = kafka.config().topics.clone();
     let begun = kafka.clone();
@@ -69,7 +69,7 @@ pub(super) async fn replay(settings: &KafkaSettings, filter: &Filter, dry_run: b
                     replays.push(replay);
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unsupported) => {
-                    sent.refuse(&letter.letter, &error);
+                    sent.refuse(filter, &letter.letter, &error);
                 }
                 Err(error) => return Err(error),
             }

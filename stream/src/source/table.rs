@@ -4,7 +4,6 @@
 
 use std::fs::File;
 use std::io::{self, Seek};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -18,6 +17,7 @@ use arrow_json::writer::LineDelimited;
 use arrow_schema::{ArrowError, DataType, Field, Schema, TimeUnit};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::json;
+use undertone_error::quiet::catch_quietly;
 use undertone_error::{Error, ErrorKind, Result};
 
 use super::{ReadOptions, Record, RecordReader, Stream, broken};
@@ -74,9 +74,9 @@ type Reason = Box<dyn std::error::Error + Send + Sync>;
 
 /// The decoder checks what it reads, but not everything: what makes it panic is as damaged as what makes it fail.
 fn guarded<T, E: Into<Reason>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, Reason> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(done) => done.map_err(Into::into),
-        Err(_) => Err("its decoder cannot make sense of it".into()),
+    match catch_quietly(work) {
+        Some(done) => done.map_err(Into::into),
+        None => Err("its decoder cannot make sense of it".into()),
     }
 }
 

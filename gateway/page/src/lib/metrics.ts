@@ -94,7 +94,8 @@ const WORDS: Record<string, string> = {
 /** A reason's code in words; a code that has none reads as it is. */
 export const reasonWords = (code: string): string => WORDS[code] ?? code.replaceAll("_", " ");
 
-const STORES = ["qdrant", "opensearch", "clickhouse"];
+/** Stages that are stores: what died there was scored, and is written again. */
+export const STORES = ["qdrant", "opensearch", "clickhouse"];
 
 /** How an operator looks at dead letters of a stage, and sends them again: with a dry run first. */
 export function replayCommands(stage: string): string[] {

@@ -4,8 +4,6 @@
 //! of the caller's, also where the decoder would panic over it, and only columns whose rows take room can hold texts, so
 //! that a few bytes never stand for a billion rows.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use arrow_array::{Array, ArrayRef, LargeStringArray, RecordBatch, cast::AsArray};
 use arrow_buffer::Buffer;
 use arrow_cast::cast;
@@ -14,6 +12,7 @@ use arrow_schema::{ArrowError, DataType, FieldRef};
 use axum::body::{Body, BodyDataStream};
 use futures::StreamExt;
 use tokio::time::{Instant, timeout_at};
+use undertone_error::quiet::catch_quietly;
 
 use crate::{Limits, errors::ProblemCode, problem::Problem};
 
@@ -137,10 +136,10 @@ impl Texts {
 
 /// The decoder checks what it reads, but not everything: what makes it panic is as wrong as what makes it fail.
 fn guarded<T>(work: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, Problem> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(done)) => Ok(done),
+    match catch_quietly(work) {
+        Some(Ok(done)) => Ok(done),
         // Arrow's reasons may repeat what was sent.
-        Ok(Err(_)) | Err(_) => {
+        Some(Err(_)) | None => {
             Err(bad("the body is not a whole Arrow IPC stream, or uses what is not read here, like compression"))
         }
     }

@@ -29,7 +29,7 @@ use undertone_gateway::queries::{
     ChartQuery, Charts, Hit, Latest, Like, Neighbour, PostsQuery, Queries, Search, SeriesPoint, Similar, StoredPost,
     TagCount,
 };
-use undertone_gateway::{Gateway, GatewayBuilder, Intake, Limits, NewPost, Place, Scorer};
+use undertone_gateway::{Gateway, GatewayBuilder, Intake, Limits, NewPost, Place, Replay, ReplayOf, Replayed, Scorer};
 use undertone_inference::{Lane, ModelInfo, Request as Text, Scored};
 
 /// Texts that are instructions: `busy`, `broken`, `refused`, `panic`, `slow` (answers at its deadline), `stuck` (never
@@ -108,6 +108,25 @@ impl Intake for FakeIntake {
             false => Ok(Place { partition: 0, offset }),
         };
         (0..).zip(posts).map(place).collect()
+    }
+}
+
+/// Sends as many letters again as its limit says; the stage `score` has had another replay before.
+pub(crate) struct FakeReplay;
+
+#[async_trait]
+impl Replay for FakeReplay {
+    fn sinks(&self) -> Vec<&'static str> {
+        vec!["opensearch"]
+    }
+
+    async fn replay(&self, of: ReplayOf) -> Result<Replayed> {
+        match of.stage.as_deref() {
+            Some("score") => {
+                Err(Error::new(ErrorKind::Conflict, "another replay was faster").with("broker", "/secret"))
+            }
+            _ => Ok(Replayed { events: of.limit.unwrap_or(7), refused: 1 }),
+        }
     }
 }
 
