@@ -24,11 +24,11 @@ fn posts() -> Vec<ScoredPost> {
     posts
 }
 
-async fn write<B: FileWriterBuilder>(files: B, batches: &[RecordBatch]) -> DataFile {
+async fn write<B: FileWriterBuilder>(files: B, batches: Vec<RecordBatch>) -> DataFile {
     let output = FileIO::new_with_memory().new_output("memory:///file.parquet").unwrap();
     let mut file = files.build(output).await.unwrap();
     for batch in batches {
-        file.write(batch).await.unwrap();
+        file.write(&batch).await.unwrap();
     }
     file.close().await.unwrap().remove(0).partition_spec_id(0).build().unwrap()
 }
@@ -42,14 +42,14 @@ async fn a_file_is_described_as_the_crate_describes_it() {
     let rows = silver::posts().batch(&arrow, &posts()).unwrap();
     for groups in [usize::MAX, 20] {
         let properties = WriterProperties::builder().set_max_row_group_row_count(Some(groups.min(1 << 20))).build();
-        let theirs = write(ParquetWriterBuilder::new(properties.clone(), schema.clone()), &[rows.clone()]).await;
+        let theirs = write(ParquetWriterBuilder::new(properties.clone(), schema.clone()), vec![rows.clone()]).await;
         let ours = |batches| write(ParquetFiles::new(schema.clone(), arrow.clone(), properties.clone()), batches);
-        assert_eq!(ours(&[rows.clone()]).await, theirs);
+        assert_eq!(ours(vec![rows.clone()]).await, theirs);
         assert_eq!(theirs.nan_value_counts().values().sum::<u64>(), 4);
 
         // In slices the same is counted, though each slice of a list holds the values of all.
         let slices: Vec<_> = (0..50).step_by(8).map(|start| rows.slice(start, 8.min(50 - start))).collect();
-        let sliced = ours(&slices).await;
+        let sliced = ours(slices).await;
         assert_eq!(sliced.nan_value_counts(), theirs.nan_value_counts());
         assert_eq!(sliced.lower_bounds(), theirs.lower_bounds());
         assert_eq!(sliced.upper_bounds(), theirs.upper_bounds());
