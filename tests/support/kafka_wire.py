@@ -38,7 +38,7 @@ class KafkaWire(Wire):
     """Between clients and `kafka`."""
 
     def __init__(self, kafka: Kafka) -> None:
-        super().__init__(kafka.port)
+        super().__init__(f"kafka://127.0.0.1:{kafka.port}")
         kafka.properties["advertised.listeners"] = f"PLAINTEXT://127.0.0.1:{self.port}"
         # What to lose, and for how many seconds nobody comes through afterwards.
         self.losing: tuple[int, float] | None = None

@@ -21,7 +21,8 @@ class Wire:
     def __init__(self, upstream: str) -> None:
         self.upstream = (urlsplit(upstream).hostname, urlsplit(upstream).port)
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.port = self.listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
         # Seconds that every piece of an answer is held back.
         self.delay = 0.0
         # Cleared: nothing moves, and connections stay open.
