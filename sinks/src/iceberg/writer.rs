@@ -25,7 +25,7 @@ use super::parquet_file::ParquetFiles;
 /// Rows that are encoded before other tasks of this thread have a turn.
 const SLICE: usize = 1024;
 
-/// Level 3 makes files smaller by a hundredth, since most of their bytes are floats, for twice the time.
+/// The quickest: most of a file's bytes are floats that are not compressed, so that a higher level has little to gain.
 const ZSTD_LEVEL: i32 = 1;
 /// A column whose dictionary has grown to so many bytes goes on without: ids, texts and probabilities repeat too seldom for
 /// one to be worth its hashing.
