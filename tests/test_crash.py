@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from support.posts import generate, line, post, with_malformed
+from support.posts import generate, is_well_formed, line, post, with_malformed
 from support.process import START_SECONDS, Running, run_once
 from support.promise import assert_promise, dead_letters, violations
 from support.tables import TABLES, Tables
@@ -269,14 +269,14 @@ def test_the_oracle_itself_can_tell(tmp_path: Path, lines: list[bytes]):
     """A whole folder, held against inputs that it did not have."""
     world = World(tmp_path, 1, lines[:120])
     world.finish()
-    good = next(n for n, each in enumerate(world.lines) if b'"text"' in each)
-    changed = list(world.lines)
-    changed[good] += b" "
+    good = next(n for n, each in enumerate(world.lines) if is_well_formed(each))
+    before, after = world.lines[:good], world.lines[good + 1 :]
     for other, word in (
         (world.lines[:-1], "not to be there"),
         ([*world.lines, b'{"text":"one more"}'], "lost"),
-        (changed, "other bytes"),
-        ([*world.lines[:-1], b"not JSON at all"], "silver.posts"),
+        ([*before, world.lines[good] + b" ", *after], "other bytes"),
+        # Lines that were dead letters already would not tell, so one that was scored is replaced.
+        ([*before, b"not JSON at all", *after], "silver.posts"),
     ):
         found = violations(world.data, other, complete=True)
         assert any(word in each for each in found), (word, found)
