@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from support.campaign import CONFIG
 from support.catalog import PYARROW, clear, server  # noqa: F401
 from support.ledger import Ledger
 from support.posts import generate, with_malformed
-from support.process import Running
+from support.process import Running, free_ports, undertone
 from support.topics import Topics, assert_promise, violations
 
 SEED = int(os.environ.get("UNDERTONE_CRASH_SEED") or time.time_ns() % 1_000_000)
@@ -72,6 +73,33 @@ def test_each_role_in_a_process_of_its_own(group: Group) -> None:
         for each in running:
             each.kill()
     assert_promise(group.topics, group.catalog)
+
+
+@pytest.mark.timeout(240)
+def test_once_also_does_what_members_that_died_have_left(group: Group) -> None:
+    """Members with a name come back to the partitions that they had; those of another who died come after its session only."""
+    roles = "score,bronze,silver,gold"
+    # Long enough that a process which did not wait would have ended before.
+    group.config.write_text(group.config.read_text().replace('"session.timeout.ms" = 1500', '"session.timeout.ms" = 12000'))
+    group.produce(200)
+    with group.start(roles, UNDERTONE_KAFKA__INSTANCE="one") as one, group.start(roles, UNDERTONE_KAFKA__INSTANCE="other") as other:
+        one.await_that(lambda: not violations(group.topics, group.catalog), "score and store everything", 90)
+        other.await_that(lambda: has_partitions(other), "take partitions over", 60)
+    group.produce(200)
+    settings = group.topics.settings(UNDERTONE_KAFKA__INSTANCE="one") | group.env
+    http, grpc = (f"127.0.0.1:{port}" for port in free_ports(2))
+    addresses = ("--http", http, "--grpc", grpc)
+    done = undertone("run", "--once", "--config", group.config, "--roles", roles, *addresses, cwd=group.folder, env=settings)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"other processes have not stored" in done.stderr, done.stderr.decode()
+    assert_promise(group.topics, group.catalog)
+
+
+def has_partitions(running: Running) -> bool:
+    """Of every role's topic."""
+    given = re.findall(r"partitions assigned partitions=\{\d", running.log())
+    print(len(given), running.log()[-3000:])
+    return len(given) >= 4
 
 
 def sleep_in_a_commit(group: Group, ledger: Ledger, point: str, **env: str) -> list[str]:

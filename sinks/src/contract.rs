@@ -49,6 +49,17 @@ pub trait Sink: Send {
     /// [`undertone_error::Fault::Outside`] while the store is ill; any other fault needs a person.
     async fn positions(&mut self) -> Result<Positions>;
 
+    /// Where the store stands in `partitions` that other writers write. By default that is among [`Sink::positions`]; a store
+    /// that tells of this writer's own alone has another answer.
+    ///
+    /// # Errors
+    /// As [`Sink::positions`].
+    async fn others(&mut self, partitions: &Positions) -> Result<Positions> {
+        let mut stored = self.positions().await?;
+        stored.retain(|partition, _| partitions.contains_key(partition));
+        Ok(stored)
+    }
+
     /// Makes the epoch's records durable and moves the positions of its partitions to the ends of their ranges, both or
     /// neither. After an error it may be called again with the same epoch.
     ///

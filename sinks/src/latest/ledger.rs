@@ -19,6 +19,12 @@ pub trait Ledger: Send + Sync {
     /// [`undertone_error::Fault::Outside`] while it cannot be read.
     async fn standing(&mut self) -> Result<Standing>;
 
+    /// Where `partitions` stand that other writers may have.
+    ///
+    /// # Errors
+    /// As [`Ledger::standing`].
+    async fn others(&mut self, partitions: &Positions) -> Result<Positions>;
+
     /// Makes the dead letters durable and moves the positions to the ends of `ranges`, both or neither, or at least the
     /// letters before the positions.
     ///

@@ -85,6 +85,10 @@ impl<L: Ledger> Sink for LatestSink<L> {
         Ok(standing.positions)
     }
 
+    async fn others(&mut self, partitions: &Positions) -> Result<Positions> {
+        self.ledger.others(partitions).await
+    }
+
     async fn write(&mut self, epoch: &Epoch<ScoredPost>) -> Result<Written> {
         for (partition, range) in &epoch.ranges {
             if self.stands.get(partition).is_some_and(|stands| *stands != range.start) {

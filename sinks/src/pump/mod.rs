@@ -34,7 +34,8 @@ use crate::{Epoch, Positions, Sink};
 /// The two ways to end a pump. Cancel `finish` once nothing more will be appended to the source.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
-    /// Store everything up to the source's end, however long the store makes it wait; then return.
+    /// Store everything up to the source's end, however long the store makes it wait, and wait until other processes have
+    /// stored what is theirs: one that died leaves its part to us. Then return.
     pub finish: CancellationToken,
     /// Commit what was read, trying once, and return promptly; the rest is stored by the next start.
     pub stop: CancellationToken,
@@ -88,6 +89,8 @@ struct Progress<R> {
 
 enum Turn {
     Went,
+    /// For others; there is nothing that could be done meanwhile.
+    Waits,
     Done,
 }
 
@@ -119,6 +122,10 @@ impl<K: Sink, S: EpochSource<Record = K::Record>> Pump<K, S> {
         loop {
             let error = match self.turn(shutdown).await {
                 Ok(Turn::Done) => return Ok(self.status.committed()),
+                Ok(Turn::Waits) => {
+                    failures = 0;
+                    continue;
+                }
                 Ok(Turn::Went) => {
                     failures = 0;
                     self.status.is_well();
@@ -164,7 +171,16 @@ impl<K: Sink, S: EpochSource<Record = K::Record>> Pump<K, S> {
         };
         self.status.observed(ends, progress.pending.ingested.oldest());
         match next_step(&self.policy, &facts) {
-            Step::Done => return Ok(Turn::Done),
+            Step::Done => {
+                // Asked last, and only of who is to finish: a member that was killed keeps its partitions for a while, and
+                // what it had not stored would be left behind in silence.
+                if mode == Mode::Stop || others_are_done(&mut self.sink, &mut self.source).await? {
+                    return Ok(Turn::Done);
+                }
+                self.status.waits_for_others();
+                shutdown.pause(self.policy.idle_wait).await;
+                return Ok(Turn::Waits);
+            }
             Step::Commit => {
                 let written = commit(&mut self.sink, &progress.pending, &self.status).await?;
                 progress.committed.extend(written);
@@ -198,6 +214,16 @@ impl<K: Sink, S: EpochSource<Record = K::Record>> Pump<K, S> {
         self.status.resumed(&committed);
         Ok(Progress { committed, pending: Batch::default(), since: Instant::now() })
     }
+}
+
+/// Whether everything is stored of the partitions that other processes serve.
+async fn others_are_done<K: Sink, S: EpochSource>(sink: &mut K, source: &mut S) -> Result<bool> {
+    let ends = source.others().await?;
+    if ends.is_empty() {
+        return Ok(true);
+    }
+    let stored = sink.others(&ends).await?;
+    Ok(ends.iter().all(|(partition, end)| stored.get(partition).is_some_and(|at| at >= end)))
 }
 
 async fn commit<K: Sink>(sink: &mut K, pending: &Batch<K::Record>, status: &SinkStatus) -> Result<Positions> {

@@ -27,6 +27,15 @@ pub trait EpochSource: Send {
     /// As [`EpochSource::starts`].
     async fn ends(&mut self) -> Result<Positions>;
 
+    /// The durable ends of the partitions that other processes serve, of those that hold something. Nothing of the source is
+    /// left only once those are stored too. A source that serves all of its partitions has none.
+    ///
+    /// # Errors
+    /// As [`EpochSource::starts`].
+    async fn others(&mut self) -> Result<Positions> {
+        Ok(Positions::new())
+    }
+
     /// Reads on from `from`, within `limit`. If nothing is there it waits, at most `limit.wait`, and then returns an
     /// empty batch. At least one event is returned if there is one, even if it alone is over the limit. Dropping the
     /// future loses nothing, since the position is the caller's.

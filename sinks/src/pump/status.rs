@@ -167,9 +167,22 @@ impl SinkStatus {
 
     pub(super) fn waits(&self, error: &Error) {
         counter!("undertone_sink_retries_total", "sink" => self.label(), "kind" => error.kind().name()).increment(1);
+        self.wait(error.to_string());
+    }
+
+    /// Waits for other processes, which is told once.
+    pub(super) fn waits_for_others(&self) {
+        let reason = "other processes have not stored their partitions yet";
+        if self.state().waiting.as_ref().is_none_or(|waiting| waiting.reason != reason) {
+            tracing::info!(sink = self.sink(), "{reason}; the partitions of one that has died come to us");
+        }
+        self.wait(reason.to_owned());
+    }
+
+    fn wait(&self, reason: String) {
         let mut state = self.state();
         let since_ms = state.waiting.as_ref().map_or_else(|| now_us() / 1000, |waiting| waiting.since_ms);
-        state.waiting = Some(Waiting { since_ms, reason: error.to_string() });
+        state.waiting = Some(Waiting { since_ms, reason });
     }
 
     pub(super) fn is_well(&self) {

@@ -262,6 +262,90 @@ async fn what_only_a_person_can_mend_stops_it_and_stays_readable() {
     assert_eq!(status.snapshot().stopped.as_deref(), Some("store is ill"));
 }
 
+/// A partition that another process serves: its end, and how far the store has it.
+#[derive(Clone)]
+struct Elsewhere {
+    end: i64,
+    stored: Arc<Mutex<Option<i64>>>,
+}
+
+fn elsewhere(offset: i64) -> Positions {
+    Positions::from([(Partition { partition: 1, ..partition() }, offset)])
+}
+
+struct SharedSink(MemorySink, Elsewhere);
+struct SharedSource(MemorySource, Elsewhere);
+
+#[async_trait]
+impl Sink for SharedSink {
+    type Record = i64;
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    async fn positions(&mut self) -> Result<Positions> {
+        self.0.positions().await
+    }
+
+    async fn others(&mut self, partitions: &Positions) -> Result<Positions> {
+        assert_eq!(partitions, &elsewhere(self.1.end));
+        Ok(self.1.stored.lock().unwrap().map(elsewhere).unwrap_or_default())
+    }
+
+    async fn write(&mut self, epoch: &Epoch<i64>) -> Result<Written> {
+        self.0.write(epoch).await
+    }
+}
+
+#[async_trait]
+impl EpochSource for SharedSource {
+    type Record = i64;
+
+    async fn starts(&mut self) -> Result<Positions> {
+        self.0.starts().await
+    }
+
+    async fn ends(&mut self) -> Result<Positions> {
+        self.0.ends().await
+    }
+
+    async fn others(&mut self) -> Result<Positions> {
+        Ok(elsewhere(self.1.end))
+    }
+
+    async fn read(&mut self, from: &Positions, limit: ReadLimit) -> Result<Batch<i64>> {
+        self.0.read(from, limit).await
+    }
+}
+
+#[tokio::test]
+async fn it_finishes_only_once_what_others_serve_is_stored_and_stops_without_them() {
+    for stops in [false, true] {
+        let (store, shutdown) = (Store::default(), finishing());
+        let other = Elsewhere { end: 7, stored: Arc::default() };
+        let sink = SharedSink(MemorySink { store: store.clone(), stands: -1 }, other.clone());
+        let pump = Pump::new(sink, SharedSource(MemorySource::of(12), other.clone()), quick());
+        let status = pump.status();
+        let running = tokio::spawn(pump.run(shutdown.clone()));
+        let waits = || status.snapshot().waiting.is_some_and(|waiting| waiting.reason.contains("other processes"));
+        for stored in [None, Some(6)] {
+            *other.stored.lock().unwrap() = stored;
+            until("it waits for the others", waits).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert!(waits() && !running.is_finished());
+        }
+        assert_eq!(store.state().next, 12);
+        if stops {
+            shutdown.stop.cancel();
+        } else {
+            *other.stored.lock().unwrap() = Some(7);
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(20), running).await.expect("promptly").unwrap();
+        assert_eq!((ended.expect("it ends"), status.snapshot().waiting), (at(12), None));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]

@@ -91,6 +91,13 @@ impl Ours {
         offsets.into_iter().map(|(number, offset)| (self.partition(number), offset)).collect()
     }
 
+    /// The ends of the partitions that are not ours, of those that hold something.
+    pub(super) async fn others(&self, reader: &TopicReader) -> Result<Positions> {
+        let others = (0..self.topic.partitions).filter(|number| !self.partitions.contains(number)).collect();
+        let bounds = reader.bounds(others).await?;
+        Ok(self.positions(bounds.into_iter().filter(|(_, (start, end))| start < end).map(|(number, (_, end))| (number, end))))
+    }
+
     /// What was read, from `from` up to `next`, as ranges.
     ///
     /// # Errors
@@ -231,6 +238,10 @@ impl<D: Decode + Sync> EpochSource for Feed<D> {
     async fn ends(&mut self) -> Result<Positions> {
         self.ours.unchanged()?;
         self.ends.ask(&self.ours, &self.reader).await
+    }
+
+    async fn others(&mut self) -> Result<Positions> {
+        self.ours.others(&self.reader).await
     }
 
     async fn read(&mut self, from: &Positions, limit: ReadLimit) -> Result<Batch<D::Of>> {

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use undertone_error::Result;
 use undertone_proto::Partition;
 use undertone_proto::v1::DeadLetter;
+use undertone_sinks::Positions;
 use undertone_sinks::latest::{LatestSink, LatestStore, Ledger, Shape, Standing};
 use undertone_sinks::pump::{Policy, SinkStatus};
 use undertone_stream::kafka::{Kafka, LetterWriter, Membership, TopicReader, Topics};
@@ -28,6 +29,11 @@ impl Ledger for GroupLedger {
         let partitions = self.ours.take().await?;
         let committed = self.writer.committed(partitions.iter().copied().collect()).await?;
         Ok(Standing { partitions: partitions.len(), positions: self.ours.positions(committed) })
+    }
+
+    async fn others(&mut self, partitions: &Positions) -> Result<Positions> {
+        let numbers = partitions.keys().map(|partition| partition.partition).collect();
+        Ok(self.ours.positions(self.writer.committed(numbers).await?))
     }
 
     async fn settle(&mut self, ranges: &BTreeMap<Partition, Range<i64>>, letters: Vec<DeadLetter>) -> Result<()> {

@@ -43,6 +43,10 @@ impl EpochSource for Scores {
         self.ends.ask(&self.ours, self.chunks.reader()).await
     }
 
+    async fn others(&mut self) -> Result<Positions> {
+        self.ours.others(self.chunks.reader()).await
+    }
+
     async fn read(&mut self, from: &Positions, limit: ReadLimit) -> Result<Batch<Arc<KafkaOutcome>>> {
         self.ours.unchanged()?;
         let from = self.ours.offsets(from)?;
@@ -101,6 +105,11 @@ impl Sink for ScoredTopics {
         let partitions = self.ours.take().await?;
         let committed = self.writer.committed(self.ours.version(), partitions.into_iter().collect()).await?;
         Ok(self.ours.positions(committed))
+    }
+
+    async fn others(&mut self, partitions: &Positions) -> Result<Positions> {
+        let numbers = partitions.keys().map(|partition| partition.partition).collect();
+        Ok(self.ours.positions(self.writer.settled(numbers).await?))
     }
 
     async fn write(&mut self, epoch: &Epoch<Arc<KafkaOutcome>>) -> Result<Written> {

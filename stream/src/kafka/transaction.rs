@@ -115,9 +115,12 @@ impl ScoreWriter {
         .await
     }
 
-    /// As [`ScoreWriter::committed`], for a role whose starts are written down elsewhere: a partition that never was
-    /// committed is absent.
-    pub(super) async fn settled(&self, partitions: BTreeSet<i32>) -> Result<Offsets> {
+    /// As [`ScoreWriter::committed`], of partitions that are another's, or of a role whose starts are written down elsewhere: one
+    /// that never was committed is absent.
+    ///
+    /// # Errors
+    /// Those of the cluster.
+    pub async fn settled(&self, partitions: BTreeSet<i32>) -> Result<Offsets> {
         self.with(move |inner, state| {
             let standing = inner.standing(&mut state.producer, &partitions)?;
             Ok(standing.into_iter().map(|(partition, offset, _)| (partition, offset)).collect())
