@@ -42,8 +42,10 @@
 //! (`Busy`), because a person is better served by a quick "no"; a full bulk lane makes its callers wait, which is
 //! how backpressure reaches the stream's source. No batch waits to be filled: a free worker takes what is there.
 //!
-//! A forward pass cannot be interrupted, so an interactive text waits for the pass that is under way. While such texts
-//! come, batches with bulk texts in them are therefore small ([`EngineConfig::bulk_tokens`]); else they are full.
+//! On a processor a batch of bulk pauses after each piece of work (64 tokens of one layer, a millisecond or two), and interactive
+//! texts that came meanwhile run in the pause: they wait for a piece, not for the batch, which stays as large as it is best.
+//! A long interactive text lets shorter ones pass in the same way. How much a batch gives away is bounded, so bulk moves on
+//! under any load. A GPU has no such pauses: while interactive texts come, its batches with bulk texts in them are half as large.
 //!
 //! # When something fails
 //!

@@ -148,7 +148,7 @@ impl Stores {
 
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.qdrant.is_none() && self.opensearch.is_none() && self.clickhouse.is_none()
+        self.names().is_empty()
     }
 }
 

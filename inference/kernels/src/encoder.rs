@@ -169,6 +169,20 @@ impl Encoder {
     /// If `starts` does not cut the ids into sequences of at least one token, an id is outside the vocabulary, or a token
     /// has no position or one without an embedding.
     pub fn forward(&self, batch: Batch<'_>, scratch: &mut Scratch) -> Result<Vec<f32>, WeightsError> {
+        self.forward_with_pauses(batch, scratch, &mut || {})
+    }
+
+    /// The same, with pauses: `pause` is called after each piece of work, of at most 64 tokens of one layer, so that something
+    /// urgent need not wait for the whole batch. It may run another batch, with another [`Scratch`].
+    ///
+    /// # Errors
+    /// As [`Encoder::forward`].
+    pub fn forward_with_pauses(
+        &self,
+        batch: Batch<'_>,
+        scratch: &mut Scratch,
+        pause: &mut dyn FnMut(),
+    ) -> Result<Vec<f32>, WeightsError> {
         let positions = self.positions.len() / self.hidden;
         if batch.starts.first() != Some(&0) || batch.starts.last() != Some(&batch.ids.len()) {
             return refuse("starts", "do not run from 0 to the number of tokens");
@@ -193,7 +207,7 @@ impl Encoder {
         let mut out = vec![0.0; (batch.starts.len() - 1) * self.hidden];
         // SAFETY: the processor has the set (checked in `new`), ids, positions and starts are within bounds (checked
         // above), and weights have the shapes that `new` and `push` checked.
-        unsafe { forward(Kernels::of(self.isa, self.precision), self, batch, scratch, &mut out) };
+        unsafe { forward(Kernels::of(self.isa, self.precision), self, batch, scratch, &mut out, pause) };
         Ok(out)
     }
 }

@@ -20,7 +20,7 @@ const BLOCK: usize = 64;
 /// Attention reads whole vectors, a few values past the last row: two vectors of AVX-512.
 const SLACK: usize = 32;
 
-/// Runs a batch; `out` takes the pooled vectors.
+/// Runs a batch; `out` takes the pooled vectors. `pause` is called after each block of rows.
 ///
 /// # Safety
 /// The processor must have what `kernels` were compiled for; the batch must be checked against the encoder, and `out` be
@@ -31,6 +31,7 @@ pub(crate) unsafe fn forward(
     batch: Batch<'_>,
     scratch: &mut Scratch,
     out: &mut [f32],
+    pause: &mut dyn FnMut(),
 ) {
     let (hidden, tokens) = (encoder.hidden, batch.ids.len());
     grow(&mut scratch.x, tokens * hidden);
@@ -49,7 +50,7 @@ pub(crate) unsafe fn forward(
         while let Some(group) = next_group(&mut rest) {
             // What is multiplied with next: the same layer if there is another group.
             let following = if rest.len() > 1 { layer } else { encoder.layers.get(i + 1).unwrap_or(layer) };
-            run_layer(kernels, encoder, layer, &following.qkv, group, scratch);
+            run_layer(kernels, encoder, layer, &following.qkv, group, scratch, pause);
         }
     }
     for (i, pair) in batch.starts.windows(2).enumerate() {
@@ -62,7 +63,9 @@ pub(crate) unsafe fn forward(
     }
 }
 
-/// One layer over the rows of a group; `following` are the weights after its own.
+/// One layer over the rows of a group; `following` are the weights after its own. Pauses after the last block too, but not
+/// between products that leave something in the second-level cache for the next.
+#[expect(clippy::too_many_arguments, reason = "internal, called once")]
 unsafe fn run_layer(
     kernels: &Kernels,
     encoder: &Encoder,
@@ -70,6 +73,7 @@ unsafe fn run_layer(
     following: &Packed,
     starts: &[usize],
     scratch: &mut Scratch,
+    pause: &mut dyn FnMut(),
 ) {
     let (hidden, inner) = (encoder.hidden, layer.intermediate.outputs);
     let (Some(&first), Some(&last)) = (starts.first(), starts.last()) else { return };
@@ -89,6 +93,9 @@ unsafe fn run_layer(
         let (from, to) = (x.add(block.start * hidden), qkv.add(block.start * 3 * hidden));
         let input = Input { rows: Form::Values(from), width: hidden, count: block.len() };
         multiply(input, [qkv_weights, attention_output], Finish::Bias, to.cast());
+        if rows > BLOCK {
+            pause();
+        }
     }
     for pair in starts.windows(2) {
         let (row, shape) = (pair[0] - first, Shape { length: pair[1] - pair[0], hidden, heads: encoder.heads });
@@ -103,6 +110,7 @@ unsafe fn run_layer(
         multiply(input(Form::Values(rows), hidden), [intermediate, output], Finish::Gelu, inner_rows);
         multiply(input(Form::Kept(inner_rows), inner), [output, following], Finish::Residual, rows.cast());
         (kernels.layer_norm)(rows, count, hidden, &layer.output_norm);
+        pause();
     }
 }
 

@@ -144,6 +144,30 @@ proptest! {
 }
 
 #[test]
+fn what_runs_in_the_pauses_of_a_batch_changes_nothing_in_it() {
+    let model = Model::random(Shape { hidden: 32, heads: 2, inner: 64, layers: 2, vocabulary: 10, positions: 200 }, 1);
+    let (long, short) = (texts(&[3, 150, 40, 40], 10), texts(&[70, 2], 10));
+    for isa in available() {
+        for precision in PRECISIONS {
+            let encoder = model.encoder(isa, precision, Pooling::Mean);
+            let (expected, in_pause) = (run(&encoder, &long), run(&encoder, &short));
+            let ids = long.concat();
+            let starts = [0, 3, 153, 193, 233];
+            let (positions, mut scratch, mut pauses) = (counted(&starts), Scratch::default(), 0);
+            let batch = Batch { ids: &ids, positions: &positions, starts: &starts };
+            let mut pause = || {
+                pauses += 1;
+                assert_eq!(run(&encoder, &short), in_pause, "{isa} {precision:?}");
+            };
+            let found = encoder.forward_with_pauses(batch, &mut scratch, &mut pause).unwrap();
+            assert_eq!(found, expected.concat(), "{isa} {precision:?}");
+            // Four groups of rows a layer, of which that of 150 has three blocks, each with two pauses.
+            assert_eq!(pauses, 2 * (1 + 6 + 1 + 1), "{isa} {precision:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_not_finite_stays_visible() {
     // Weights are finite, but activations overflow: a layer norm that scales by 1e38 is followed by a product.
     for isa in available() {

@@ -26,6 +26,10 @@ pub(crate) struct Fake {
     pub(crate) gate: Gate,
     /// The texts of every batch that was run, the canary's left out.
     pub(crate) batches: Arc<Mutex<Vec<Vec<String>>>>,
+    /// The same texts, in the order in which their batches ended.
+    pub(crate) ended: Arc<Mutex<Vec<String>>>,
+    /// Whether a batch pauses once, when it has begun.
+    pub(crate) pauses: bool,
     pub(crate) dies_at_start: bool,
     /// Added to what every text is embedded as: which model scored.
     pub(crate) shift: f32,
@@ -119,11 +123,19 @@ impl Backend for Fake {
         Ok(())
     }
 
-    fn run(&self, batch: &[Prepared]) -> Result<Vec<Result<Outcome>>> {
+    fn pauses(&self) -> bool {
+        self.pauses
+    }
+
+    fn run(&self, batch: &[Prepared], pause: &mut dyn FnMut()) -> Result<Vec<Result<Outcome>>> {
         let texts: Vec<String> = batch.iter().map(|item| item.text.clean_text.clone()).collect();
         if texts != [CANARY] {
             self.gate.pass();
             self.batches.lock().unwrap().push(texts.clone());
+            if self.pauses {
+                pause();
+            }
+            self.ended.lock().unwrap().extend(texts.clone());
         }
         let device = &self.device;
         let take =
@@ -194,6 +206,7 @@ pub(crate) fn rules(token_budget: usize) -> Rules {
     Rules {
         token_budget,
         bulk_tokens: token_budget,
+        pauses: false,
         interactive_window: Duration::from_secs(1),
         bulk_ageing: Duration::from_secs(1),
     }

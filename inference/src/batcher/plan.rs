@@ -44,8 +44,11 @@ pub(crate) struct QueueView<'a, W> {
 pub(crate) struct Rules {
     /// The most tokens in a batch; a single text with more runs alone.
     pub(crate) token_budget: usize,
-    /// The most tokens in a batch with bulk texts in it, while interactive texts may come at any moment.
+    /// The most tokens in a batch with bulk texts in it, while interactive texts may come at any moment: where a batch does
+    /// not pause for them, and where some are in it.
     pub(crate) bulk_tokens: usize,
+    /// Whether batches pause while they run.
+    pub(crate) pauses: bool,
     /// For so long after an interactive text another one is expected.
     pub(crate) interactive_window: Duration,
     /// After this time a bulk text may go ahead of interactive ones.
@@ -85,8 +88,8 @@ pub(crate) fn fate(abandoned: bool, deadline: Option<Instant>, now: Instant) -> 
     }
 }
 
-/// The most tokens that a batch may have with bulk texts in it. A forward pass cannot be interrupted, so what bulk adds to
-/// one is what the next interactive text waits for: while such texts come, bulk runs in small batches, else in full ones.
+/// The most tokens that a batch may have with bulk texts in it, where interactive texts wait for them: those that are in it,
+/// and, if it does not pause, the next one that comes. While such texts come, bulk runs in small batches, else in full ones.
 pub(crate) fn bulk_limit(last_interactive: Option<Instant>, now: Instant, rules: &Rules) -> usize {
     let expected = last_interactive.is_some_and(|last| now.saturating_duration_since(last) < rules.interactive_window);
     if expected { rules.bulk_tokens.min(rules.token_budget) } else { rules.token_budget }
@@ -106,8 +109,67 @@ pub(crate) fn plan<W: Waiting>(view: &QueueView<'_, W>, now: Instant, rules: &Ru
         take(view.bulk, Lane::Bulk, &mut batch, bulk_limit.min(budget / AGED_SHARE), now);
     }
     take(view.interactive, Lane::Interactive, &mut batch, budget, now);
-    take(view.bulk, Lane::Bulk, &mut batch, bulk_limit, now);
+    let nobody_waits = rules.pauses && !batch.interactive.contains(&Fate::Run);
+    take(view.bulk, Lane::Bulk, &mut batch, if nobody_waits { budget } else { bulk_limit }, now);
     batch
+}
+
+/// What a batch gives to interactive texts that come while it runs: they run in its pauses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Concession {
+    /// So many tokens in all.
+    pub(crate) tokens: usize,
+    /// The longest text of those, in tokens.
+    pub(crate) longest: usize,
+}
+
+impl Concession {
+    /// Nothing.
+    pub(crate) const NONE: Self = Self { tokens: 0, longest: 0 };
+
+    /// So many tokens of it are used.
+    pub(crate) fn take(&mut self, tokens: usize) {
+        self.tokens = self.tokens.saturating_sub(tokens);
+    }
+}
+
+/// An interactive text that is so long alone lets shorter ones run before it ends.
+const LONG_TOKENS: usize = 64;
+
+/// What a batch gives while it runs. Bulk gives as much as a whole batch, so that it takes twice as long at most. A long
+/// interactive text gives half of its tokens, to texts at most half as long: they would wait much longer than it does then.
+/// Others give nothing: who is in the same lane waits for its turn, and batches stay full under load.
+pub(crate) fn concession(texts: impl IntoIterator<Item = (Lane, usize)>, budget: usize, rules: &Rules) -> Concession {
+    let (mut interactive, mut count, mut tokens) = (false, 0, 0);
+    for (lane, size) in texts {
+        interactive |= lane == Lane::Interactive;
+        count += 1;
+        tokens += size;
+    }
+    match (interactive, count) {
+        (false, _) => {
+            let budget = budget.min(rules.token_budget);
+            Concession { tokens: budget, longest: budget }
+        }
+        (true, 1) if tokens >= LONG_TOKENS => Concession { tokens: tokens / 2, longest: tokens / 2 },
+        (true, _) => Concession::NONE,
+    }
+}
+
+/// The fate of the first interactive texts in a pause: as many as fit, and none behind one that does not.
+pub(crate) fn in_pause<W: Waiting>(interactive: &VecDeque<W>, now: Instant, given: Concession) -> Vec<Fate> {
+    let (mut fates, mut left) = (Vec::new(), given.tokens);
+    for item in interactive {
+        let fate = fate(item.abandoned(), item.deadline(), now);
+        if fate == Fate::Run {
+            if item.suspect() || item.tokens() > given.longest.min(left) {
+                break;
+            }
+            left -= item.tokens();
+        }
+        fates.push(fate);
+    }
+    fates
 }
 
 /// Takes texts from the front of a lane until the batch would have more than `limit` tokens. The first text of a batch

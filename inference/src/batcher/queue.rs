@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use undertone_error::{Error, ErrorKind, Result};
 
 use super::faults::Returned;
-use super::plan::{Fate, Role, Rules};
+use super::plan::{Concession, Fate, Role, Rules};
 use super::state::{Closed, Queued, State, Ticket, Useless, Work};
 use super::worker::{Counters, Prepared};
 use crate::{Lane, telemetry};
@@ -76,6 +76,17 @@ impl Queue {
     /// answered.
     pub(crate) fn prepared(&self, items: Vec<Queued<Prepared>>) {
         let deserted = self.lock().prepared(items);
+        self.ready(deserted);
+    }
+
+    /// Takes texts back that were taken in a pause, as if they never had been.
+    pub(crate) fn put_back(&self, items: Vec<Queued<Prepared>>) {
+        let deserted = self.lock().put_back(items);
+        self.ready(deserted);
+    }
+
+    /// Rings, and answers those that nobody is left for.
+    fn ready(&self, deserted: Vec<Ticket>) {
         match self.split {
             true => self.prepared.notify_all(),
             false => self.arrived.notify_all(),
@@ -137,6 +148,13 @@ impl Queue {
             }
             state = self.lock();
         }
+    }
+
+    /// What a worker does in a pause of the batch that it runs, which gives others so much. Never waits.
+    pub(crate) fn next_in_pause(&self, given: Concession, may_prepare: bool) -> Work {
+        let (work, useless) = self.lock().next_in_pause(Instant::now(), given, may_prepare);
+        self.turn_away(useless);
+        work
     }
 
     fn turn_away(&self, useless: Useless) {

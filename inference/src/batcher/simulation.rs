@@ -66,14 +66,20 @@ fn ends() -> impl Strategy<Value = Vec<End>> {
     prop::collection::vec(prop_oneof![8 => Just(End::Good), 1 => Just(End::Exhausted), 1 => Just(End::Ill)], 400)
 }
 
+fn prepare(callers: &[Caller], item: Queued<String>) -> Queued<Prepared> {
+    let tokens = callers[item.payload.parse::<usize>().unwrap()].tokens;
+    prepared(item, tokens)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn nothing_is_lost_doubled_starved_over_budget_or_out_of_order(arrivals in arrivals(), ends in ends(), workers in 1usize..4, readers in 0usize..3) {
+    fn nothing_is_lost_doubled_starved_over_budget_or_out_of_order(arrivals in arrivals(), ends in ends(), workers in 1usize..4, readers in 0usize..3, pauses in any::<bool>()) {
         let rules = Rules {
             token_budget: BUDGET,
             bulk_tokens: 40,
+            pauses,
             interactive_window: Duration::from_millis(50),
             bulk_ageing: Duration::from_millis(100),
         };
@@ -88,8 +94,8 @@ proptest! {
         // Workers that do everything, or some that prepare for those that run.
         let runs = if readers == 0 { Role::All } else { Role::Run };
         let roles = std::iter::repeat_n(runs, workers).chain(std::iter::repeat_n(Role::Prepare, readers));
-        let mut crew: Vec<(Instant, Busy, Budget, Role)> =
-            roles.map(|role| (start, Busy::Idle, Budget::new(BUDGET), role)).collect();
+        let mut crew: Vec<(Instant, Busy, Budget, Role, Concession)> =
+            roles.map(|role| (start, Busy::Idle, Budget::new(BUDGET), role, Concession::NONE)).collect();
         let mut ends = ends.into_iter().chain(std::iter::repeat(End::Good));
         let mut newest = [None::<u64>; 2];
         let mut passed = 0;
@@ -119,18 +125,47 @@ proptest! {
             }
             // Workers finish, and take.
             let mut stopped = 0;
-            for (until, busy, budget, role) in &mut crew {
+            for (until, busy, budget, role, given) in &mut crew {
                 if *until > clock {
+                    if !matches!(busy, Busy::Running(..)) {
+                        continue;
+                    }
+                    let (mut work, mut useless) = state.next_in_pause(clock, *given, true);
+                    if let Work::Prepare(items) = work {
+                        prop_assert!(state.prepared(items.into_iter().map(|item| prepare(&callers, item)).collect()).is_empty());
+                        let (next, more) = state.next_in_pause(clock, *given, false);
+                        work = next;
+                        useless.extend(more);
+                    }
+                    for (ticket, _) in useless {
+                        ticket.answer(Err(Error::new(ErrorKind::DeadlineExceeded, "late")));
+                    }
+                    let Work::Run(items) = work else { continue };
+                    let tokens: usize = items.iter().map(Waiting::tokens).sum();
+                    prop_assert!(tokens <= given.tokens && items.iter().all(|item| item.tokens() <= given.longest));
+                    given.take(tokens);
+                    *until += ms(tokens as u64 / 2);
+                    if !matches!(ends.next(), Some(End::Good)) {
+                        *given = Concession::NONE;
+                        prop_assert!(state.put_back(items).is_empty());
+                        continue;
+                    }
+                    for item in items {
+                        let caller = &mut callers[item.payload.text.clean_text.parse::<usize>().unwrap()];
+                        prop_assert!(caller.lane == 0 && caller.deadline.is_none_or(|deadline| deadline > clock));
+                        if caller.runs == 0 && workers == 1 && readers <= 1 {
+                            prop_assert!(newest[0] < Some(item.number), "by age within a lane, also in pauses");
+                            newest[0] = Some(item.number);
+                        }
+                        caller.runs += 1;
+                        item.ticket.answer(Err(Error::new(ErrorKind::Cancelled, "ran in a pause")));
+                    }
                     continue;
                 }
                 match std::mem::take(busy) {
                     Busy::Idle => {}
                     Busy::Preparing(items) => {
-                        let prepare = |item: Queued<String>| {
-                            let tokens = callers[item.payload.parse::<usize>().unwrap()].tokens;
-                            prepared(item, tokens)
-                        };
-                        prop_assert!(state.prepared(items.into_iter().map(prepare).collect()).is_empty());
+                        prop_assert!(state.prepared(items.into_iter().map(|item| prepare(&callers, item)).collect()).is_empty());
                     }
                     Busy::Running(items, End::Ill) => {
                         for item in &items {
@@ -179,7 +214,8 @@ proptest! {
                         let bulk = || items.iter().filter(|item| item.ticket.lane == Lane::Bulk);
                         let aged = bulk().any(|item| clock - item.ticket.submitted >= rules.bulk_ageing);
                         let share = bulk().count() == 1 || bulk().map(Waiting::tokens).sum::<usize>() <= BUDGET / 4;
-                        let small = tokens <= limit || items.len() == 1 || (aged && share);
+                        let nobody_waits = pauses && bulk().count() == items.len();
+                        let small = tokens <= limit || items.len() == 1 || (aged && share) || nobody_waits;
                         prop_assert!(!has_bulk || small, "bulk makes {} of {}", tokens, limit);
                         let mut before = [None; 2];
                         for item in &items {
@@ -201,6 +237,10 @@ proptest! {
                         let suspect = items.iter().any(Waiting::suspect);
                         passed = if aged && !has_bulk && !suspect { passed + 1 } else { 0 };
                         prop_assert!(passed <= plan::MAX_PASSED_OVER + 1, "bulk starves");
+                        *given = match pauses {
+                            true => plan::concession(items.iter().map(|i| (i.ticket.lane, i.tokens())), budget.tokens(), &rules),
+                            false => Concession::NONE,
+                        };
                         *until = clock + ms(5 + tokens as u64 / 2);
                         *busy = Busy::Running(items, ends.next().unwrap_or(End::Good));
                     }

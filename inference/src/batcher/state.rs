@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use undertone_error::{Error, ErrorKind, Result};
 
 use super::faults::{Returned, Returns};
-use super::plan::{self, Fate, Load, QueueView, Role, Rules, Step, Waiting};
+use super::plan::{self, Concession, Fate, Load, QueueView, Role, Rules, Step, Waiting};
 use super::worker::Prepared;
 use crate::{Lane, Scored};
 
@@ -180,6 +180,11 @@ impl State {
     /// the tickets of texts that nobody is left to run.
     pub(crate) fn prepared(&mut self, items: Vec<Queued<Prepared>>) -> Vec<Ticket> {
         self.preparing = self.preparing.saturating_sub(1);
+        self.put_back(items)
+    }
+
+    /// Puts texts in that were prepared, or takes them back unharmed. Answers as [`State::prepared`].
+    pub(crate) fn put_back(&mut self, items: Vec<Queued<Prepared>>) -> Vec<Ticket> {
         if self.closed == Some(Closed::NoWorker) {
             return items.into_iter().map(|item| item.ticket).collect();
         }
@@ -246,6 +251,24 @@ impl State {
                 _ => return (work, useless),
             }
         }
+    }
+
+    /// What a worker does in a pause of the batch that it runs: it prepares interactive texts, if it may, or runs some.
+    pub(crate) fn next_in_pause(&mut self, now: Instant, given: Concession, may_prepare: bool) -> (Work, Useless) {
+        let mut useless = Vec::new();
+        if given.tokens == 0 {
+            return (Work::Wait, useless);
+        }
+        if may_prepare && self.ready_interactive_tokens < given.tokens {
+            let items = self.take_chunk(Lane::Interactive, now, &mut useless);
+            if !items.is_empty() {
+                self.preparing += 1;
+                return (Work::Prepare(items), useless);
+            }
+        }
+        let fates = plan::in_pause(&self.ready.interactive, now, given);
+        let items = self.take_ready(Lane::Interactive, fates, &mut useless);
+        (if items.is_empty() { Work::Wait } else { Work::Run(items) }, useless)
     }
 
     /// Takes no more texts. What waits is still worked off.
@@ -328,14 +351,21 @@ impl State {
         self.passed_over = plan::passed_over(self.passed_over, bulk_waits, &batch);
         let mut run = Vec::new();
         for (lane, fates) in [(Lane::Interactive, batch.interactive), (Lane::Bulk, batch.bulk)] {
-            for fate in fates {
-                let Some(item) = self.ready.of(lane).pop_front() else { break };
-                let tokens = self.ready_tokens(lane);
-                *tokens = tokens.saturating_sub(item.tokens());
-                match fate {
-                    Fate::Run => run.push(item),
-                    fate => useless.push((item.ticket, fate)),
-                }
+            run.extend(self.take_ready(lane, fates, useless));
+        }
+        run
+    }
+
+    /// Takes the first texts of a lane, each to its fate, and answers those that run.
+    fn take_ready(&mut self, lane: Lane, fates: Vec<Fate>, useless: &mut Useless) -> Vec<Queued<Prepared>> {
+        let mut run = Vec::new();
+        for fate in fates {
+            let Some(item) = self.ready.of(lane).pop_front() else { break };
+            let tokens = self.ready_tokens(lane);
+            *tokens = tokens.saturating_sub(item.tokens());
+            match fate {
+                Fate::Run => run.push(item),
+                fate => useless.push((item.ticket, fate)),
             }
         }
         run

@@ -6,6 +6,7 @@
 //! prepare.
 
 mod attend;
+mod pause;
 mod prepare;
 mod progress;
 
@@ -37,9 +38,13 @@ pub(crate) trait Backend: Reader {
     fn enter(&mut self) -> Result<()> {
         Ok(())
     }
+    /// Whether it pauses while it runs a batch, often enough that what came meanwhile hardly waits.
+    fn pauses(&self) -> bool {
+        false
+    }
     /// Runs a batch: one result a text, in order; or an error of the whole batch. `Exhausted` says that there was not
-    /// enough memory, and that fewer tokens may fit.
-    fn run(&self, batch: &[Prepared]) -> Result<Vec<Result<Outcome>>>;
+    /// enough memory, and that fewer tokens may fit. In a `pause` it may be called again.
+    fn run(&self, batch: &[Prepared], pause: &mut dyn FnMut()) -> Result<Vec<Result<Outcome>>>;
     /// Restarts what the batches run on, after the canary failed. The default has nothing to restart, which suits a
     /// processor; the canary is run again in any case.
     fn recover(&mut self) -> Result<()> {
@@ -240,7 +245,7 @@ impl<B: Backend> Worker<B> {
             match queue.next(queue.runner(), self.budget.tokens()) {
                 Work::Prepare(items) => queue.prepared(self.shared.prepare_all(self.number, items, &self.backend)),
                 Work::Run(items) => {
-                    if let Err(Ill { error, lost_alone, back }) = self.run(items) {
+                    if let Err(Ill { error, lost_alone, back }) = self.run(queue, items) {
                         let texts = back.len();
                         tracing::error!(%error, texts, worker = self.number, "device is ill, its texts go back");
                         queue.give_back(back, lost_alone);

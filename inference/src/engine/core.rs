@@ -125,8 +125,12 @@ impl Backend for Core {
         Ok(())
     }
 
-    fn run(&self, batch: &[Prepared]) -> Result<Vec<Result<Outcome>>> {
-        self.network.forward(batch)
+    fn pauses(&self) -> bool {
+        !self.network.sizing().gpu
+    }
+
+    fn run(&self, batch: &[Prepared], pause: &mut dyn FnMut()) -> Result<Vec<Result<Outcome>>> {
+        self.network.forward(batch, pause)
     }
 }
 

@@ -35,6 +35,7 @@ impl Generation {
         let rules = Rules {
             token_budget: config.token_budget,
             bulk_tokens: config.bulk_tokens,
+            pauses: backends.first().is_some_and(Backend::pauses),
             interactive_window: config.interactive_window,
             bulk_ageing: config.bulk_ageing,
         };

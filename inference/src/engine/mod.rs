@@ -34,9 +34,9 @@ pub struct EngineConfig {
     pub token_budget: usize,
     /// The most tokens in one forward pass on a GPU, which is idle between small ones.
     pub cuda_token_budget: usize,
-    /// The same for forward passes with bulk texts in them, while interactive texts come: a pass cannot be interrupted, so
-    /// this is what an interactive text may have to wait for. Beyond [`EngineConfig::token_budget`] it changes nothing. A GPU
-    /// takes half of its budget instead.
+    /// The most tokens in a forward pass with interactive and bulk texts in it, while interactive texts come: the former wait
+    /// for the latter. Beyond [`EngineConfig::token_budget`] it changes nothing. A GPU, which does not pause for interactive
+    /// texts, takes half of its budget instead, and also without such a text in the pass.
     pub bulk_tokens: usize,
     /// For so long after an interactive text the next one is expected, and [`EngineConfig::bulk_tokens`] holds.
     pub interactive_window: Duration,

@@ -139,6 +139,60 @@ async fn interactive_texts_overtake_bulk_texts() {
     assert_eq!(fake.batches.lock().unwrap()[2], ["i3"], "it does not wait for bulk texts to be prepared");
 }
 
+/// An engine whose worker is held inside a forward pass of bulk that will pause.
+async fn held_before_a_pause() -> (Fake, Engine, tokio::task::JoinHandle<Result<Scored>>) {
+    let fake = Fake { pauses: true, ..Fake::default() };
+    fake.gate.set_closed(true);
+    let engine = engine(&fake, 1, EngineConfig::default());
+    let first = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.score(bulk("bulk")).await }
+    });
+    let gate = fake.gate.clone();
+    tokio::task::spawn_blocking(move || gate.wait_for_one()).await.unwrap();
+    (fake, engine, first)
+}
+
+#[tokio::test]
+async fn interactive_texts_run_in_the_pauses_of_bulk_and_bulk_does_not() {
+    let (fake, engine, first) = held_before_a_pause().await;
+    let mut later = pin!(engine.score(bulk("later")));
+    assert!(poll_once(later.as_mut()).is_pending());
+    let mut urgent = ["urgent", "too"].map(|text| Box::pin(engine.score(Request::new(text))));
+    for text in &mut urgent {
+        assert!(poll_once(text.as_mut()).is_pending());
+    }
+    fake.gate.set_closed(false);
+    for (text, length) in urgent.into_iter().zip([6.0, 3.0]) {
+        assert_eq!(text.await.unwrap().embedding, [length]);
+    }
+    assert_eq!(first.await.unwrap().unwrap().embedding, [4.0]);
+    later.await.unwrap();
+    assert_eq!(*fake.ended.lock().unwrap(), ["urgent", "too", "bulk", "later"]);
+    let stats = engine.stats();
+    assert_eq!((stats.scored, stats.interactive, stats.bulk), (4, LaneStats::default(), LaneStats::default()));
+}
+
+#[tokio::test]
+async fn a_culprit_in_a_pause_fails_alone_and_not_there() {
+    for (culprit, kind) in [("poison", ErrorKind::Internal), ("panic", ErrorKind::Internal), ("ill", ErrorKind::Internal)] {
+        let (fake, engine, first) = held_before_a_pause().await;
+        let mut urgent = ["good", culprit].map(|text| Box::pin(engine.score(Request::new(text))));
+        for text in &mut urgent {
+            assert!(poll_once(text.as_mut()).is_pending());
+        }
+        fake.gate.set_closed(false);
+        let [good, bad] = urgent;
+        assert_eq!(good.await.unwrap().embedding, [4.0], "{culprit}");
+        assert_eq!(bad.await.unwrap_err().kind(), kind, "{culprit}");
+        assert!(first.await.unwrap().is_ok(), "{culprit}");
+        let stats = engine.stats();
+        assert_eq!((stats.scored, stats.failed, stats.workers), (2, 1, 1), "{culprit}");
+        let times = fake.batches.lock().unwrap().concat().iter().filter(|text| *text == "bulk").count();
+        assert_eq!(times, 1, "{culprit}: what pauses is not run again");
+    }
+}
+
 #[tokio::test]
 async fn shutdown_scores_what_waits_and_refuses_what_comes() {
     let (fake, engine, first) = held(EngineConfig::default()).await;

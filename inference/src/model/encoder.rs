@@ -247,33 +247,30 @@ impl Encoder {
         }
     }
 
-    /// Runs a batch. Returns the pooled vectors, fp32 [sequences, hidden], in the order in which the sequences were given
-    /// to [`super::Network::pack`].
-    ///
-    /// # Errors
-    /// `Exhausted` when memory ran out, `Internal` for anything else that libtorch refuses (an id outside the
-    /// vocabulary, a sequence with more tokens than positions).
-    pub fn forward(&self, batch: &Packed) -> Result<Tensor> {
-        no_grad(|| self.forward_packed(batch)).map_err(torch_error)
-    }
-
-    fn forward_packed(&self, batch: &Packed) -> Torch<Tensor> {
+    pub(super) fn forward_packed(&self, batch: &Packed, pause: &mut dyn FnMut()) -> Torch<Tensor> {
         if batch.sequences() == 0 {
             return Tensor::f_zeros([0, self.hidden()], (Kind::Float, self.words.device()));
         }
         let groups = batch.groups();
         let (ids, positions) = (Tensor::f_from_slice(&batch.ids)?, Tensor::f_from_slice(&batch.positions)?);
         let steps = ByGroups { groups, heads: self.attention_heads };
-        let x = self.encode(&ids, &positions, &steps)?;
+        let x = self.encode(&ids, &positions, &steps, pause)?;
         let pooled = steps.groups.iter().map(|group| self.pool(&x, group)).collect::<Torch<Vec<_>>>()?;
         Tensor::f_cat(&pooled, 0)?.f_index_select(0, &Tensor::f_from_slice(&batch.places)?)
     }
 
     /// Embeddings and layers, wherever the weights lie: [tokens, hidden]. `ids` and `positions` are [tokens].
-    pub(super) fn encode(&self, ids: &Tensor, positions: &Tensor, steps: &dyn Steps) -> Torch<Tensor> {
+    pub(super) fn encode(
+        &self,
+        ids: &Tensor,
+        positions: &Tensor,
+        steps: &dyn Steps,
+        pause: &mut dyn FnMut(),
+    ) -> Torch<Tensor> {
         let mut x = steps.embed((&self.words, ids), (&self.positions, positions), &self.norm)?;
         for layer in &self.layers {
             x = layer.forward(&x, steps)?;
+            pause();
         }
         Ok(x)
     }

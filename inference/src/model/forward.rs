@@ -2,11 +2,12 @@
 
 use std::fmt::Debug;
 
-use tch::Tensor;
+use tch::{Tensor, no_grad};
 use undertone_error::Result;
 
 use super::encoder::Encoder;
 use super::pack::Packed;
+use super::torch_error;
 
 /// An encoder that is loaded where it runs. `Send`, not `Sync`: each worker takes its own [`Forward::share`].
 ///
@@ -19,7 +20,15 @@ pub trait Forward: Debug + Send {
     /// # Errors
     /// `Exhausted` when memory ran out (a smaller batch may succeed), `Unavailable` when the device is lost, `Internal`
     /// for anything else (an id outside the vocabulary, a sequence with more tokens than positions).
-    fn forward(&self, batch: &Packed) -> Result<Tensor>;
+    fn forward(&self, batch: &Packed) -> Result<Tensor> {
+        self.forward_with_pauses(batch, &mut || {})
+    }
+
+    /// The same, calling `pause` now and then, where it does not run on a GPU: `pause` may run another batch on the same handle.
+    ///
+    /// # Errors
+    /// As [`Forward::forward`].
+    fn forward_with_pauses(&self, batch: &Packed, pause: &mut dyn FnMut()) -> Result<Tensor>;
 
     /// Another handle on the same weights, for another worker.
     fn share(&self) -> Box<dyn Forward>;
@@ -38,7 +47,7 @@ pub trait Forward: Debug + Send {
 pub struct Sizing {
     /// How many workers; `None` is one a core.
     pub workers: Option<usize>,
-    /// Whether batches run on a GPU, which wants large ones.
+    /// Whether batches run on a GPU, which wants large ones, and cannot be interrupted.
     pub gpu: bool,
 }
 
@@ -54,8 +63,9 @@ pub struct Arithmetic {
 }
 
 impl Forward for Encoder {
-    fn forward(&self, batch: &Packed) -> Result<Tensor> {
-        Self::forward(self, batch)
+    /// Pauses after each layer.
+    fn forward_with_pauses(&self, batch: &Packed, pause: &mut dyn FnMut()) -> Result<Tensor> {
+        no_grad(|| self.forward_packed(batch, pause)).map_err(torch_error)
     }
 
     fn share(&self) -> Box<dyn Forward> {

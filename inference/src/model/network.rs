@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tch::{Tensor, no_grad};
 use undertone_error::{Error, ErrorKind, Result};
@@ -134,13 +134,24 @@ impl Network {
         Packed::new(sequences, self.padding)
     }
 
-    /// Runs a batch: one result a sequence, in order. A text whose numbers are not finite fails alone.
-    pub(crate) fn forward<S: AsRef<[u32]>>(&self, sequences: &[S]) -> Result<Vec<Result<Outcome>>> {
+    /// Runs a batch: one result a sequence, in order. A text whose numbers are not finite fails alone. In a `pause` other
+    /// batches may run.
+    pub(crate) fn forward<S: AsRef<[u32]>>(
+        &self,
+        sequences: &[S],
+        pause: &mut dyn FnMut(),
+    ) -> Result<Vec<Result<Outcome>>> {
         let started = Instant::now();
         let packed = self.pack(sequences);
-        let pooled = self.encoder.forward(&packed)?;
+        let mut paused = Duration::ZERO;
+        let mut timed = || {
+            let began = Instant::now();
+            pause();
+            paused += began.elapsed();
+        };
+        let pooled = self.encoder.forward_with_pauses(&packed, &mut timed)?;
         let encoded = Instant::now();
-        telemetry::stage("encode", encoded - started);
+        telemetry::stage("encode", (encoded - started).saturating_sub(paused));
         let outcomes = no_grad(|| {
             let embedding = self.embed(&pooled)?;
             let logits = self.heads.logits(&pooled, &embedding)?;

@@ -24,6 +24,7 @@ mod lag;
 mod ledger;
 mod logging;
 mod membership;
+mod outcomes;
 mod poll;
 mod producer;
 mod reader;

@@ -17,11 +17,12 @@ use super::client::{Kafka, Topics};
 use super::describe::Topic;
 use super::logging::Logged;
 use super::membership::Membership;
+use super::outcomes::letter_key;
 use super::producer::{Failure, Reach, STEP, producer, send, step};
 use super::reader::Offsets;
 use super::replay::{Letter, REPLAYED};
 use super::score::KafkaOutcome;
-use super::transaction::{ScoreWriter, letter_key};
+use super::transaction::ScoreWriter;
 use crate::durable::blocking;
 
 /// Settles records of one topic on behalf of one role. Calls on it go one after another.

@@ -12,34 +12,27 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use prost::Message;
 use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
-use sha2::{Digest, Sha256};
 use undertone_error::{Error, ErrorKind, Result, failpoint};
-use undertone_proto::v1::{Origin, outcome};
-use undertone_proto::{Headers, to_json};
 use uuid::Uuid;
 
 use super::client::{Kafka, Topics};
-use super::describe::Topic;
 use super::failure::failed;
 use super::ledger::Ledger;
 use super::logging::Logged;
 use super::membership::Membership;
-use super::producer::{Failure, Reach, STEP, owned, producer, send, step};
+use super::outcomes::{is_dead, produce};
+use super::producer::{Failure, Reach, STEP, producer, step};
 use super::reader::Offsets;
 use super::replay::is_replay;
 use super::score::KafkaOutcome;
 use super::traces;
 use crate::durable::blocking;
 use crate::score::{Plan, Record, observe};
-use crate::source::hex;
 use crate::telemetry;
 
-/// Longer keys would make records larger than their topic takes.
-const MAX_KEY_BYTES: usize = 1024;
 /// Writes outcomes of the events of `posts.raw`. Calls on it go one after another.
 #[derive(Clone)]
 pub struct ScoreWriter {
@@ -138,9 +131,9 @@ impl ScoreWriter {
         self.with(move |inner, state| {
             let at = |(partition, range)| Move { partition, range, record: None };
             let moves: Vec<_> = ranges.into_iter().map(at).collect();
-            let produce =
+            let all =
                 |producer: &BaseProducer<Logged>| letters.iter().try_for_each(|letter| inner.produce(producer, letter));
-            inner.transact(&mut state.producer, None, version, &moves, produce, &SETTLE)
+            inner.transact(&mut state.producer, None, version, &moves, all, &SETTLE)
         })
         .await
     }
@@ -416,25 +409,7 @@ impl Inner {
     }
 
     fn produce(&self, producer: &BaseProducer<Logged>, outcome: &KafkaOutcome) -> Result<(), Failure> {
-        let empty = || Failure::ours(Error::new(ErrorKind::Internal, "an outcome is empty"));
-        let headers = &outcome.headers;
-        match outcome.outcome.kind.as_ref().ok_or_else(empty)? {
-            outcome::Kind::Scored(post) => {
-                let (key, origin) = (key(&post.source, &post.id), post.origin.as_ref());
-                if let Some(topic) = &self.topics.scored_json {
-                    let json = to_json(post).map_err(Failure::ours)?;
-                    send_outcome(producer, topic, origin, &key, &json.into_bytes(), headers)?;
-                }
-                send_outcome(producer, &self.topics.scored, origin, &key, &post.encode_to_vec(), headers)
-            }
-            outcome::Kind::Dead(letter) => {
-                let origin = letter.origin.as_ref();
-                let key = origin.map(letter_key).unwrap_or_default();
-                // One event may be a dead letter of several sinks.
-                let key = if self.role == "score" { key } else { [self.role.as_bytes(), b"/", &key].concat() };
-                send_outcome(producer, &self.topics.dead, origin, &key, &letter.encode_to_vec(), headers)
-            }
-        }
+        produce(producer, &self.topics, self.role, outcome)
     }
 
     /// Does something with the producer, which is made if there is none. One that has failed is not used again: see
@@ -494,47 +469,4 @@ fn reach<'a>(role: &str, topics: &'a Topics, group: Option<ConsumerGroupMetadata
     // Another role than scoring writes dead letters alone.
     let outcomes = std::iter::once(&topics.scored).chain(&topics.scored_json).filter(|_| role == "score");
     Reach { topics: outcomes.chain([&topics.dead]).collect(), group }
-}
-
-fn is_dead(outcome: &KafkaOutcome) -> bool {
-    matches!(outcome.outcome.kind, Some(outcome::Kind::Dead(_)))
-}
-
-/// Hands an outcome to the client.
-fn send_outcome(
-    producer: &BaseProducer<Logged>,
-    topic: &Topic,
-    origin: Option<&Origin>,
-    key: &Vec<u8>,
-    payload: &Vec<u8>,
-    carried: &Headers,
-) -> Result<(), Failure> {
-    // The partition of the event's: what is in order there stays in order.
-    let partition = origin.map_or(0, |origin| origin.partition).rem_euclid(topic.partitions.max(1));
-    send(producer, BaseRecord::to(&topic.name).partition(partition).key(key).payload(payload).headers(owned(carried)))
-}
-
-/// The key of an event's dead letters.
-pub(super) fn letter_key(origin: &Origin) -> Vec<u8> {
-    format!("{}-{}-{}", origin.topic, origin.partition, origin.offset).into_bytes()
-}
-
-/// Source and id, as JSON, so that no two posts share a key; the hash of that where it is too long for one.
-fn key(source: &str, id: &str) -> Vec<u8> {
-    let key = serde_json::to_vec(&[source, id]).unwrap_or_default();
-    if key.len() <= MAX_KEY_BYTES { key } else { hex(&Sha256::digest(&key)).into_bytes() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_of_different_posts_differ() {
-        assert_eq!(key("x", "7"), br#"["x","7"]"#);
-        assert_ne!(key("a", "b/c"), key("a/b", "c"));
-        let long = "i".repeat(600_000);
-        assert_eq!(key("x", &long).len(), 64);
-        assert_ne!(key("x", &long), key("y", &long));
-    }
 }

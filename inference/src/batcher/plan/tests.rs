@@ -34,6 +34,7 @@ fn view<'a>(interactive: &'a VecDeque<Item>, bulk: &'a VecDeque<Item>, passed_ov
 const RULES: Rules = Rules {
     token_budget: 100,
     bulk_tokens: 40,
+    pauses: false,
     interactive_window: Duration::from_secs(2),
     bulk_ageing: Duration::from_secs(1),
 };
@@ -195,4 +196,53 @@ fn who_prepares_keeps_two_batches_ready_and_who_runs_waits_for_what_is_being_pre
     for (load, prepares, runs) in table {
         assert_eq!((step(Role::Prepare, &load, &RULES), step(Role::Run, &load, &RULES)), (prepares, runs), "{load:?}");
     }
+}
+
+const PAUSING: Rules = Rules { pauses: true, ..RULES };
+
+#[test]
+fn bulk_alone_fills_batches_that_pause_and_beside_interactive_texts_keeps_its_limit() {
+    let start = Instant::now();
+    let (none, one, bulk) = (VecDeque::new(), items(start, &[20]), items(start, &[15; 20]));
+    for (interactive, expected) in [(&none, (0, 6, 90)), (&one, (1, 1, 35))] {
+        let view = QueueView { last_interactive: Some(start), ..view(interactive, &bulk, 0) };
+        let batch = plan(&view, start, &PAUSING);
+        assert_eq!((batch.interactive.len(), batch.bulk.len(), batch.tokens), expected);
+    }
+}
+
+#[test]
+fn bulk_gives_a_batch_in_its_pauses_a_long_text_half_of_itself_and_others_nothing() {
+    use Lane::{Bulk, Interactive};
+    let given = |tokens, longest| Concession { tokens, longest };
+    for (texts, budget, expected) in [
+        (vec![(Bulk, 5)], 100, given(100, 100)),
+        (vec![(Bulk, 5), (Bulk, 60)], 30, given(30, 30)), // memory is short
+        (vec![(Bulk, 60), (Interactive, 5)], 100, Concession::NONE),
+        (vec![(Interactive, LONG_TOKENS)], 100, given(LONG_TOKENS / 2, LONG_TOKENS / 2)),
+        (vec![(Interactive, LONG_TOKENS - 1)], 100, Concession::NONE),
+        (vec![(Interactive, LONG_TOKENS), (Interactive, 1)], 100, Concession::NONE),
+    ] {
+        assert_eq!(concession(texts.iter().copied(), budget, &RULES), expected, "{texts:?}");
+    }
+}
+
+#[test]
+fn in_a_pause_the_oldest_texts_run_that_fit_and_none_overtakes_another() {
+    let now = Instant::now();
+    let given = Concession { tokens: 40, longest: 30 };
+    for (tokens, runs) in [
+        (&[10, 10, 10, 10, 10][..], 4),
+        (&[10, 31, 10], 1), // too long for a pause
+        (&[31], 0),
+        (&[30, 11, 5], 1), // no room for the second
+        (&[], 0),
+    ] {
+        assert_eq!(in_pause(&items(now, tokens), now, given), fates(runs), "{tokens:?}");
+    }
+    let mut lane = items(now, &[10, 90, 10, 10]);
+    lane[1].abandoned = true;
+    lane[3].suspect = true;
+    assert_eq!(in_pause(&lane, now, given), [Fate::Run, Fate::Abandoned, Fate::Run]);
+    assert_eq!(in_pause(&lane, now, Concession::NONE), []);
 }

@@ -10,6 +10,8 @@ use undertone_error::{Error, ErrorKind, Result};
 
 use super::super::cache::Kept;
 use super::super::faults::{Facts, Failure, Next, judge};
+use super::super::plan::Concession;
+use super::super::queue::Queue;
 use super::super::state::Queued;
 use super::{Backend, Normalized, Prepared, Shared, Worker};
 use crate::model::Outcome;
@@ -33,16 +35,15 @@ struct Ailment {
 
 impl<B: Backend> Worker<B> {
     /// Runs a batch and answers its callers, all but those of an ill device.
-    pub(crate) fn run(&mut self, items: Vec<Queued<Prepared>>) -> std::result::Result<(), Ill> {
+    pub(crate) fn run(&mut self, queue: &Queue, items: Vec<Queued<Prepared>>) -> std::result::Result<(), Ill> {
         let now = Instant::now();
-        for item in &items {
-            telemetry::stage("queue", now.saturating_duration_since(item.ticket.submitted));
-        }
+        waited(&items, now);
+        let concession = self.concession(queue, &items);
         let (batch, parts): (Vec<_>, Vec<_>) = items.into_iter().map(Queued::split).unzip();
         let shared = Arc::clone(&self.shared);
         let busy = shared.progress.begin(self.number);
         let mut results = Vec::with_capacity(batch.len());
-        let ended = self.attend(&batch, &mut results);
+        let ended = self.attend(queue, &batch, concession, &mut results);
         let forward = now.elapsed();
         // Over before the callers can know, so that an answered engine is seen to be idle.
         drop(busy);
@@ -61,12 +62,19 @@ impl<B: Backend> Worker<B> {
     }
 
     /// Runs a batch that failed in halves, down to single texts: the culprits fail alone and the others get their scores.
-    /// Appends one result a text, in order; fewer if the device turns out to be ill.
+    /// Appends one result a text, in order; fewer if the device turns out to be ill. In the pauses of the first pass others
+    /// have what `concession` gives them.
     ///
     /// # Errors
     /// What ails the device.
-    fn attend(&mut self, batch: &[Prepared], results: &mut Vec<Result<Outcome>>) -> Result<(), Ailment> {
-        let outcome = self.pass(batch);
+    fn attend(
+        &mut self,
+        queue: &Queue,
+        batch: &[Prepared],
+        mut concession: Concession,
+        results: &mut Vec<Result<Outcome>>,
+    ) -> Result<(), Ailment> {
+        let outcome = self.pass(batch, &mut || self.pause(queue, &mut concession));
         let failure = match &outcome {
             Ok(answers) => answers.iter().any(Result::is_err).then_some(Failure::Texts),
             Err(error) => Some(Failure::Batch(error.kind())),
@@ -109,19 +117,19 @@ impl<B: Backend> Worker<B> {
                 let budget = self.budget.tokens();
                 tracing::warn!(error, texts = batch.len(), tokens, budget, "batch failed, running its halves");
                 let (left, right) = batch.split_at(batch.len() / 2);
-                self.attend(left, results)?;
-                self.attend(right, results)
+                self.attend(queue, left, Concession::NONE, results)?;
+                self.attend(queue, right, Concession::NONE, results)
             }
         }
     }
 
     /// One forward pass: one result a text, in order. A panic is an error: the worker goes on with the next batch.
-    fn pass(&self, batch: &[Prepared]) -> Result<Vec<Result<Outcome>>> {
+    pub(super) fn pass(&self, batch: &[Prepared], pause: &mut dyn FnMut()) -> Result<Vec<Result<Outcome>>> {
         let tokens = tokens(batch);
         self.shared.counters.batches.fetch_add(1, Ordering::Relaxed);
         self.shared.counters.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
         telemetry::batch(tokens);
-        surviving(|| self.backend.run(batch)).and_then(|results| match results.len() == batch.len() {
+        surviving(|| self.backend.run(batch, pause)).and_then(|results| match results.len() == batch.len() {
             true => Ok(results),
             false => {
                 Err(Error::new(ErrorKind::Internal, "model answered for another number of texts than it was given"))
@@ -135,12 +143,12 @@ impl<B: Backend> Worker<B> {
     /// Those of the forward pass: the device is ill.
     pub(super) fn ask_canary(&self) -> Result<()> {
         let Some(canary) = &self.canary else { return Ok(()) };
-        let result = self.pass(std::slice::from_ref(canary)).and_then(|results| results.into_iter().collect());
+        let result = self.pass(std::slice::from_ref(canary), &mut || {}).and_then(|results| results.into_iter().collect());
         telemetry::canary(result.is_ok());
         result.map(|_: Vec<Outcome>| ())
     }
 
-    fn answer(&self, prepared: Prepared, item: Queued<()>, result: Result<Outcome>, times: Times) {
+    pub(super) fn answer(&self, prepared: Prepared, item: Queued<()>, result: Result<Outcome>, times: Times) {
         let result = result.map(|outcome| {
             let Prepared { text, tokens } = prepared;
             let (count, truncated) = (tokens.ids.len(), tokens.truncated);
@@ -185,6 +193,13 @@ impl Shared {
             truncated: truncated || text.cut,
             times,
         }
+    }
+}
+
+/// Tells how long texts have waited that run now.
+pub(super) fn waited(items: &[Queued<Prepared>], now: Instant) {
+    for item in items {
+        telemetry::stage("queue", now.saturating_duration_since(item.ticket.submitted));
     }
 }
 

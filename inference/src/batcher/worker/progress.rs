@@ -21,12 +21,13 @@ impl Progress {
         self.begin_at(worker, Instant::now())
     }
 
+    /// What begins within something else is part of it.
     fn begin_at(&self, worker: usize, now: Instant) -> Busy<'_> {
-        let begun = self.begun.get(worker);
-        if let Some(begun) = begun {
+        let idle = self.begun.get(worker).filter(|begun| begun.load(Ordering::Relaxed) == 0);
+        if let Some(begun) = idle {
             begun.store(self.nanoseconds(now).max(1), Ordering::Relaxed);
         }
-        Busy(begun)
+        Busy(idle)
     }
 
     /// How long the oldest work in progress has been going on; zero if there is none.
@@ -64,6 +65,7 @@ mod tests {
         assert_eq!(age(5), 0.0);
         let first = progress.begin_at(1, at(0));
         let second = progress.begin_at(0, at(3));
+        drop(progress.begin_at(0, at(4)));
         assert_eq!(age(5), 5.0);
         drop(first);
         assert_eq!(age(5), 2.0);

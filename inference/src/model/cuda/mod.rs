@@ -119,7 +119,7 @@ impl Replica {
             Attention::Groups => &ByGroups { groups: batch.groups(), heads },
             attention => &OnGpu { attention, fused: self.fused.as_ref(), staged: &staged, heads },
         };
-        let x = self.encoder.encode(&staged.ids, &staged.positions, steps)?;
+        let x = self.encoder.encode(&staged.ids, &staged.positions, steps, &mut || {})?;
         if let Some(fused) = &self.fused {
             return fused.pool(&x, &staged, pooling == Pooling::Cls);
         }
@@ -275,10 +275,11 @@ impl Cuda {
 }
 
 impl Forward for Cuda {
-    fn forward(&self, batch: &Packed) -> Result<Tensor> {
+    /// Without pauses: a batch is handed to the GPU as a whole.
+    fn forward_with_pauses(&self, batch: &Packed, _: &mut dyn FnMut()) -> Result<Tensor> {
         let replica = self.replica()?;
         if batch.sequences() == 0 {
-            return Encoder::forward(&replica.encoder, batch)
+            return Forward::forward(&replica.encoder, batch)
                 .and_then(|none| none.f_to_device(Device::Cpu).map_err(torch_error));
         }
         let staging = Staging::new(batch, replica.encoder.limits())?;

@@ -19,11 +19,12 @@ use super::super::pack::Packed;
 use super::super::torch_error;
 use super::{Encoder, Layer, LayerNorm, Linear};
 
-/// The packed weights, shared by all workers, and this worker's buffers.
+/// The packed weights, shared by all workers, and this worker's buffers: those that no pass is using, since one may begin in a
+/// pause of another.
 #[derive(Debug)]
 pub(crate) struct Native {
     encoder: Arc<undertone_kernels::Encoder>,
-    scratch: RefCell<Scratch>,
+    scratch: RefCell<Vec<Scratch>>,
 }
 
 impl Native {
@@ -57,14 +58,16 @@ impl Native {
 }
 
 impl Forward for Native {
-    fn forward(&self, batch: &Packed) -> Result<Tensor> {
+    fn forward_with_pauses(&self, batch: &Packed, pause: &mut dyn FnMut()) -> Result<Tensor> {
         let narrow = |values: &[i64]| values.iter().map(|&value| u32::try_from(value).unwrap_or(u32::MAX)).collect();
         let (ids, positions): (Vec<u32>, Vec<u32>) = (narrow(&batch.ids), narrow(&batch.positions));
         let starts: Vec<usize> = batch.cumulative.iter().map(|&at| usize::try_from(at).unwrap_or(0)).collect();
-        let pooled = self
-            .encoder
-            .forward(Batch { ids: &ids, positions: &positions, starts: &starts }, &mut self.scratch.borrow_mut())
-            .map_err(|error| Error::new(ErrorKind::Internal, "encoder refused a batch").source(error))?;
+        let mut scratch = self.scratch.borrow_mut().pop().unwrap_or_default();
+        let rows = Batch { ids: &ids, positions: &positions, starts: &starts };
+        let pooled = self.encoder.forward_with_pauses(rows, &mut scratch, pause);
+        self.scratch.borrow_mut().push(scratch);
+        let pooled =
+            pooled.map_err(|error| Error::new(ErrorKind::Internal, "encoder refused a batch").source(error))?;
         let shape = [batch.sequences() as i64, self.encoder.hidden() as i64];
         no_grad(|| {
             Tensor::f_from_slice(&pooled)?.f_view(shape)?.f_index_select(0, &Tensor::f_from_slice(&batch.places)?)
