@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import pyarrow as pa
 import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.message_factory import GetMessageClass
@@ -88,6 +89,33 @@ def test_a_call_of_grpc_does_too(gateway: Running, collector: Collector):
     assert (score.name, score.parent) == ("score", called.id)
     (refused,) = collector.await_spans(lambda span: span.trace == failing)
     assert refused.attributes["rpc.grpc.status_code"] == 3 and not refused.failed, "the caller's mistake is no failure of ours"
+
+
+def test_streams_and_arrow_tell_what_the_core_took(gateway: Running, collector: Collector):
+    """One part tells of the whole call, however many texts it has."""
+    trace, _, header = parent()
+    lines = "".join(f'{{"text": "{text}"}}\n' for text in (SECRET_TEXT, "it opens at noon", ""))
+    headers = {"traceparent": header, "content-type": "application/x-ndjson"}
+    answer = gateway.post("/v1/score/stream", data=lines.encode(), headers=headers)
+    assert answer.status_code == 200 and len(answer.text.splitlines()) == 3, answer.text
+    assert told_of_texts(collector, trace) == ("bulk", 3, 1)
+
+    trace, _, header = parent()
+    sink = pa.BufferOutputStream()
+    table = pa.table({"text": [f"{SECRET_TEXT} {n}" for n in range(300)]})
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    headers = {"traceparent": header, "content-type": "application/vnd.apache.arrow.stream"}
+    assert gateway.post("/v1/score/arrow", data=sink.getvalue().to_pybytes(), headers=headers).status_code == 200
+    assert told_of_texts(collector, trace) == ("bulk", 300, 0)
+
+
+def told_of_texts(collector: Collector, trace: str) -> tuple[str, int, int]:
+    """The lane, the texts and the problems of a call with texts without end, from its only part."""
+    call, part = sorted(collector.await_spans(lambda span: span.trace == trace, 2), key=lambda span: span.kind, reverse=True)
+    assert (call.kind, part.name, part.kind, part.parent) == ("server", "score texts", "internal", call.id)
+    facts = part.attributes
+    return facts["undertone.lane"], facts["undertone.texts"], facts["undertone.problems"]
 
 
 def test_nobody_else_is_traced_and_no_text_leaves_the_process(gateway: Running, collector: Collector):

@@ -104,19 +104,24 @@ impl Gateway {
         outcomes
     }
 
-    /// Scores every text by the deadline, however many there are.
-    pub(crate) async fn score_in(
+    async fn score_in(&self, lane: Lane, texts: Vec<String>, deadline: Instant) -> Result<Outcomes, Problem> {
+        let (part, count) = (trace::part("score"), texts.len());
+        let outcomes = self.score_slice(lane, texts, deadline).await;
+        if let Some(part) = part {
+            tell(&part, lane, count, &outcomes);
+        }
+        outcomes
+    }
+
+    /// Scores every text by the deadline, of a call that tells by itself of all its slices what a trace tells.
+    pub(crate) async fn score_slice(
         &self,
         lane: Lane,
         texts: Vec<String>,
         deadline: Instant,
     ) -> Result<Outcomes, Problem> {
         let began = Instant::now();
-        let (part, count) = (trace::part("score"), texts.len());
         let outcomes = verdict(join_all(texts.into_iter().map(|text| self.score_one(lane, text, deadline))).await);
-        if let Some(part) = part {
-            tell(&part, lane, count, &outcomes);
-        }
         telemetry::call(lane.name(), &outcomes, began.elapsed());
         outcomes
     }
@@ -148,6 +153,37 @@ fn tell(part: &trace::Span, lane: Lane, texts: usize, outcomes: &Result<Outcomes
     if let Some(longest) = times.max_by_key(|times| times.queue + times.forward) {
         part.milliseconds("undertone.queue_ms", longest.queue);
         part.milliseconds("undertone.forward_ms", longest.forward);
+    }
+}
+
+/// What a trace tells of a call with texts without end, once it has ended: of the whole, not of each text.
+pub(crate) struct ManyTexts {
+    part: Option<trace::Span>,
+    lane: Lane,
+    texts: i64,
+    problems: i64,
+}
+
+impl ManyTexts {
+    /// Begins a part of the call that is under way here, if that is traced.
+    pub(crate) fn begin(lane: Lane) -> Self {
+        Self { part: trace::part("score texts"), lane, texts: 0, problems: 0 }
+    }
+
+    /// Counts a text.
+    pub(crate) fn add(&mut self, outcome: &Result<Scored, Problem>) {
+        self.texts += 1;
+        self.problems += i64::from(outcome.is_err());
+    }
+}
+
+impl Drop for ManyTexts {
+    fn drop(&mut self) {
+        if let Some(part) = &self.part {
+            part.word("undertone.lane", self.lane.name());
+            part.count("undertone.texts", self.texts);
+            part.count("undertone.problems", self.problems);
+        }
     }
 }
 

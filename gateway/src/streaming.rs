@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use undertone_inference::{Lane, Scored};
 
-use crate::{Gateway, Limits, access::Caller, errors::ProblemCode, problem::Problem, telemetry};
+use crate::{Gateway, Limits, access::Caller, errors::ProblemCode, problem::Problem, scoring::ManyTexts, telemetry};
 
 /// The longest that a stream waits before it asks again whether its key's rate has room.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -83,6 +83,7 @@ where
         shutdown: Box::pin(gateway.shutdown.clone().cancelled_owned()),
         draining: false,
         over: false,
+        traced: ManyTexts::begin(terms.lane),
         terms,
     });
     let answers = unfold(course, |mut course| async move { course.next().await.map(|answer| (answer, course)) });
@@ -118,6 +119,7 @@ struct Course<T, S> {
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
     draining: bool,
     over: bool,
+    traced: ManyTexts,
 }
 
 impl<T, S> Course<T, S>
@@ -150,6 +152,7 @@ where
                 }
                 Some((bytes, answer)) = self.running.next(), if owed => {
                     self.bytes -= bytes;
+                    self.traced.add(&answer.outcome);
                     return Some(Ok(answer));
                 }
                 () = sleep_until(paid_at), if self.unpaid.is_some() => {

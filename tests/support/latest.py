@@ -134,6 +134,8 @@ class World:
     def __init__(self, kafka: Kafka, stores: Stores, folder: Path) -> None:
         self.topics, self.stores, self.folder = Topics(kafka.brokers), stores, folder
         self.group = self.topics.group
+        # What the last run to the end said.
+        self.log = ""
 
     def settings(self, **more: str) -> dict[str, str]:
         # Under the same name a process ends what the last one left open, and need not wait until the broker does.
@@ -149,7 +151,8 @@ class World:
         http, grpc = free_ports(2)
         addresses = ("--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}")
         done = self.command("run", "--once", "--roles", roles, *addresses, *args, **env)
-        assert done.returncode == 0, done.stderr.decode()
+        self.log = done.stderr.decode()
+        assert done.returncode == 0, self.log
 
     def init(self, roles: str = THREE) -> str:
         done = self.command("init", "--roles", roles)

@@ -86,6 +86,8 @@ class Rounds:
         self.calm()
         self.world.run_once()
         if found := violations(self.world.topics, self.stores):
+            said = "\n  ".join(self.world.log.splitlines()[-60:])
+            print(f"the last run said:\n  {said}", flush=True)
             raise Broken(f"the promise is broken (seed {self.seed}, {dict(self.counts)}):\n  " + "\n  ".join(found))
         self.counts["looks at all three stores"] += 1
 

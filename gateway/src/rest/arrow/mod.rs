@@ -20,7 +20,7 @@ use undertone_inference::{Lane, ModelInfo};
 
 use self::{read::Texts, spool::Spool, write::Table};
 use super::{body, observe::Arrived};
-use crate::{Gateway, access::Caller, errors::ProblemCode, problem::Problem, telemetry};
+use crate::{Gateway, access::Caller, errors::ProblemCode, problem::Problem, scoring::ManyTexts, telemetry};
 
 /// Texts that are given to the core together.
 const SLICE: usize = 256;
@@ -89,14 +89,17 @@ pub(super) async fn score(
         let slice = slice?;
         caller.charge(slice.texts.len());
         let count = slice.texts.len();
-        let outcomes = gateway.score_in(Lane::Bulk, slice.texts, deadline).await;
+        let outcomes = gateway.score_slice(Lane::Bulk, slice.texts, deadline).await;
         telemetry::texts("arrow", count, &outcomes);
         Ok::<_, Problem>((slice.ids, outcomes?))
     });
     let mut scored = std::pin::pin!(scored.buffered(at_a_time(&model)));
+    let mut traced = ManyTexts::begin(Lane::Bulk);
     while let Some((ids, outcomes)) = scored.try_next().await? {
+        outcomes.iter().for_each(|outcome| traced.add(outcome));
         spool.write(table.rows(ids, outcomes)?).await?;
     }
+    drop(traced);
     spool.write(table.end()?).await?;
 
     let (length, body) = spool.into_body().await?;
