@@ -76,7 +76,8 @@ def test_each_role_in_a_process_of_its_own(group: Group) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_once_also_does_what_members_that_died_have_left(group: Group) -> None:
+@pytest.mark.parametrize("sabotage", ["", "no-wait-for-others"])
+def test_once_also_does_what_members_that_died_have_left_and_only_because_it_waits(group: Group, sabotage: str) -> None:
     """Members with a name come back to the partitions that they had; those of another who died come after its session only."""
     roles = "score,bronze,silver,gold"
     # Long enough that a process which did not wait would have ended before.
@@ -86,20 +87,22 @@ def test_once_also_does_what_members_that_died_have_left(group: Group) -> None:
         one.await_that(lambda: not violations(group.topics, group.catalog), "score and store everything", 90)
         other.await_that(lambda: has_partitions(other), "take partitions over", 60)
     group.produce(200)
-    settings = group.topics.settings(UNDERTONE_KAFKA__INSTANCE="one") | group.env
+    settings = group.topics.settings(UNDERTONE_KAFKA__INSTANCE="one", UNDERTONE_SABOTAGE=sabotage) | group.env
     http, grpc = (f"127.0.0.1:{port}" for port in free_ports(2))
     addresses = ("--http", http, "--grpc", grpc)
     done = undertone("run", "--once", "--config", group.config, "--roles", roles, *addresses, cwd=group.folder, env=settings)
     assert done.returncode == 0, done.stderr.decode()
+    if sabotage:
+        found = violations(group.topics, group.catalog)
+        assert any("lost" in each for each in found), found
+        return
     assert b"other processes have not stored" in done.stderr, done.stderr.decode()
     assert_promise(group.topics, group.catalog)
 
 
 def has_partitions(running: Running) -> bool:
     """Of every role's topic."""
-    given = re.findall(r"partitions assigned partitions=\{\d", running.log())
-    print(len(given), running.log()[-3000:])
-    return len(given) >= 4
+    return len(re.findall(r"partitions assigned partitions=\{\d", running.log())) >= 4
 
 
 def sleep_in_a_commit(group: Group, ledger: Ledger, point: str, **env: str) -> list[str]:

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use undertone_error::{Error, Result};
+use undertone_error::{Error, Result, failpoint};
 
 pub use gap::{Gap, gaps};
 pub use ingested::Ingested;
@@ -172,9 +172,10 @@ impl<K: Sink, S: EpochSource<Record = K::Record>> Pump<K, S> {
         self.status.observed(ends, progress.pending.ingested.oldest());
         match next_step(&self.policy, &facts) {
             Step::Done => {
-                // Asked last, and only of who is to finish: a member that was killed keeps its partitions for a while, and
-                // what it had not stored would be left behind in silence.
-                if mode == Mode::Stop || others_are_done(&mut self.sink, &mut self.source).await? {
+                // Only who is to finish waits: a member that was killed keeps its partitions for a while, and what it had not
+                // stored would be left behind in silence. A test shows with the switch that it would.
+                let waits = mode == Mode::Finish && !failpoint::sabotaged("no-wait-for-others");
+                if !waits || others_are_done(&mut self.sink, &mut self.source).await? {
                     return Ok(Turn::Done);
                 }
                 self.status.waits_for_others();
