@@ -43,6 +43,7 @@ fn main() {
 fn execute(command: Command) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .on_thread_park(undertone_gateway::moderation::rest)
         .build()
         .context(ErrorKind::Exhausted, "cannot start threads")?;
     runtime.block_on(async {

@@ -1,6 +1,6 @@
 //! The gateway put together: what it scores with, what it shows, and what it allows.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -30,9 +30,22 @@ pub(crate) struct Ingest {
     pub(crate) secret: Option<SigningSecret>,
 }
 
-/// Both doors of one scorer. Clones share everything.
+/// Both doors of one scorer. Clones share everything, and cost next to nothing: every call makes some.
 #[derive(Clone)]
 pub struct Gateway {
+    parts: Arc<Parts>,
+}
+
+impl Deref for Gateway {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+/// What a gateway consists of.
+pub struct Parts {
     pub(crate) scorer: Arc<dyn Scorer>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) keys: Keys,
@@ -194,7 +207,7 @@ impl GatewayBuilder {
     /// The gateway; nothing runs until it serves.
     pub fn build(self) -> Gateway {
         let live = self.live.unwrap_or_else(|| Live::new(&self.scorer.model()));
-        Gateway {
+        let parts = Parts {
             broadcast: Broadcast::new(live.clone(), LIVE_PERIOD, self.shutdown.clone()),
             calls: Arc::new(Semaphore::new(self.limits.calls_in_flight)),
             bulk_calls: Arc::new(Semaphore::new(self.limits.arrow_calls)),
@@ -213,6 +226,7 @@ impl GatewayBuilder {
             metrics: self.metrics,
             readiness: self.readiness,
             shutdown: self.shutdown,
-        }
+        };
+        Gateway { parts: Arc::new(parts) }
     }
 }

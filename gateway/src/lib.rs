@@ -31,6 +31,7 @@ mod grpc;
 mod intake;
 mod limits;
 pub mod live;
+pub mod moderation;
 mod problem;
 pub mod queries;
 mod readiness;

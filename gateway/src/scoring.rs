@@ -170,6 +170,13 @@ impl ManyTexts {
         Self { part: trace::part("score texts"), lane, texts: 0, problems: 0 }
     }
 
+    /// Notes that the call ended with a problem.
+    pub(crate) fn failed(&self) {
+        if let Some(part) = &self.part {
+            part.failed();
+        }
+    }
+
     /// Counts a text.
     pub(crate) fn add(&mut self, outcome: &Result<Scored, Problem>) {
         self.texts += 1;

@@ -227,6 +227,7 @@ where
 
     /// Gives up what is running.
     fn cut(&mut self) -> Problem {
+        self.traced.failed();
         self.over = true;
         self.running.clear();
         match self.why.take() {

@@ -49,9 +49,10 @@ impl Pumps {
     /// The first failure of a pump; the others went on.
     pub(super) async fn finish(mut self, hurry: &CancellationToken) -> Result<()> {
         self.shutdown.finish.cancel();
-        let stop = self.shutdown.stop.clone();
+        let Shutdown { stop, hurry: hurried, .. } = self.shutdown.clone();
         let patience = async {
             hurry.cancelled().await;
+            hurried.cancel();
             tokio::time::sleep(GRACE).await;
             stop.cancel();
             std::future::pending::<()>().await;

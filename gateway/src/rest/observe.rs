@@ -12,6 +12,7 @@ use axum::{
 use futures::FutureExt;
 use tokio::time::Instant;
 use tracing::{Instrument, field::Empty};
+use undertone_inference::Lane;
 use undertone_trace as trace;
 use uuid::Uuid;
 
@@ -19,6 +20,7 @@ use super::{Dialect, linger, template};
 use crate::{
     Gateway,
     errors::ProblemCode,
+    moderation,
     problem::{Problem, Raised},
     telemetry,
 };
@@ -76,7 +78,9 @@ const UNTRACED: [&str; 11] = [
 /// keys, theirs are looked at first, on the usual way.
 fn shed(gateway: &Gateway, method: &Method, route: &str) -> Option<Problem> {
     let scores = *method == Method::POST && SCORING.contains(&route);
-    (scores && gateway.keys.is_empty()).then(|| gateway.full()).flatten()
+    let problem = (scores && gateway.keys.is_empty()).then(|| gateway.full()).flatten()?;
+    moderation::refused(gateway.scorer.wait(Lane::Interactive));
+    Some(problem)
 }
 
 pub(super) async fn observe(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {

@@ -109,7 +109,9 @@ pub(crate) fn plan<W: Waiting>(view: &QueueView<'_, W>, now: Instant, rules: &Ru
         take(view.bulk, Lane::Bulk, &mut batch, bulk_limit.min(budget / AGED_SHARE), now);
     }
     take(view.interactive, Lane::Interactive, &mut batch, budget, now);
-    let nobody_waits = rules.pauses && !batch.interactive.contains(&Fate::Run);
+    // Also not for a text that had no room in the batch.
+    let waits = |item: &W| fate(item.abandoned(), item.deadline(), now) == Fate::Run;
+    let nobody_waits = rules.pauses && !view.interactive.iter().any(waits);
     take(view.bulk, Lane::Bulk, &mut batch, if nobody_waits { budget } else { bulk_limit }, now);
     batch
 }
@@ -121,22 +123,30 @@ pub(crate) struct Concession {
     pub(crate) tokens: usize,
     /// The longest text of those, in tokens.
     pub(crate) longest: usize,
+    /// Whether the first text may have more than that: nothing was used, and it would fit nowhere else.
+    pub(crate) whole: bool,
 }
 
 impl Concession {
     /// Nothing.
-    pub(crate) const NONE: Self = Self { tokens: 0, longest: 0 };
+    pub(crate) const NONE: Self = Self { tokens: 0, longest: 0, whole: false };
 
     /// So many tokens of it are used.
     pub(crate) fn take(&mut self, tokens: usize) {
         self.tokens = self.tokens.saturating_sub(tokens);
+        self.whole = false;
+    }
+
+    /// No more than what is left of another, in whose pause this batch runs.
+    pub(crate) fn within(self, other: Self) -> Self {
+        Self { tokens: self.tokens.min(other.tokens), ..self }
     }
 }
 
 /// An interactive text that is so long alone lets shorter ones run before it ends.
 const LONG_TOKENS: usize = 64;
 
-/// What a batch gives while it runs. Bulk gives as much as a whole batch, so that it takes twice as long at most. A long
+/// What a batch gives while it runs. Bulk gives three batches: as many as may pass it over while it waits. A long
 /// interactive text gives half of its tokens, to texts at most half as long: they would wait much longer than it does then.
 /// Others give nothing: who is in the same lane waits for its turn, and batches stay full under load.
 pub(crate) fn concession(texts: impl IntoIterator<Item = (Lane, usize)>, budget: usize, rules: &Rules) -> Concession {
@@ -149,23 +159,25 @@ pub(crate) fn concession(texts: impl IntoIterator<Item = (Lane, usize)>, budget:
     match (interactive, count) {
         (false, _) => {
             let budget = budget.min(rules.token_budget);
-            Concession { tokens: budget, longest: budget }
+            Concession { tokens: budget.saturating_mul(MAX_PASSED_OVER as usize), longest: budget, whole: true }
         }
-        (true, 1) if tokens >= LONG_TOKENS => Concession { tokens: tokens / 2, longest: tokens / 2 },
+        (true, 1) if tokens >= LONG_TOKENS => Concession { tokens: tokens / 2, longest: tokens / 2, whole: false },
         (true, _) => Concession::NONE,
     }
 }
 
-/// The fate of the first interactive texts in a pause: as many as fit, and none behind one that does not.
+/// The fate of the first interactive texts in a pause: as many as fit, and none behind one that does not. No more run at once
+/// than the longest text has tokens.
 pub(crate) fn in_pause<W: Waiting>(interactive: &VecDeque<W>, now: Instant, given: Concession) -> Vec<Fate> {
-    let (mut fates, mut left) = (Vec::new(), given.tokens);
+    let (mut fates, mut left, mut first) = (Vec::new(), given.tokens.min(given.longest), true);
     for item in interactive {
         let fate = fate(item.abandoned(), item.deadline(), now);
         if fate == Fate::Run {
-            if item.suspect() || item.tokens() > given.longest.min(left) {
+            if item.suspect() || (item.tokens() > left && !(first && given.whole)) {
                 break;
             }
-            left -= item.tokens();
+            left = left.saturating_sub(item.tokens());
+            first = false;
         }
         fates.push(fate);
     }

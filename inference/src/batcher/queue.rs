@@ -152,7 +152,15 @@ impl Queue {
 
     /// What a worker does in a pause of the batch that it runs, which gives others so much. Never waits.
     pub(crate) fn next_in_pause(&self, given: Concession, may_prepare: bool) -> Work {
-        let (work, useless) = self.lock().next_in_pause(Instant::now(), given, may_prepare);
+        if given.tokens == 0 {
+            return Work::Wait;
+        }
+        let mut state = self.lock();
+        let (work, useless) = state.next_in_pause(Instant::now(), given, may_prepare);
+        if !(useless.is_empty() && matches!(work, Work::Wait)) {
+            telemetry::depth(Lane::Interactive, state.waiting(Lane::Interactive));
+        }
+        drop(state);
         self.turn_away(useless);
         work
     }

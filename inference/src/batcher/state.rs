@@ -256,9 +256,6 @@ impl State {
     /// What a worker does in a pause of the batch that it runs: it prepares interactive texts, if it may, or runs some.
     pub(crate) fn next_in_pause(&mut self, now: Instant, given: Concession, may_prepare: bool) -> (Work, Useless) {
         let mut useless = Vec::new();
-        if given.tokens == 0 {
-            return (Work::Wait, useless);
-        }
         if may_prepare && self.ready_interactive_tokens < given.tokens {
             let items = self.take_chunk(Lane::Interactive, now, &mut useless);
             if !items.is_empty() {

@@ -175,7 +175,9 @@ async fn interactive_texts_run_in_the_pauses_of_bulk_and_bulk_does_not() {
 
 #[tokio::test]
 async fn a_culprit_in_a_pause_fails_alone_and_not_there() {
-    for (culprit, kind) in [("poison", ErrorKind::Internal), ("panic", ErrorKind::Internal), ("ill", ErrorKind::Internal)] {
+    for (culprit, kind) in
+        [("poison", ErrorKind::Internal), ("panic", ErrorKind::Internal), ("ill", ErrorKind::Internal)]
+    {
         let (fake, engine, first) = held_before_a_pause().await;
         let mut urgent = ["good", culprit].map(|text| Box::pin(engine.score(Request::new(text))));
         for text in &mut urgent {

@@ -6,6 +6,7 @@
 //! else.
 
 mod gap;
+mod goal;
 mod ingested;
 pub(crate) mod policy;
 mod source;
@@ -27,16 +28,19 @@ pub use source::{Batch, EpochSource, ReadLimit};
 pub use status::{LastCommit, SinkSnapshot, SinkStatus, Waiting};
 pub use telemetry::{EPOCH_BYTES, EPOCH_COUNT, FRESHNESS_SECONDS, describe_metrics, report_lag};
 
+use goal::{Goal, Verdict};
 use policy::{Facts, Recovery, Step, next_step, recover, resume};
 
 use crate::{Epoch, Positions, Sink};
 
-/// The two ways to end a pump. Cancel `finish` once nothing more will be appended to the source.
+/// The ways to end a pump. Cancel `finish` once nothing more will be appended to the source.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     /// Store everything up to the source's end, however long the store makes it wait, and wait until other processes have
-    /// stored what is theirs: one that died leaves its part to us. Then return.
+    /// stored what is theirs (see [`goal`]). Then return.
     pub finish: CancellationToken,
+    /// Somebody waits for the end: what is ours is still stored, others are not waited for any more.
+    pub hurry: CancellationToken,
     /// Commit what was read, trying once, and return promptly; the rest is stored by the next start.
     pub stop: CancellationToken,
 }
@@ -75,6 +79,8 @@ pub struct Pump<K, S: EpochSource> {
     status: SinkStatus,
     /// Absent before the store has told where it stands, and after a conflict.
     progress: Option<Progress<S::Record>>,
+    /// What it waits for, once it is to finish and everything of its own is stored.
+    goal: Option<Goal>,
 }
 
 #[derive(Debug)]
@@ -91,6 +97,8 @@ enum Turn {
     Went,
     /// For others; there is nothing that could be done meanwhile.
     Waits,
+    /// Waiting for them.
+    GaveUp(Error),
     Done,
 }
 
@@ -98,7 +106,7 @@ impl<K: Sink, S: EpochSource<Record = K::Record>> Pump<K, S> {
     /// A pump that has not begun.
     pub fn new(sink: K, source: S, policy: Policy) -> Self {
         let status = SinkStatus::new(sink.name());
-        Self { sink, source, policy, status, progress: None }
+        Self { sink, source, policy, status, progress: None, goal: None }
     }
 
     /// A handle on the sink's status, which stays readable after the pump has ended.
@@ -126,6 +134,7 @@ impl<K: Sink, S: EpochSource<Record = K::Record>> Pump<K, S> {
                     failures = 0;
                     continue;
                 }
+                Ok(Turn::GaveUp(error)) => return Err(error),
                 Ok(Turn::Went) => {
                     failures = 0;
                     self.status.is_well();
@@ -167,21 +176,18 @@ impl<K: Sink, S: EpochSource<Record = K::Record>> Pump<K, S> {
             events: progress.pending.epoch.offsets(),
             bytes: progress.pending.bytes,
             age: progress.since.elapsed(),
-            drained: ends.iter().all(|(partition, end)| read.get(partition).is_none_or(|read| read >= end)),
+            drained: ends.iter().all(|(partition, &end)| {
+                let end = self.goal.as_ref().map_or(end, |goal| goal.end_of(partition, end));
+                read.get(partition).is_none_or(|&read| read >= end)
+            }),
         };
         self.status.observed(ends, progress.pending.ingested.oldest());
         match next_step(&self.policy, &facts) {
-            Step::Done => {
-                // Only who is to finish waits: a member that was killed keeps its partitions for a while, and what it had not
-                // stored would be left behind in silence. A test shows with the switch that it would.
-                let waits = mode == Mode::Finish && !failpoint::sabotaged("no-wait-for-others");
-                if !waits || others_are_done(&mut self.sink, &mut self.source).await? {
-                    return Ok(Turn::Done);
-                }
-                self.status.waits_for_others();
-                shutdown.pause(self.policy.idle_wait).await;
-                return Ok(Turn::Waits);
+            // Only who is to finish waits for others. A test shows with the switch that it must.
+            Step::Done if mode == Mode::Finish && !failpoint::sabotaged("no-wait-for-others") => {
+                return self.wait_for_others(shutdown, &read).await;
             }
+            Step::Done => return Ok(Turn::Done),
             Step::Commit => {
                 let written = commit(&mut self.sink, &progress.pending, &self.status).await?;
                 progress.committed.extend(written);
@@ -197,6 +203,36 @@ impl<K: Sink, S: EpochSource<Record = K::Record>> Pump<K, S> {
             }
         }
         Ok(Turn::Went)
+    }
+
+    /// Everything that is ours, up to `ours`, is stored: done, unless other processes have partitions of which something is
+    /// not.
+    async fn wait_for_others(&mut self, shutdown: &Shutdown, ours: &Positions) -> Result<Turn> {
+        let goal = match &mut self.goal {
+            Some(goal) => goal,
+            None => {
+                let others = self.source.others().await?;
+                self.goal.insert(Goal::new(ours, others, self.policy.max_age))
+            }
+        };
+        let left = goal.left_to_others(ours);
+        let stored = if left.is_empty() { Positions::new() } else { self.sink.others(&left).await? };
+        match goal.judge(&left, stored, self.policy.idle_wait) {
+            Verdict::Done => return Ok(Turn::Done),
+            Verdict::GiveUp(error) => return Ok(Turn::GaveUp(error)),
+            Verdict::Wait { first: true } => {
+                let (sink, partitions) =
+                    (self.status.sink(), left.keys().map(|each| each.partition).collect::<Vec<_>>());
+                tracing::info!(sink, ?partitions, "other processes have not stored their partitions yet");
+            }
+            Verdict::Wait { first: false } => {}
+        }
+        self.status.waits_for_others();
+        tokio::select! {
+            () = shutdown.hurry.cancelled() => return Ok(Turn::Done),
+            () = shutdown.pause(self.policy.idle_wait) => {}
+        }
+        Ok(Turn::Waits)
     }
 
     async fn resume(&mut self) -> Result<Progress<S::Record>> {
@@ -215,16 +251,6 @@ impl<K: Sink, S: EpochSource<Record = K::Record>> Pump<K, S> {
         self.status.resumed(&committed);
         Ok(Progress { committed, pending: Batch::default(), since: Instant::now() })
     }
-}
-
-/// Whether everything is stored of the partitions that other processes serve.
-async fn others_are_done<K: Sink, S: EpochSource>(sink: &mut K, source: &mut S) -> Result<bool> {
-    let ends = source.others().await?;
-    if ends.is_empty() {
-        return Ok(true);
-    }
-    let stored = sink.others(&ends).await?;
-    Ok(ends.iter().all(|(partition, end)| stored.get(partition).is_some_and(|at| at >= end)))
 }
 
 async fn commit<K: Sink>(sink: &mut K, pending: &Batch<K::Record>, status: &SinkStatus) -> Result<Positions> {

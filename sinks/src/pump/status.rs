@@ -170,13 +170,8 @@ impl SinkStatus {
         self.wait(error.to_string());
     }
 
-    /// Waits for other processes, which is told once.
     pub(super) fn waits_for_others(&self) {
-        let reason = "other processes have not stored their partitions yet";
-        if self.state().waiting.as_ref().is_none_or(|waiting| waiting.reason != reason) {
-            tracing::info!(sink = self.sink(), "{reason}; the partitions of one that has died come to us");
-        }
-        self.wait(reason.to_owned());
+        self.wait("other processes have not stored their partitions yet".to_owned());
     }
 
     fn wait(&self, reason: String) {

@@ -320,8 +320,8 @@ impl EpochSource for SharedSource {
 }
 
 #[tokio::test]
-async fn it_finishes_only_once_what_others_serve_is_stored_and_stops_without_them() {
-    for stops in [false, true] {
+async fn it_finishes_only_once_what_others_serve_is_stored_or_when_it_is_hurried() {
+    for end in ["others are done", "stop", "hurry"] {
         let (store, shutdown) = (Store::default(), finishing());
         let other = Elsewhere { end: 7, stored: Arc::default() };
         let sink = SharedSink(MemorySink { store: store.clone(), stands: -1 }, other.clone());
@@ -336,10 +336,10 @@ async fn it_finishes_only_once_what_others_serve_is_stored_and_stops_without_the
             assert!(waits() && !running.is_finished());
         }
         assert_eq!(store.state().next, 12);
-        if stops {
-            shutdown.stop.cancel();
-        } else {
-            *other.stored.lock().unwrap() = Some(7);
+        match end {
+            "stop" => shutdown.stop.cancel(),
+            "hurry" => shutdown.hurry.cancel(),
+            _ => *other.stored.lock().unwrap() = Some(7),
         }
         let ended = tokio::time::timeout(Duration::from_secs(20), running).await.expect("promptly").unwrap();
         assert_eq!((ended.expect("it ends"), status.snapshot().waiting), (at(12), None));

@@ -95,7 +95,9 @@ impl Ours {
     pub(super) async fn others(&self, reader: &TopicReader) -> Result<Positions> {
         let others = (0..self.topic.partitions).filter(|number| !self.partitions.contains(number)).collect();
         let bounds = reader.bounds(others).await?;
-        Ok(self.positions(bounds.into_iter().filter(|(_, (start, end))| start < end).map(|(number, (_, end))| (number, end))))
+        Ok(self.positions(
+            bounds.into_iter().filter(|(_, (start, end))| start < end).map(|(number, (_, end))| (number, end)),
+        ))
     }
 
     /// What was read, from `from` up to `next`, as ranges.

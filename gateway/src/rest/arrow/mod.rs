@@ -95,7 +95,7 @@ pub(super) async fn score(
     });
     let mut scored = std::pin::pin!(scored.buffered(at_a_time(&model)));
     let mut traced = ManyTexts::begin(Lane::Bulk);
-    while let Some((ids, outcomes)) = scored.try_next().await? {
+    while let Some((ids, outcomes)) = scored.try_next().await.inspect_err(|_| traced.failed())? {
         outcomes.iter().for_each(|outcome| traced.add(outcome));
         spool.write(table.rows(ids, outcomes)?).await?;
     }

@@ -204,20 +204,26 @@ const PAUSING: Rules = Rules { pauses: true, ..RULES };
 fn bulk_alone_fills_batches_that_pause_and_beside_interactive_texts_keeps_its_limit() {
     let start = Instant::now();
     let (none, one, bulk) = (VecDeque::new(), items(start, &[20]), items(start, &[15; 20]));
-    for (interactive, expected) in [(&none, (0, 6, 90)), (&one, (1, 1, 35))] {
+    let mut gone = one.clone();
+    gone[0].abandoned = true;
+    for (interactive, expected) in [(&none, (0, 6, 90)), (&one, (1, 1, 35)), (&gone, (1, 6, 90))] {
         let view = QueueView { last_interactive: Some(start), ..view(interactive, &bulk, 0) };
         let batch = plan(&view, start, &PAUSING);
         assert_eq!((batch.interactive.len(), batch.bulk.len(), batch.tokens), expected);
     }
+    // Aged bulk that leaves no room for who waits does not fill the batch either.
+    let (now, long) = (start + Duration::from_secs(2), items(start, &[90]));
+    let aged = QueueView { last_interactive: Some(now), ..view(&long, &bulk, MAX_PASSED_OVER) };
+    assert_eq!(plan(&aged, now, &PAUSING).bulk.len(), 2);
 }
 
 #[test]
-fn bulk_gives_a_batch_in_its_pauses_a_long_text_half_of_itself_and_others_nothing() {
+fn bulk_gives_three_batches_in_its_pauses_a_long_text_half_of_itself_and_others_nothing() {
     use Lane::{Bulk, Interactive};
-    let given = |tokens, longest| Concession { tokens, longest };
+    let given = |tokens, longest| Concession { tokens, longest, whole: tokens > longest };
     for (texts, budget, expected) in [
-        (vec![(Bulk, 5)], 100, given(100, 100)),
-        (vec![(Bulk, 5), (Bulk, 60)], 30, given(30, 30)), // memory is short
+        (vec![(Bulk, 5)], 100, given(300, 100)),
+        (vec![(Bulk, 5), (Bulk, 60)], 30, given(90, 30)), // memory is short
         (vec![(Bulk, 60), (Interactive, 5)], 100, Concession::NONE),
         (vec![(Interactive, LONG_TOKENS)], 100, given(LONG_TOKENS / 2, LONG_TOKENS / 2)),
         (vec![(Interactive, LONG_TOKENS - 1)], 100, Concession::NONE),
@@ -230,16 +236,22 @@ fn bulk_gives_a_batch_in_its_pauses_a_long_text_half_of_itself_and_others_nothin
 #[test]
 fn in_a_pause_the_oldest_texts_run_that_fit_and_none_overtakes_another() {
     let now = Instant::now();
-    let given = Concession { tokens: 40, longest: 30 };
-    for (tokens, runs) in [
-        (&[10, 10, 10, 10, 10][..], 4),
-        (&[10, 31, 10], 1), // too long for a pause
-        (&[31], 0),
-        (&[30, 11, 5], 1), // no room for the second
-        (&[], 0),
+    let given = Concession { tokens: 40, longest: 30, whole: false };
+    for (tokens, runs, whole) in [
+        (&[10, 10, 10, 10, 10][..], 3, 3),
+        (&[10, 31, 10], 1, 1), // too long for a pause
+        (&[31, 1], 0, 1),      // unless nothing has run in one yet
+        (&[25, 11, 5], 1, 1),  // no room for the second
+        (&[], 0, 0),
     ] {
         assert_eq!(in_pause(&items(now, tokens), now, given), fates(runs), "{tokens:?}");
+        let whole_is_left = Concession { whole: true, ..given };
+        assert_eq!(in_pause(&items(now, tokens), now, whole_is_left), fates(whole), "{tokens:?}");
     }
+    let mut used = Concession { tokens: 40, longest: 30, whole: true };
+    used.take(35);
+    assert_eq!(used, Concession { tokens: 5, longest: 30, whole: false });
+    assert_eq!(given.within(used).tokens, 5, "what runs in a pause gives no more than that has left");
     let mut lane = items(now, &[10, 90, 10, 10]);
     lane[1].abandoned = true;
     lane[3].suspect = true;

@@ -143,7 +143,8 @@ impl<B: Backend> Worker<B> {
     /// Those of the forward pass: the device is ill.
     pub(super) fn ask_canary(&self) -> Result<()> {
         let Some(canary) = &self.canary else { return Ok(()) };
-        let result = self.pass(std::slice::from_ref(canary), &mut || {}).and_then(|results| results.into_iter().collect());
+        let result =
+            self.pass(std::slice::from_ref(canary), &mut || {}).and_then(|results| results.into_iter().collect());
         telemetry::canary(result.is_ok());
         result.map(|_: Vec<Outcome>| ())
     }
