@@ -65,7 +65,6 @@ pub(crate) unsafe fn forward(
 
 /// One layer over the rows of a group; `following` are the weights after its own. Pauses after the last block too, but not
 /// between products that leave something in the second-level cache for the next.
-#[expect(clippy::too_many_arguments, reason = "internal, called once")]
 unsafe fn run_layer(
     kernels: &Kernels,
     encoder: &Encoder,
