@@ -27,7 +27,6 @@ pub(crate) enum Outcome {
 
 fn main() {
     let cli = Cli::parse();
-    memory::keep_what_is_freed();
     start_logging(cli.log_format);
     let status = match execute(cli.command) {
         Ok(Outcome::Done) => 0,

@@ -14,12 +14,18 @@ const PURGE_DELAY: c_int = 15;
 const A_MINUTE: c_long = 60_000;
 
 unsafe extern "C" {
+    fn mi_collect(force: bool);
     fn mi_option_set(option: c_int, value: c_long);
 }
 
-/// What is freed goes back to the system a minute later, and not within the second: the stream needs as much again for its
-/// next epoch, and the system would zero it each time.
+/// What has been freed goes back to the system now (loading a model takes twice its size), and what is freed from here on a
+/// minute later, and not within the second: the stream needs as much again for its next epoch, and the system would zero it
+/// each time.
 pub(crate) fn keep_what_is_freed() {
-    // SAFETY: a function of the allocator that is linked in above; it stores a number, and knows which options there are.
-    unsafe { mi_option_set(PURGE_DELAY, A_MINUTE) }
+    // SAFETY: functions of the allocator that is linked in above. One gives back what nobody uses; the other stores a number,
+    // and knows which options there are.
+    unsafe {
+        mi_collect(true);
+        mi_option_set(PURGE_DELAY, A_MINUTE);
+    }
 }
