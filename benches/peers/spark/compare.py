@@ -73,7 +73,7 @@ def main() -> None:
     python, jars = python_and_jars(CACHE)
     with tempfile.TemporaryDirectory() as folder, Kafka(Path(folder) / "kafka") as kafka:
         world = World(options, kafka, Path(folder))
-        rows = [*compare_spark(world, python, jars), *(ours(world, precision) for precision in ("fp32", "auto"))]
+        rows = [*compare_spark(world, python, jars), *(ours(world, precision) for precision in ("fp32", "auto", "int8"))]
     report = {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "command": "benches/peers/spark/compare.py",
