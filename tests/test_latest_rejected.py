@@ -8,12 +8,11 @@ from __future__ import annotations
 import gzip
 import subprocess
 from collections.abc import Callable
-from datetime import datetime, timezone
 
 import pytest
 from qdrant_client.models import Distance, VectorParams
 
-from support.latest import SINKS, Stores, World, append, letters, scored, wanted
+from support.latest import NEXT_DAY, SINKS, Stores, World, append, letters, scored, wanted
 from support.process import undertone
 from support.proxy import Answer, Proxy, Request
 from support.rounds import is_write
@@ -23,7 +22,6 @@ pytestmark = [pytest.mark.timeout(400), pytest.mark.full]
 
 # What makes a store refuse a post, which posts those are, what is wrong with them in words, and how the store is mended.
 Poison = tuple[Callable[[Stores], None], list, tuple[str, ...], Callable[[Stores], None]]
-NEXT_DAY = {"created_ms": int(datetime(2026, 5, 2, 12, tzinfo=timezone.utc).timestamp() * 1000)}
 
 
 def clickhouse_poison() -> Poison:

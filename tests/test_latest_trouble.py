@@ -15,7 +15,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from qdrant_client.models import Distance, PointStruct, ScalarQuantization, ScalarQuantizationConfig, ScalarType, VectorParams
 
-from support.latest import SINKS, THREE, World, append, assert_latest, letters, scored, shows, tombstone, wanted
+from support.latest import NEXT_DAY, SINKS, THREE, World, append, assert_latest, letters, scored, shows, tombstone, wanted
 from support.process import Running, undertone
 from support.proxy import Answer, Proxy, Request
 from support.wire import Wire

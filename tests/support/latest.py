@@ -32,6 +32,8 @@ from .topics import MESSAGES, QUIET, Topics, decode
 SINKS = ("qdrant", "opensearch", "clickhouse")
 THREE = ",".join(SINKS)
 DAY_MS = 86_400_000
+# Of a post that belongs to the day after that of the others.
+NEXT_DAY = {"created_ms": int(datetime(2026, 5, 2, 12, tzinfo=timezone.utc).timestamp() * 1000)}
 SIZE = 384
 NAMESPACE = uuid.uuid5(uuid.UUID(int=0), "undertone")
 
