@@ -89,7 +89,7 @@ def main() -> None:
         if options.json:
             options.json.write_text(json.dumps(report, indent=2) + "\n")
         if options.record:
-            bench.round(wrap=["perf", "record", "-F", "499", "-g", "-o", str(options.record)])
+            bench.round(wrap=["perf", "record", "-F", "499", "--call-graph", "dwarf,8192", "-o", str(options.record)])
 
 
 class Bench:

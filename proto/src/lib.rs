@@ -7,6 +7,7 @@
 mod event;
 pub mod identity;
 pub mod mapping;
+mod plain;
 mod pointer;
 mod post;
 mod reader;

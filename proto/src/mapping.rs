@@ -110,7 +110,7 @@ impl Default for Mapping {
 }
 
 /// The fields of one event, converted, each absent if it is not there.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Fields {
     pub(crate) id: Option<String>,
     pub(crate) source: Option<String>,

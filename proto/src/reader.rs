@@ -6,10 +6,11 @@
 
 use std::sync::{Arc, LazyLock};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use undertone_error::{Error, ErrorKind, Result};
 
-use crate::mapping::Mapping;
+use crate::mapping::{Fields, Mapping};
+use crate::plain;
 use crate::pointer::Pointer;
 use crate::value::about;
 use crate::{EventTime, Post, identity};
@@ -39,6 +40,23 @@ impl From<Mapping> for Mapped {
     }
 }
 
+impl Mapped {
+    /// The fields of one event, and what is not read into one.
+    fn read(&self, payload: &[u8]) -> Result<(Fields, Map<String, Value>)> {
+        let mut document = decode(payload)?;
+        if !document.is_object() {
+            return Err(bad("post is not a JSON object").help("send {\"text\": …, \"source\": …, …}"));
+        }
+        let fields = self.mapping.read(&document)?;
+        for path in &self.deeper {
+            path.remove(&mut document);
+        }
+        let Value::Object(mut extra) = document else { return Err(bad("post is not a JSON object")) };
+        extra.retain(|name, _| !self.members.contains(name));
+        Ok((fields, extra))
+    }
+}
+
 static OWN_NAMES: LazyLock<Mapped> = LazyLock::new(|| Mapping::default().into());
 
 impl PostReader {
@@ -58,18 +76,14 @@ impl PostReader {
     /// [`ErrorKind::InvalidInput`], naming the field and what it should be: nothing at all, not UTF-8, not a JSON
     /// object, no text, or a field of a wrong type.
     pub fn read(&self, payload: &[u8], ingested_at_us: EventTime) -> Result<Post> {
-        let Mapped { mapping, members, deeper } = self.mapped.as_deref().unwrap_or(&OWN_NAMES);
-        let mut document = decode(payload)?;
-        if !document.is_object() {
-            return Err(bad("post is not a JSON object").help("send {\"text\": …, \"source\": …, …}"));
-        }
-        let fields = mapping.read(&document)?;
-        for path in deeper {
-            path.remove(&mut document);
-        }
-        let Value::Object(mut extra) = document else { return Err(bad("post is not a JSON object")) };
-        extra.retain(|name, _| !members.contains(name));
-
+        let mapped = self.mapped.as_deref().unwrap_or(&OWN_NAMES);
+        let plain =
+            if self.mapped.is_none() { plain::read(unframe(payload).map_or(payload, |(_, json)| json)) } else { None };
+        let (fields, extra) = match plain {
+            Some(read) => read,
+            None => mapped.read(payload)?,
+        };
+        let mapping = &mapped.mapping;
         let deleted = fields.deleted;
         let text = match fields.text {
             Some(text) if deleted || !text.trim().is_empty() => text,

@@ -32,15 +32,31 @@ pub fn entities(text: &str) -> Entities {
                 keep(&mut found.urls, url, |url| url.len() <= MAX_URL_BYTES);
                 url.len()
             }
-            // Two ASCII bytes: the first is a cluster of its own, and no emoji.
-            [first, second, ..] if first.is_ascii() && second.is_ascii() && !matches!(first, b'#' | b'@') => 1,
             _ => 0,
         };
+        let step = if step > 0 { step } else { plain(rest.as_bytes()) };
         let step = if step > 0 { step } else { cluster(rest, before, &mut found) };
         before = rest.get(..step).and_then(|taken| taken.chars().next_back()).unwrap_or(' ');
         at += step.max(1);
     }
     found
+}
+
+/// How many bytes from the start on are of no interest: ASCII before more ASCII is a cluster of its own, and no emoji. It ends
+/// where a URL may begin.
+fn plain(bytes: &[u8]) -> usize {
+    let mut length = 0;
+    let mut before = b'a';
+    for pair in bytes.windows(2) {
+        let &[byte, next] = pair else { break };
+        let may_begin = matches!(byte, b'h' | b'H' | b'w' | b'W') && !before.is_ascii_alphanumeric();
+        if may_begin || matches!(byte, b'#' | b'@') || !byte.is_ascii() || !next.is_ascii() {
+            break;
+        }
+        before = byte;
+        length += 1;
+    }
+    length
 }
 
 /// Takes what begins with the first grapheme cluster of `rest`; answers how many bytes that is.

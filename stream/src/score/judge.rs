@@ -55,7 +55,7 @@ fn next(kind: ErrorKind) -> Next {
 /// The scorer's error, if it stays ill: nothing is dead-lettered for that.
 pub(super) async fn judge(
     scorer: &impl Scorer,
-    texts: Vec<String>,
+    texts: &[&str],
     shutdown: &CancellationToken,
 ) -> Result<Option<Vec<Verdict>>> {
     let mut verdicts: Vec<Option<Verdict>> = texts.iter().map(|_| None).collect();
@@ -64,7 +64,7 @@ pub(super) async fn judge(
     let mut backoff = Backoff::default();
     let mut ill_rounds = 0;
     loop {
-        let batch = open.iter().filter_map(|&i| texts.get(i).cloned()).collect();
+        let batch = open.iter().filter_map(|&i| texts.get(i)).map(|&text| text.to_owned()).collect();
         let Some(results) = score(scorer, batch, shutdown).await? else { return Ok(None) };
         let mut again = Vec::new();
         let mut trouble = None;
@@ -155,7 +155,6 @@ mod tests {
     use crate::score::fake::Fake;
 
     async fn verdicts(fake: &Fake, texts: &[&str]) -> Result<Vec<Verdict>> {
-        let texts = texts.iter().map(|text| (*text).to_owned()).collect();
         judge(fake, texts, &CancellationToken::new()).await.map(|verdicts| verdicts.expect("no shutdown"))
     }
 
@@ -191,7 +190,7 @@ mod tests {
         let fake = Fake::default();
         let shutdown = CancellationToken::new();
         shutdown.cancel();
-        assert!(judge(&fake, vec!["always busy".into()], &shutdown).await.unwrap().is_none());
+        assert!(judge(&fake, &["always busy"], &shutdown).await.unwrap().is_none());
     }
 
     #[test]

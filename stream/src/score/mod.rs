@@ -304,9 +304,9 @@ pub async fn score_chunk(
     let posts = config.posts.clone();
     let prepare = move || Ok(events.into_iter().map(|(_, event)| Prepared::new(event, &posts)).collect::<Vec<_>>());
     let prepared = blocking(prepare).await?;
-    let texts: Vec<_> = prepared.iter().filter_map(|prepared| prepared.text().map(str::to_owned)).collect();
+    let texts: Vec<_> = prepared.iter().filter_map(Prepared::text).collect();
     failpoint::hit_if("score.deadly-text", || texts.iter().any(|text| text.contains(DEADLY)));
-    let Some(verdicts) = judge(scorer, texts, shutdown).await? else { return Ok(None) };
+    let Some(verdicts) = judge(scorer, &texts, shutdown).await? else { return Ok(None) };
 
     let now = now();
     let mut verdicts = verdicts.into_iter();

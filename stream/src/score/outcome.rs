@@ -54,9 +54,10 @@ impl Prepared {
 }
 
 /// An event that was scored.
-pub(super) fn scored(event: &Event, post: Post, entities: Entities, scores: Scores, now: EventTime) -> Outcome {
+pub(super) fn scored(event: &Event, mut post: Post, entities: Entities, scores: Scores, now: EventTime) -> Outcome {
+    let text = std::mem::take(&mut post.text);
     let post = ScoredPost {
-        text: post.text.clone(),
+        text,
         clean_text: scores.clean_text,
         language: scores.language,
         in_domain: scores.in_domain,
