@@ -24,8 +24,11 @@ test-full: ## everything that `make test` leaves out because it is long, half an
 	@UNDERTONE_TEST_FULL=1 scripts/setup.py test
 	@$(ENV) && UNDERTONE_TEST_FULL=1 python3 scripts/test.py
 
-test-spark: ## the documented SQL in Spark, after `make test`; UNDERTONE_SPARK names a folder with its bin/python and jars/
-	@$(ENV) && UNDERTONE_SPARK="$${UNDERTONE_SPARK:-$$UNDERTONE_CACHE/spark-env}" "$$UNDERTONE_CACHE/test-env/bin/python" -m pytest tests/test_spark.py -q
+test-spark: ## the documented SQL in Spark, which is 600 MB of downloads once; UNDERTONE_SPARK names a folder with its bin/python and jars/
+	@scripts/setup.py test
+	@$(ENV) && CARGO_TARGET_DIR=target/failpoints cargo build --release --locked --workspace --features failpoints \
+		&& UNDERTONE_SPARK="$${UNDERTONE_SPARK:-$$("$$UNDERTONE_CACHE/test-env/bin/python" benches/peers/spark/spark_environment.py)}" \
+			UNDERTONE_BIN="$$PWD/target/failpoints/release/undertone" "$$UNDERTONE_CACHE/test-env/bin/python" -m pytest tests/test_spark.py -q
 
 ROUNDS ?= 1000
 

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, TopicPartition
 from servers.kafka import Kafka
 from support.posts import generate, is_well_formed
 from support.process import free_ports, undertone
-from support.tables import POSITION, Tables
+from support.tables import POSITION, TABLES, Tables
 from support.topics import QUIET, Place, Topics, assert_promise, decode, place_of
 
 OFTEN = {"UNDERTONE_SINKS__COMMIT_INTERVAL": "300ms", "UNDERTONE_SINKS__COMMIT_ROWS": "500"}
@@ -183,6 +183,32 @@ def test_a_group_that_forgot_where_it_stood_scores_nothing_twice(world: World) -
     world.accept("--sink", "score", "--yes")
     world.finish()
     assert_promise(world.topics, world.data)
+
+
+@pytest.mark.timeout(240)
+def test_what_a_rollback_took_away_is_stored_again_once_a_person_has_accepted_it(world: World) -> None:
+    world.produce(60)
+    world.finish()
+    with Tables(world.data) as tables:
+        before = {name: tables.load(name).current_snapshot().snapshot_id for name in TABLES}
+    world.produce(60)
+    world.finish()
+    with Tables(world.data) as tables:
+        for name, snapshot in before.items():
+            tables.load(name).manage_snapshots().rollback_to_snapshot(snapshot).commit()
+    status, said = world.run()
+    assert status == 2 and "was rolled back" in said and "accept-gap" in said, said
+
+    lines = world.accept()
+    assert {line.split()[0] for line in lines[:-1]} == {"rollback"} and {line.split()[1] for line in lines[:-1]} == set(TABLES), lines
+    refused = undertone("accept-gap", "--partition", "0", "--yes", "--data", world.data, cwd=world.folder, env=world.topics.settings())
+    assert refused.returncode == 2 and "all partitions or none" in refused.stderr.decode()
+    assert not world.gap_letters() and world.run()[0] == 2
+    accepted = world.accept("--yes")
+    assert len(accepted) == len(lines) and len(world.gap_letters()) == len(lines) - 1
+    world.finish()
+    assert_promise(world.topics, world.data)
+    assert world.accept() == ["no gap: Kafka holds everything that is still to be scored or stored"]
 
 
 def test_a_sink_that_does_not_exist_is_named(world: World) -> None:

@@ -27,7 +27,7 @@ from support.process import Running, free_ports, undertone
 from support.topics import Topics, assert_promise, violations
 
 SEED = int(os.environ.get("UNDERTONE_CRASH_SEED") or time.time_ns() % 1_000_000)
-TURNS = int(os.environ.get("UNDERTONE_MEMBER_TURNS", "15"))
+TURNS = int(os.environ.get("UNDERTONE_MEMBER_TURNS") or (100 if os.environ.get("UNDERTONE_TEST_FULL") else 15))
 MEMBERS = 4
 OFTEN = {"UNDERTONE_SINKS__COMMIT_INTERVAL": "200ms", "UNDERTONE_SINKS__COMMIT_ROWS": "200"}
 

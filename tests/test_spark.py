@@ -54,7 +54,7 @@ for file in files:
 found = {}
 for run in ("live", "better"):
     spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW silver_current_run AS SELECT '{run}' AS run")
-    found[run] = {"latest": [list(row) for row in spark.sql("SELECT source, id, text, run FROM silver_latest").collect()]}
+    found[run] = {"latest": [list(row) for row in spark.sql("SELECT uid, id, text, run FROM silver_latest").collect()]}
     for name in ("sentiment_1m", "sentiment_1h", "tags_1m", "tags_1h"):
         sums = "count(*), sum(posts), sum(polarity_posts), sum(polarity_sum), sum(polarity_mean * polarity_posts)"
         found[run][name] = list(spark.sql(f"SELECT {sums} FROM gold_{name}_totals").collect()[0])

@@ -39,7 +39,7 @@ def test_duckdb_has_the_latest_of_each_post_and_the_totals_of_each_window(stream
         silver = tables.rows("silver.posts").to_pylist()
         for run in ("live", "better"):
             connection.execute(f"CREATE OR REPLACE VIEW silver.current_run AS SELECT '{run}' AS run")
-            check_latest(connection.sql("SELECT source, id, text, run FROM silver.latest").fetchall(), silver, run)
+            check_latest(connection.sql("SELECT uid, id, text, run FROM silver.latest").fetchall(), silver, run)
             for name in GOLD:
                 tag = "tag, " if ".tags_" in name else ""
                 keys = f"window_start, event_day, run, source, language, label, {tag}"

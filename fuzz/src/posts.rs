@@ -1,6 +1,6 @@
 //! What the stream reads from Kafka, from its logs and from a text.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use prost::Message;
 use serde_json::json;
@@ -17,7 +17,7 @@ use undertone_proto::{
 use undertone_stream::{
     dead,
     enrich::entities,
-    score::{RecordLimit, ScoreConfig, Scorer, Scores, score_chunk},
+    score::{RecordLimit, ScoreConfig, Scorer, Scores, Watched, score_chunk},
 };
 
 use crate::Target;
@@ -118,7 +118,8 @@ fn outcome(posts: &PostReader, payload: &[u8]) -> bool {
     let limit = Some(RecordLimit { bytes: 16_384, json: true });
     let config = ScoreConfig { posts: posts.clone(), record_limit: limit, ..ScoreConfig::default() };
     let shutdown = CancellationToken::new();
-    let scored = RUNTIME.with(|runtime| runtime.block_on(score_chunk(&Model, &config, vec![(7, event)], &shutdown)));
+    let scorer = Watched::new(Arc::new(Model));
+    let scored = RUNTIME.with(|runtime| runtime.block_on(score_chunk(&scorer, &config, vec![(7, event)], &shutdown)));
     let outcomes = scored.expect("an outcome is no error").expect("nobody shuts down");
     assert_eq!(outcomes.len(), 1);
     let bytes = outcomes[0].encode_to_vec();

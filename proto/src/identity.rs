@@ -18,6 +18,8 @@ pub const NAMESPACE: Uuid = Uuid::from_u128(0x96bc_82ba_6842_58ef_851a_ef4e_31ea
 const DAY_US: i64 = 86_400_000_000;
 const VERSION_CLOCK_SKEW_MS: i64 = 5 * 60 * 1000;
 const HASH_BITS: u32 = 20;
+/// What has room beside the hash: the year 2248.
+const LATEST_MS: i64 = i64::MAX >> HASH_BITS;
 
 /// The id of a post that came without one: a replay derives the same again.
 pub fn derive_id(source: &str, author: Option<&str>, created_at_us: EventTime, text: &str) -> String {
@@ -39,10 +41,17 @@ pub fn version(post: &Post, payload: &[u8], ingested_at_us: EventTime) -> i64 {
         None if post.deleted => post.created_at_us.max(ingested_at_us),
         None => post.created_at_us,
     };
-    let ms = said.div_euclid(1000).clamp(0, ingested_at_us.div_euclid(1000) + VERSION_CLOCK_SKEW_MS);
+    // Also where the time of ingestion is a forger's: any number at all.
+    let latest = ingested_at_us.div_euclid(1000).saturating_add(VERSION_CLOCK_SKEW_MS).clamp(0, LATEST_MS);
+    let ms = said.div_euclid(1000).clamp(0, latest);
     let hash = Sha256::digest(payload);
     let low = u32::from_be_bytes([0, hash[0], hash[1], hash[2]]) >> (24 - HASH_BITS);
     (ms << HASH_BITS) | i64::from(low)
+}
+
+/// The earliest time, in microseconds, of an edit that is newer than a version.
+pub fn after(version: i64) -> EventTime {
+    ((version >> HASH_BITS) + 1).saturating_mul(1000)
 }
 
 /// Joins parts so that no two different lists of parts give the same bytes.
@@ -106,6 +115,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn an_edit_after_a_version_is_newer(created in 0_i64..1_900_000_000_000_000, ingested in 1_700_000_000_000_000_i64..1_900_000_000_000_000) {
+            let first = Post { created_at_us: created, ..post(r#"{"text":"a"}"#) };
+            let of_first = version(&first, b"first", ingested);
+            let edit = Post { edited_at_us: Some(after(of_first)), ..first };
+            prop_assert!(version(&edit, b"edit", ingested + 1000) > of_first);
+        }
+
+        #[test]
+        fn any_times_give_a_version(created: i64, edited: Option<i64>, deleted: bool, ingested: i64) {
+            let times = Post { created_at_us: created, edited_at_us: edited, deleted, ..post(r#"{"text":"a"}"#) };
+            prop_assert!(version(&times, b"", ingested) >= 0);
+        }
+
         #[test]
         fn parts_are_never_confused(a in ".*", b in ".*", c in ".*", d in ".*") {
             prop_assume!((&a, &b) != (&c, &d));

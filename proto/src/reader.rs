@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use undertone_error::{Error, ErrorKind, Result};
 
@@ -43,10 +44,7 @@ impl From<Mapping> for Mapped {
 impl Mapped {
     /// The fields of one event, and what is not read into one.
     fn read(&self, payload: &[u8]) -> Result<(Fields, Map<String, Value>)> {
-        let mut document = decode(payload)?;
-        if !document.is_object() {
-            return Err(bad("post is not a JSON object").help("send {\"text\": …, \"source\": …, …}"));
-        }
+        let mut document = Value::Object(decode(payload)?);
         let fields = self.mapping.read(&document)?;
         for path in &self.deeper {
             path.remove(&mut document);
@@ -133,7 +131,7 @@ fn bad(message: &str) -> Error {
     Error::new(ErrorKind::InvalidInput, message)
 }
 
-fn decode(payload: &[u8]) -> Result<Value> {
+fn decode(payload: &[u8]) -> Result<Map<String, Value>> {
     if payload.is_empty() {
         let help = "an empty or null value deletes nothing: send {\"deleted\": true, …} with id, source and created_at";
         return Err(bad("post is empty").help(help));
@@ -153,10 +151,16 @@ fn unframe(payload: &[u8]) -> Option<(u32, &[u8])> {
     }
 }
 
-fn json(bytes: &[u8]) -> Result<Value> {
+/// Reads an object. As a value it would not be read if its first name is one that serde_json keeps to itself.
+fn json(bytes: &[u8]) -> Result<Map<String, Value>> {
     let text = std::str::from_utf8(bytes)
         .map_err(|e| bad("post is not UTF-8").with("valid_up_to", e.valid_up_to()).help("send JSON in UTF-8"))?;
-    serde_json::from_str(text).map_err(|e| bad("post is not JSON").source(e).help("send one JSON object a post"))
+    serde_json::from_str(text).map_err(|e| {
+        if e.is_data() && serde_json::from_str::<IgnoredAny>(text).is_ok() {
+            return bad("post is not a JSON object").help("send {\"text\": …, \"source\": …, …}");
+        }
+        bad("post is not JSON").source(e).help("send one JSON object a post")
+    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 use undertone_error::{Context, ErrorKind, Result};
 
 use crate::timestamp;
@@ -31,7 +31,7 @@ struct Line<'a> {
     reply_to: Option<&'a str>,
     metrics: BTreeMap<&'a str, f64>,
     tags: &'a [String],
-    extra: Value,
+    extra: &'a RawValue,
     clean_text: &'a str,
     language: Option<&'a str>,
     in_domain: Option<bool>,
@@ -71,12 +71,9 @@ pub fn to_json(post: &ScoredPost) -> Result<String> {
         reply_to: post.reply_to.as_deref(),
         metrics: post.metrics.iter().map(|(name, &value)| (name.as_str(), value)).collect(),
         tags: &post.tags,
-        extra: if post.extra_json.is_empty() {
-            Value::Object(Map::new())
-        } else {
-            serde_json::from_str(&post.extra_json)
-                .context(ErrorKind::Internal, "fields that we do not know are not JSON")?
-        },
+        // Not read into a value: what the names in it are is the sender's affair.
+        extra: serde_json::from_str(if post.extra_json.is_empty() { "{}" } else { &post.extra_json })
+            .context(ErrorKind::Internal, "fields that we do not know are not JSON")?,
         clean_text: &post.clean_text,
         language: post.language.as_deref(),
         in_domain: post.in_domain,

@@ -21,7 +21,7 @@ SELECT * FROM (
     WHERE run = (SELECT run FROM silver.current_run)
     -- The same event may have been sent twice: any one of equal versions will do, as long as it is always the same.
     QUALIFY row_number() OVER (
-        PARTITION BY source, id ORDER BY version DESC, cluster, topic, "partition", "offset"
+        PARTITION BY uid ORDER BY version DESC, cluster, topic, "partition", "offset"
     ) = 1
 )
 WHERE NOT deleted;

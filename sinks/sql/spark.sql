@@ -10,7 +10,7 @@ SELECT * EXCEPT (age) FROM (
     SELECT *,
            -- The same event may have been sent twice: any one of equal versions will do, as long as it is always the same.
            row_number() OVER (
-               PARTITION BY source, id ORDER BY version DESC, cluster, topic, `partition`, `offset`
+               PARTITION BY uid ORDER BY version DESC, cluster, topic, `partition`, `offset`
            ) AS age
     FROM silver.posts
     WHERE run = (SELECT run FROM silver_current_run)

@@ -3,13 +3,14 @@
 //!
 //! Nothing changes without `--yes`. With it, each loss is first written to the topic of dead letters, in the stage `gap`,
 //! and then the position is moved past it: the group's by a commit that the broker refuses while somebody scores, a
-//! table's by an ordinary, fenced commit without rows.
+//! table's by an ordinary, fenced commit without rows. A table that was rolled back has its positions set back, so that nothing is lost of
+//! what its topic still holds.
 
 use jiff::Timestamp;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::Partition;
-use undertone_proto::v1::DeadLetter;
-use undertone_sinks::iceberg::{Grain, IcebergStore, StoreConfig, TableState};
+use undertone_proto::v1::{DeadLetter, Origin};
+use undertone_sinks::iceberg::{Grain, IcebergSink, IcebergStore, SetBack, StoreConfig, TableState};
 use undertone_sinks::pump::{Gap, gaps};
 use undertone_sinks::{Epoch, Positions, Sink};
 use undertone_stream::data::DataFolder;
@@ -151,10 +152,24 @@ impl Work {
         Ok(())
     }
 
-    async fn table<K: Sink>(&mut self, mut sink: K, there: &[String], topic: &Topic) -> Result<()> {
+    async fn table<R: Send + Sync + 'static>(
+        &mut self,
+        mut sink: IcebergSink<R>,
+        there: &[String],
+        topic: &Topic,
+    ) -> Result<()> {
         let name = sink.name().to_owned();
         if !self.wants(&name) || !there.contains(&name) {
             return Ok(());
+        }
+        let back = sink.rollback().await?;
+        if !back.is_empty() {
+            self.report_rollback(&name, &back)?;
+            if !self.args.yes {
+                return Ok(());
+            }
+            self.record_rollback(&name, &back).await?;
+            sink.accept_rollback(&back).await?;
         }
         let (stored, starts) = (sink.positions().await?, self.starts(topic).await?);
         let found = self.report(&name, topic, gaps(&stored, &starts))?;
@@ -183,22 +198,35 @@ impl Work {
         Ok(found)
     }
 
+    /// Prints what a rollback of a table has left behind.
+    fn report_rollback(&mut self, sink: &str, found: &[SetBack]) -> Result<()> {
+        if self.args.partition.is_some() {
+            let error = Error::new(ErrorKind::InvalidInput, "a table was rolled back for all partitions or none");
+            return Err(error.with("sink", sink).help("leave --partition out"));
+        }
+        self.found += found.len();
+        for back in found {
+            let word = if self.args.yes { "accepted" } else { "rollback" };
+            self.output.line(format!("{word:<9} {sink:<18} {}", describe_rollback(back)).as_bytes())?;
+        }
+        Ok(())
+    }
+
+    async fn record_rollback(&self, sink: &str, found: &[SetBack]) -> Result<()> {
+        let letter = |back: &SetBack| {
+            let what = describe_rollback(back);
+            tracing::warn!(sink, what, "a person accepted a rollback");
+            letter(back.partition.origin(back.to.unwrap_or(0)), format!("accepted by a person, for {sink}: {what}"))
+        };
+        self.kafka.write_letters(&self.topics.dead, found.iter().map(letter).collect()).await
+    }
+
     async fn record(&self, sink: &str, topic: &Topic, found: &[Gap]) -> Result<()> {
-        let now = Timestamp::now().as_microsecond();
         let letter = |gap: &Gap| {
             let lost = describe(gap, topic);
             tracing::warn!(sink, lost, "a person accepted a loss");
-            DeadLetter {
-                origin: Some(gap.partition.origin(gap.from.unwrap_or(gap.to))),
-                stage: GAP_STAGE.to_owned(),
-                reason: format!("accepted as lost by a person, for {sink}: {lost}"),
-                payload: Vec::new(),
-                payload_sha256: SHA256_OF_NOTHING.to_owned(),
-                payload_bytes: 0,
-                attempts: 0,
-                ingested_at_us: now,
-                dead_at_us: now,
-            }
+            let origin = gap.partition.origin(gap.from.unwrap_or(gap.to));
+            letter(origin, format!("accepted as lost by a person, for {sink}: {lost}"))
         };
         self.kafka.write_letters(&self.topics.dead, found.iter().map(letter).collect()).await
     }
@@ -207,13 +235,38 @@ impl Work {
         let last = match (self.found, self.args.yes) {
             (0, _) => "no gap: Kafka holds everything that is still to be scored or stored",
             (_, false) => {
-                "nothing was changed; with --yes these losses are written down, and the stream goes on behind them"
+                "nothing was changed; with --yes this is written down, and the stream goes on behind what is lost"
             }
-            (_, true) => "written down as dead letters of the stage gap; the stream goes on behind them",
+            (_, true) => "written down as dead letters of the stage gap; the stream goes on behind what is lost",
         };
         self.output.line(last.as_bytes())?;
         self.output.finish()?;
         Ok(Outcome::Done)
+    }
+}
+
+/// A letter that says what a person accepted.
+fn letter(origin: Origin, reason: String) -> DeadLetter {
+    let now = Timestamp::now().as_microsecond();
+    DeadLetter {
+        origin: Some(origin),
+        stage: GAP_STAGE.to_owned(),
+        reason,
+        payload: Vec::new(),
+        payload_sha256: SHA256_OF_NOTHING.to_owned(),
+        payload_bytes: 0,
+        attempts: 0,
+        ingested_at_us: now,
+        dead_at_us: now,
+    }
+}
+
+fn describe_rollback(back: &SetBack) -> String {
+    let run = back.run.as_ref().map(|run| format!(" of run {run}")).unwrap_or_default();
+    let (partition, from) = (back.partition.partition, back.from);
+    match back.to {
+        Some(to) => format!("partition {partition}{run}: rows of offsets {to}..{from} were rolled back, and are stored again"),
+        None => format!("partition {partition}{run}: all rows below offset {from} were rolled back, and are stored again"),
     }
 }
 

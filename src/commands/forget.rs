@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::json;
 use undertone_error::{Error, ErrorKind, Result};
-use undertone_proto::{EventTime, Headers, PostReader, timestamp};
+use undertone_proto::{EventTime, Headers, PostReader, identity, timestamp};
 use undertone_sinks::iceberg::{IcebergStore, PostEvent};
 use undertone_stream::data::DataFolder;
 use undertone_stream::input::{InputLog, SourceBatch};
@@ -38,7 +38,8 @@ pub(crate) async fn forget(args: ForgetArgs) -> Result<Outcome> {
     let posts = posts_of(&source, &id, events, created_at.as_deref())?;
     let now = Timestamp::now().as_microsecond();
     let tombstones = posts.into_iter().map(|(created_at_us, after)| {
-        tombstone(&config.posts, &source, &id, created_at_us, now).map(|payload| Tombstone { payload, after })
+        let edited_at_us = after.as_ref().map_or(now, |last| now.max(identity::after(last.version)));
+        tombstone(&config.posts, &source, &id, created_at_us, edited_at_us).map(|payload| Tombstone { payload, after })
     });
     let tombstones = tombstones.collect::<Result<Vec<_>>>()?;
 
@@ -51,7 +52,8 @@ pub(crate) async fn forget(args: ForgetArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The posts of this source and id, by when they were posted: of two days, they are two.
+/// The posts of this source and id, by when they were posted: of two days, they are two. Each with its last event, which
+/// here has the greatest of its versions: a clock that was ahead may have made it newer than now.
 fn posts_of(
     source: &str,
     id: &str,
@@ -61,9 +63,11 @@ fn posts_of(
     let mut days: BTreeMap<i64, PostEvent> = BTreeMap::new();
     for event in events {
         let last = days.entry(event.created_at_us.div_euclid(DAY_US)).or_insert_with(|| event.clone());
+        let version = last.version.max(event.version);
         if event.origin.offset > last.origin.offset {
             *last = event;
         }
+        last.version = version;
     }
     let mut posts: BTreeMap<_, _> = days.into_values().map(|event| (event.created_at_us, Some(event))).collect();
     if let Some(text) = created_at {
@@ -85,14 +89,20 @@ fn posts_of(
 }
 
 /// The tombstone's bytes, if they are read as what they are meant to be.
-fn tombstone(posts: &PostReader, source: &str, id: &str, created_at_us: EventTime, now: EventTime) -> Result<Vec<u8>> {
-    let (created_at, edited_at) = (timestamp(created_at_us).to_string(), timestamp(now).to_string());
+fn tombstone(
+    posts: &PostReader,
+    source: &str,
+    id: &str,
+    created_at_us: EventTime,
+    edited_at_us: EventTime,
+) -> Result<Vec<u8>> {
+    let (created_at, edited_at) = (timestamp(created_at_us).to_string(), timestamp(edited_at_us).to_string());
     let payload = json!({
         "id": id, "source": source, "created_at": created_at, "edited_at": edited_at, "deleted": true,
     })
     .to_string()
     .into_bytes();
-    let understood = posts.read(&payload, now).is_ok_and(|post| {
+    let understood = posts.read(&payload, edited_at_us).is_ok_and(|post| {
         post.deleted && post.id == id && post.source == source && post.created_at_us == created_at_us
     });
     if understood {
@@ -160,7 +170,7 @@ mod tests {
 
     fn event(offset: i64, created_at_us: EventTime) -> PostEvent {
         let partition = Partition { cluster: "c".to_owned(), topic: "t".to_owned(), partition: 0 };
-        PostEvent { origin: partition.origin(offset), created_at_us, deleted: false }
+        PostEvent { origin: partition.origin(offset), created_at_us, version: 100 - offset, deleted: false }
     }
 
     #[test]
@@ -171,6 +181,8 @@ mod tests {
             found.into_iter().map(|(at, last)| (at, last.map(|e| e.origin.offset))).collect::<Vec<_>>(),
             [(NOON + 5, Some(7)), (NOON + DAY_US, Some(2)),]
         );
+        let newest = posts_of("s", "i", events.clone(), None).expect("two posts").remove(&(NOON + 5)).flatten();
+        assert_eq!(newest.map(|event| event.version), Some(99));
         let same = posts_of("s", "i", events.clone(), Some("2026-05-01T01:00:00Z")).expect("two posts");
         assert_eq!(same.len(), 2);
         let more = posts_of("s", "i", events, Some("2026-04-01T01:00:00Z")).expect("three posts");

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,7 +23,7 @@ use undertone_proto::{Event, EventTime, Partition};
 use undertone_sinks::iceberg::{BronzeHistory, Grain, IcebergSink, IcebergStore, RunName, SilverHistory, Track};
 use undertone_sinks::pump::{Batch, EpochSource, Policy, Pump, ReadLimit, Shutdown, SinkStatus};
 use undertone_sinks::{Epoch, Positions};
-use undertone_stream::score::{ScoreConfig, score_chunk};
+use undertone_stream::score::{ScoreConfig, Watched, score_chunk};
 
 use super::model::start_engine;
 use super::output::Output;
@@ -55,7 +56,7 @@ pub(crate) async fn rescore(args: RescoreArgs) -> Result<Outcome> {
     let events = Rescored {
         bronze: bronze.clone(),
         run: run.clone(),
-        engine: engine.clone(),
+        engine: Watched::new(Arc::new(engine.clone())),
         config: ScoreConfig { posts: config.posts, ..ScoreConfig::default() },
         ahead: Ahead::default(),
     };
@@ -205,7 +206,7 @@ fn unread<'a>(from: &'a Positions, ends: &Positions) -> Option<(&'a Partition, R
 struct Rescored {
     bronze: BronzeHistory,
     run: RunName,
-    engine: Engine,
+    engine: Watched<Engine>,
     config: ScoreConfig,
     ahead: Ahead<Event>,
 }

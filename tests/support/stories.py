@@ -9,6 +9,7 @@ import pyarrow as pa
 from .tables import TABLES, Tables
 
 EDITED, DELETED = {"edited_at": "2026-05-01T13:00:00Z"}, {"deleted": True, "edited_at": "2026-05-01T14:00:00Z"}
+DAY_BEFORE = {"created_at": "2026-04-30T12:08:30Z"}
 # Of each post: what happens to it, and the text that is there at the end.
 HISTORY = {
     1: ([{}], "first 1"),
@@ -18,6 +19,7 @@ HISTORY = {
     5: ([{}, DELETED], None),
     6: ([DELETED, {}], None),
     7: ([{}, DELETED, {"text": "back 7", "edited_at": "2026-05-01T15:00:00Z"}], "back 7"),
+    8: ([DAY_BEFORE, {}, DELETED | DAY_BEFORE], "first 8"),  # another post that has the same id
 }
 
 
@@ -43,13 +45,12 @@ def add_run(tables: Tables, run: str) -> None:
 
 def check_latest(rows: list[tuple], silver: list[dict], run: str) -> None:
     assert {row[3] for row in rows} == {run}
-    shown = {(source, post): text for source, post, text, _ in rows}
+    shown = {uid: (post, text) for uid, post, text, _ in rows}
     assert len(shown) == len(rows), "a post is shown twice"
-    for number, (_, wanted) in HISTORY.items():
-        assert shown.get(("test", f"p{number}")) == wanted, number
-    newest: dict[tuple, dict] = {}
+    stories = {post: text for post, text in shown.values() if post in {f"p{number}" for number in HISTORY}}
+    assert stories == {f"p{number}": text for number, (_, text) in HISTORY.items() if text is not None}
+    newest: dict[str, dict] = {}
     for row in silver:
-        key = (row["source"], row["id"])
-        if row["run"] == run and row["version"] >= newest.get(key, row)["version"]:
-            newest[key] = row
-    assert shown == {key: row["text"] for key, row in newest.items() if not row["deleted"]}
+        if row["run"] == run and row["version"] >= newest.get(row["uid"], row)["version"]:
+            newest[row["uid"]] = row
+    assert shown == {uid: (row["id"], row["text"]) for uid, row in newest.items() if not row["deleted"]}

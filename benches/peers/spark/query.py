@@ -1,8 +1,9 @@
 """The peer: Spark Structured Streaming, a pandas UDF with transformers, and an Iceberg table with a SQLite catalog.
 
 It is what a data team writes: the posts' JSON is parsed by Spark, the model is loaded once a Python worker, a batch is 32 texts sorted by
-length, and the table is appended to by micro-batches. It answers the sentiment head alone and stores no embedding. Speaks with
-`measure.py` by lines: `{"ready": …}` once a warm-up query has loaded the model, then one line for each `backlog N` and `live` it was told.
+length, and the table is appended to by micro-batches. It answers every head and stores the embedding, as Undertone does, or with `--light`
+the sentiment head alone. Texts are read as they come. Speaks with `compare.py` by lines: `{"ready": …}` once a warm-up query has loaded the
+model, then one line for each `backlog N` and `live` it was told.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import sys
 from pathlib import Path
 
 BATCH = 32
-LABELS = ("negative", "neutral", "positive")
 MAX_TOKENS = 256
 
 
@@ -26,6 +26,7 @@ def main() -> None:
     arguments.add_argument("--model", type=Path, required=True)
     arguments.add_argument("--cores", type=int, required=True, help="of Spark, with a Python worker each")
     arguments.add_argument("--threads", type=int, required=True, help="of torch in each worker")
+    arguments.add_argument("--light", action="store_true", help="answer the sentiment head alone, and store no embedding")
     options = arguments.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     os.environ["PYSPARK_PYTHON"] = sys.executable
@@ -83,17 +84,22 @@ def run(spark, options: argparse.Namespace, topic: str, *, backlog: bool):
     from pyspark.sql import functions as F
     from pyspark.sql.types import ArrayType, FloatType, StringType, StructField, StructType, TimestampType
 
+    heads = heads_of(options.model, options.light)
+    answers = [f"{head}_{label}".replace("-", "_") for head, labels in heads.items() for label in labels]
     table = f"undertone.silver.{topic.replace('-', '_').replace('.', '_')}"
     spark.sql(
         f"CREATE TABLE {table} (source STRING, id STRING, text STRING, created_at TIMESTAMP, author STRING, tags ARRAY<STRING>, "
-        "kafka_partition INT, kafka_offset BIGINT, ingested_at TIMESTAMP, label STRING, negative FLOAT, neutral FLOAT, positive FLOAT) "
+        f"kafka_partition INT, kafka_offset BIGINT, ingested_at TIMESTAMP, label STRING, {', '.join(f'{each} FLOAT' for each in answers)}"
+        f"{'' if options.light else ', embedding ARRAY<FLOAT>'}) "
         "USING iceberg TBLPROPERTIES ('format-version'='2', 'write.parquet.compression-codec'='zstd')"
     )
     texts = ("source", "id", "text", "author")
     fields = [StructField(name, StringType()) for name in texts] + [StructField("created_at", TimestampType())]
     post = StructType([*fields, StructField("tags", ArrayType(StringType()))])
-    answer = StructType([StructField("label", StringType()), *[StructField(label, FloatType()) for label in LABELS]])
-    score = F.pandas_udf(scorer(str(options.model), options.threads), answer, F.PandasUDFType.SCALAR_ITER)
+    answer = StructType([StructField("label", StringType()), *[StructField(each, FloatType()) for each in answers]])
+    if not options.light:
+        answer = answer.add("embedding", ArrayType(FloatType()))
+    score = F.pandas_udf(scorer(str(options.model), heads, answers, options.threads, options.light), answer, F.PandasUDFType.SCALAR_ITER)
     events = (
         spark.readStream.format("kafka")
         .option("kafka.bootstrap.servers", options.brokers)
@@ -121,10 +127,16 @@ def run(spark, options: argparse.Namespace, topic: str, *, backlog: bool):
     return query
 
 
-def scorer(model: str, threads: int):
+def heads_of(model: Path, light: bool) -> dict[str, list[str]]:
+    """The labels of each head."""
+    heads = json.loads(Path(model, "undertone.json").read_text())["heads"]
+    return {head["name"]: head["labels"] for head in heads if not light or head["name"] == "sentiment"}
+
+
+def scorer(model: str, heads: dict[str, list[str]], answers: list[str], threads: int, light: bool):
     """The body of the UDF. It travels to the workers by value, so it imports what it needs there."""
 
-    def score(batches):  # from series of texts to frames of probabilities
+    def score(batches):  # from series of texts to frames of answers
         import sys as python
         import types
 
@@ -133,22 +145,26 @@ def scorer(model: str, threads: int):
 
         kept = python.modules.setdefault("_undertone_peer", types.ModuleType("_undertone_peer"))  # survives from task to task
         if not hasattr(kept, "encode"):
-            kept.encode = load(model, threads)
+            kept.encode = load(model, list(heads), threads, light)
         for texts in batches:
-            found = numpy.zeros((len(texts), len(LABELS)), numpy.float32)
+            found = numpy.zeros((len(texts), len(answers)), numpy.float32)
+            embeddings = [None] * len(texts)
             values = texts.tolist()
             order = sorted(range(len(values)), key=lambda at: len(values[at]))
             for start in range(0, len(order), BATCH):
                 places = order[start : start + BATCH]
-                found[places] = kept.encode([values[at] for at in places])
-            labels = [LABELS[at] for at in found.argmax(1)]
-            yield pandas.DataFrame({"label": labels} | {label: found[:, at] for at, label in enumerate(LABELS)})
+                found[places], embedded = kept.encode([values[at] for at in places])
+                for place, embedding in zip(places, embedded):
+                    embeddings[place] = embedding
+            frame = {"label": [heads["sentiment"][at] for at in found[:, : len(heads["sentiment"])].argmax(1)]}
+            frame |= {answer: found[:, at] for at, answer in enumerate(answers)}
+            yield pandas.DataFrame(frame if light else frame | {"embedding": embeddings})
 
     return score
 
 
-def load(model: str, threads: int):
-    """From a batch of texts to probabilities [texts, 3]."""
+def load(model: str, heads: list[str], threads: int, light: bool):
+    """From a batch of texts to the probabilities of all heads [texts, labels], and the embeddings [texts, 384]."""
     import json
     import os
     import sys as python
@@ -160,11 +176,17 @@ def load(model: str, threads: int):
     from transformers import AutoModel, PreTrainedTokenizerFast
 
     torch.set_num_threads(threads)
-    weights = load_file(f"{model}/model.safetensors")
-    config = json.loads(Path(model, "config.json").read_text())
+    weights = {name: weight.float() for name, weight in load_file(f"{model}/model.safetensors").items()}
+    temperatures = {head["name"]: head["temperature"] for head in json.loads(Path(model, "undertone.json").read_text())["heads"]}
     encoder = AutoModel.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True).eval()
-    head = torch.nn.Linear(config["hidden_size"], len(LABELS))
-    head.weight.data, head.bias.data = weights["heads.sentiment.weight"].float(), weights["heads.sentiment.bias"].float()
+
+    def linear(name: str):
+        layer = torch.nn.Linear(weights[f"{name}.weight"].shape[1], weights[f"{name}.weight"].shape[0])
+        layer.weight.data, layer.bias.data = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        return layer
+
+    layers = [(linear(f"heads.{head}"), temperatures[head]) for head in heads]
+    projection = None if light else linear("embedding_projection")
     tokens = PreTrainedTokenizerFast(tokenizer_file=f"{model}/tokenizer.json", pad_token="[PAD]")
     tokens.model_input_names = ["input_ids", "attention_mask", "token_type_ids"]
 
@@ -173,7 +195,9 @@ def load(model: str, threads: int):
         inputs = tokens(texts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         hidden = encoder(**inputs).last_hidden_state
         mask = inputs["attention_mask"].unsqueeze(-1).float()
-        return torch.softmax(head((hidden * mask).sum(1) / mask.sum(1)), 1).numpy()
+        pooled = (hidden * mask).sum(1) / mask.sum(1)
+        found = torch.cat([torch.softmax(head(pooled) / temperature, 1) for head, temperature in layers], 1)
+        return found.numpy(), [] if projection is None else torch.nn.functional.normalize(projection(pooled), dim=1).numpy()
 
     return encode
 

@@ -4,8 +4,10 @@ path, torch and transformers of the other peers' environment.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -37,11 +39,17 @@ def python_and_jars(cache: Path) -> tuple[Path, Path]:
 def install(folder: Path, torch: Path) -> None:
     print("peers: making Spark's environment (600 MB of downloads, once)", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, stdout=sys.stderr)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-cache-dir"]
-    subprocess.run([*pip, "--require-hashes", "--no-deps", "-r", str(LOCK)], check=True)
+    subprocess.run([*pip, "--require-hashes", "--no-deps", "-r", str(LOCK)], check=True, stdout=sys.stderr)
     packages = next(folder.glob("lib/python*/site-packages"))
     (packages / "peers.pth").write_text(f"{next(torch.parent.parent.glob('lib/python*/site-packages'))}\n")
     maven = ["mvn", "-q", "-B", "-Dstyle.color=never", "--strict-checksums", f"-Dmaven.repo.local={folder / '.maven'}", "-f", str(POM)]
-    subprocess.run([*maven, COPY, "-DincludeScope=runtime", f"-DoutputDirectory={folder / 'jars'}"], check=True)
+    subprocess.run([*maven, COPY, "-DincludeScope=runtime", f"-DoutputDirectory={folder / 'jars'}"], check=True, stdout=sys.stderr)
     shutil.rmtree(folder / ".maven")
+
+
+if __name__ == "__main__":  # for `make test-spark`: prints the folder, and whatever else is said goes elsewhere
+    with contextlib.redirect_stdout(sys.stderr):
+        python_and_jars(Path(os.environ["UNDERTONE_CACHE"]))
+    print(Path(os.environ["UNDERTONE_CACHE"]) / "spark-env")

@@ -20,7 +20,9 @@ use undertone_error::{Context, Error, ErrorKind, Result};
 use super::failure::{Doing, needs_a_person, text};
 use super::fence::{Advance, Fence, Refusal, Safeguards};
 use super::intercept::Intercepted;
-use super::position::{Ancestry, COMMIT_ID, Standing, StoredPosition, StoredPositions, property, stored_positions};
+use super::position::{
+    Ancestry, COMMIT_ID, MOVED, Standing, StoredPosition, StoredPositions, property, stored_positions, written_moves,
+};
 use super::schema::DELETE_OLD_METADATA;
 
 /// How patient a commit is before it hands the epoch back to be tried again later.
@@ -199,29 +201,34 @@ impl Committer {
 /// of a position leaves the branch's head where it was.
 fn transaction(table: &Table, files: &[DataFile], advance: &Advance) -> Result<Transaction> {
     let transaction = Transaction::new(table);
+    let names = advance.to.iter().map(|(partition, &next)| Ok((property(&advance.track, partition)?, next)));
+    let names = names.collect::<Result<Vec<_>>>()?;
+    let summary = HashMap::from([
+        (COMMIT_ID.to_owned(), advance.commit_id.to_string()),
+        (MOVED.to_owned(), written_moves(names.iter().map(|(name, next)| (name.as_str(), *next)))?),
+    ]);
     let append = transaction
         .fast_append()
         // Looking for duplicates reads every manifest of the table; that no epoch is added twice is the fence's work.
         .with_check_duplicate(false)
-        .set_snapshot_properties(HashMap::from([(COMMIT_ID.to_owned(), advance.commit_id.to_string())]))
+        .set_snapshot_properties(summary)
         .add_data_files(files.iter().cloned());
     let transaction = append.apply(transaction).doing("cannot prepare the rows of a commit")?;
     let mut properties = transaction.update_table_properties();
-    for (partition, &next) in &advance.to {
+    for (name, next) in names {
         let position = StoredPosition { next, commit_id: advance.commit_id };
         let json = serde_json::to_string(&position).context(ErrorKind::Internal, "cannot write a position as JSON")?;
-        properties = properties.set(property(&advance.track, partition)?, json);
+        properties = properties.set(name, json);
     }
     properties.apply(transaction).doing("cannot prepare the positions of a commit")
 }
 
 /// The error for a table whose branch was set back beneath its positions.
 pub(super) fn rolled_back(table: &Table) -> Error {
-    Error::new(ErrorKind::Corrupt, "table was rolled back beneath its positions")
-        .with("table", table.identifier())
-        .help(
-            "roll it forward again, or remove its undertone.position.* properties to fill it from the start of the log",
-        )
+    Error::new(ErrorKind::Corrupt, "table was rolled back beneath its positions").with("table", table.identifier()).help(
+        "roll it forward again; or, of a stream on Kafka, let `undertone accept-gap` set the positions back: what was taken away is then \
+         stored again",
+    )
 }
 
 fn caused(error: Error, cause: Option<iceberg::Error>) -> Error {

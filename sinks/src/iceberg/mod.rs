@@ -26,6 +26,7 @@ mod newest;
 mod parquet_file;
 mod position;
 mod read;
+mod rollback;
 mod schema;
 mod secret;
 mod sink;
@@ -45,6 +46,7 @@ pub use position::{
     COMMIT_ID, POSITION_PREFIX, RunName, StoredPosition, StoredPositions, Track, property, stored_positions,
 };
 pub use read::{PostEvent, Reader, TagMood};
+pub use rollback::SetBack;
 pub use secret::Secret;
 pub use sink::IcebergSink;
 pub use storage::{S3Config, StorageConfig};

@@ -3,14 +3,15 @@
 //! `undertone.position.<cluster>.<topic>.<partition>` holds `{"next": 42, "commit_id": "…"}`. The commit id also stands
 //! in the summary of the snapshot that moved it, so that a writer can find its own commit beneath later ones, and so
 //! that a table whose branch was rolled back beneath its positions is recognised. A re-scoring run has positions of its
-//! own beside the stream's: `undertone.run.<run>.position.<cluster>.<topic>.<partition>`.
+//! own beside the stream's: `undertone.run.<run>.position.<cluster>.<topic>.<partition>`. The summary also says where the commit moved
+//! which of them, so that a person can have them set back with a branch that was rolled back: [`super::rollback`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use iceberg::spec::TableMetadata;
 use serde::{Deserialize, Serialize};
-use undertone_error::{Error, ErrorKind, Result};
+use undertone_error::{Context, Error, ErrorKind, Result};
 use undertone_proto::{LIVE_RUN, Partition};
 use uuid::Uuid;
 
@@ -20,6 +21,9 @@ pub const POSITION_PREFIX: &str = "undertone.position.";
 pub(super) const RUN_PREFIX: &str = "undertone.run.";
 /// The snapshot summary's property that names the commit.
 pub const COMMIT_ID: &str = "undertone.commit-id";
+/// The snapshot summary's property that says where the commit moved its positions: by the name of the position's property, but for
+/// the partition, the next offset by partition.
+pub(super) const MOVED: &str = "undertone.moved";
 
 /// Clocks of writers may differ by this much.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
@@ -111,6 +115,38 @@ pub fn stored_positions(track: &Track, properties: &HashMap<String, String>) -> 
             })
         })
         .collect()
+}
+
+/// Whose position a property holds, if it holds one: a run's or, without one, the stream's.
+pub(super) fn position_of(property: &str) -> Option<(Option<String>, Partition)> {
+    if let Some(name) = property.strip_prefix(POSITION_PREFIX) {
+        return Some((None, parse_partition(name)?));
+    }
+    let (run, name) = property.strip_prefix(RUN_PREFIX)?.split_once(".position.")?;
+    Some((Some(run.to_owned()), parse_partition(name)?))
+}
+
+/// Moves of positions for a snapshot's summary, by the names of their properties.
+///
+/// # Errors
+/// [`ErrorKind::Internal`] for what is no name of one.
+pub(super) fn written_moves<'a>(moves: impl IntoIterator<Item = (&'a str, i64)>) -> Result<String> {
+    let mut by_topic: BTreeMap<&str, BTreeMap<&str, i64>> = BTreeMap::new();
+    for (property, next) in moves {
+        let parts = property.rsplit_once('.');
+        let (topic, partition) = parts.ok_or_else(|| Error::new(ErrorKind::Internal, "property is not a position"))?;
+        by_topic.entry(topic).or_default().insert(partition, next);
+    }
+    serde_json::to_string(&by_topic).context(ErrorKind::Internal, "cannot write positions as JSON")
+}
+
+/// Reads what [`written_moves`] wrote.
+pub(super) fn moves(written: &str) -> Option<BTreeMap<String, i64>> {
+    let by_topic: BTreeMap<String, BTreeMap<String, i64>> = serde_json::from_str(written).ok()?;
+    let named = |(topic, partitions): (String, BTreeMap<String, i64>)| {
+        partitions.into_iter().map(move |(partition, next)| (format!("{topic}.{partition}"), next))
+    };
+    Some(by_topic.into_iter().flat_map(named).collect())
 }
 
 fn parse_partition(name: &str) -> Option<Partition> {
@@ -234,6 +270,11 @@ mod tests {
                 (property(&track, &partition).expect("ids without dots"), serde_json::to_string(&stored).expect("json")),
                 ("write.format.default".to_owned(), "parquet".to_owned()),
             ]);
+            let name = property(&track, &partition).expect("ids without dots");
+            let run = match &track { Track::Live => None, Track::Run(run) => Some(run.as_str().to_owned()) };
+            prop_assert_eq!(position_of(&name), Some((run, partition.clone())));
+            let written = written_moves([(name.as_str(), stored.next)]).expect("json");
+            prop_assert_eq!(moves(&written), Some(BTreeMap::from([(name, stored.next)])));
             let read = stored_positions(&track, &properties).expect("well formed");
             prop_assert_eq!(read, StoredPositions::from([(partition, stored)]));
             prop_assert!(stored_positions(&other, &properties).expect("none").is_empty());

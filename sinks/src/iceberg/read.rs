@@ -49,6 +49,8 @@ pub struct PostEvent {
     pub origin: Origin,
     /// When the post was posted.
     pub created_at_us: EventTime,
+    /// Of which version of the post it is.
+    pub version: i64,
     /// Whether it deletes the post.
     pub deleted: bool,
 }
@@ -138,16 +140,25 @@ impl Reader {
     pub async fn events_of(&self, source: &str, id: &str) -> Result<Vec<PostEvent>> {
         let column = |name: &str, value: &str| Reference::new(name).equal_to(Datum::string(value));
         let filter = column("source", source).and(column("id", id)).and(live());
-        let names = ["cluster", "topic", "partition", "offset", "created_at", "deleted"];
+        let names = ["cluster", "topic", "partition", "offset", "created_at", "version", "deleted"];
         let mut events = Vec::new();
         for batch in self.scan("silver", "posts", filter, &names).await? {
-            let [clusters, topics, partitions, offsets, times, deleted] = columns_of(&batch)?;
-            let (Some(clusters), Some(topics), Some(partitions), Some(offsets), Some(times), Some(deleted)) = (
+            let [clusters, topics, partitions, offsets, times, versions, deleted] = columns_of(&batch)?;
+            let (
+                Some(clusters),
+                Some(topics),
+                Some(partitions),
+                Some(offsets),
+                Some(times),
+                Some(versions),
+                Some(deleted),
+            ) = (
                 clusters.as_string_opt::<i32>(),
                 topics.as_string_opt::<i32>(),
                 partitions.as_primitive_opt::<Int32Type>(),
                 offsets.as_primitive_opt::<Int64Type>(),
                 times.as_primitive_opt::<TimestampMicrosecondType>(),
+                versions.as_primitive_opt::<Int64Type>(),
                 deleted.as_boolean_opt(),
             ) else {
                 return Err(unexpected("silver.posts"));
@@ -161,6 +172,7 @@ impl Reader {
                 events.push(PostEvent {
                     origin: partition.origin(offsets.value(row)),
                     created_at_us: times.value(row),
+                    version: versions.value(row),
                     deleted: deleted.value(row),
                 });
             }

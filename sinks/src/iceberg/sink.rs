@@ -24,6 +24,7 @@ use super::commit::{Committer, rolled_back};
 use super::failure::Doing;
 use super::fence::{Advance, Begun};
 use super::position::{StoredPosition, StoredPositions, Track, is_rolled_back, property, stored_positions};
+use super::rollback::{SetBack, accept, set_back};
 use super::writer::write_files;
 use crate::{Epoch, Positions, Sink, Written};
 
@@ -68,6 +69,26 @@ impl<R> IcebergSink<R> {
     #[must_use]
     pub fn on(self, track: Track) -> Self {
         Self { track, ..self }
+    }
+
+    /// The positions that a rollback has left ahead of the table's branch, of whatever track; empty for a table that was not rolled
+    /// back.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if the branch no longer says where a position was; those of the catalog.
+    pub async fn rollback(&self) -> Result<Vec<SetBack>> {
+        let named = |error: Error| error.with("table", &self.name);
+        let table = self.committer.catalog.load_table(&self.ident).await.doing("cannot load table").map_err(named)?;
+        set_back(table.metadata()).map_err(named)
+    }
+
+    /// Sets back what [`IcebergSink::rollback`] found, all or nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if the table has changed since then; those of the catalog.
+    pub async fn accept_rollback(&mut self, found: &[SetBack]) -> Result<()> {
+        (self.stands, self.prepared) = (None, None);
+        accept(&self.committer.catalog, &self.ident, found).await.map_err(|error| error.with("table", &self.name))
     }
 
     async fn load(&self) -> Result<(Table, StoredPositions)> {

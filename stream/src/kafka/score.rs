@@ -339,10 +339,9 @@ impl<S> std::fmt::Debug for ScoringEnd<S> {
 }
 
 impl<S: Scorer> ScoringEnd<S> {
-    /// Forgets the attempts at scoring, since this end is no crash; unless no device is left, to which a post may have
-    /// brought it.
+    /// Forgets the attempts at scoring, since this end is no crash; unless a post may have brought it.
     pub async fn forget(self) {
-        if !self.scorer.is_down()
+        if !self.scorer.may_be_killed()
             && let Err(error) = self.writer.forget().await
         {
             tracing::warn!(%error, "could not forget the attempts at scoring: this end may count as a crash");

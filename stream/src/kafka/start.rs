@@ -8,7 +8,7 @@
 //! offsets in it, and it forgets those of a group that rested for too long: to begin again would skip or repeat events in
 //! silence, so a person is asked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use prost::Message;
@@ -24,6 +24,7 @@ use super::failure::failed;
 use super::gap::STAGE;
 use super::logging::Logged;
 use super::reader::{Limit, Offsets, Record, TopicReader};
+use super::replay::is_replay;
 use crate::durable::blocking;
 
 /// Whoever decided longer ago than this may have been asleep, and looks again.
@@ -31,8 +32,10 @@ const FRESH: Duration = Duration::from_secs(3);
 
 /// How long one look at the ends of partitions may wait.
 const WAIT: Duration = Duration::from_millis(500);
-/// So many offsets at the end of a partition are looked at for an outcome; the last ones are markers of transactions.
+/// So many offsets at the end of a partition are looked at first for an outcome; the last ones are markers of transactions.
 const TAIL: i64 = 200;
+/// And so many more at once, as often as it takes.
+const MOST: i64 = 10_000;
 
 /// Writes the start of `role` on a topic down, unless the group has offsets already. `scored` and `dead` hold the outcomes.
 ///
@@ -82,34 +85,68 @@ fn forgotten(kafka: &Kafka, raw: &Topic, last: &Origin) -> Error {
     error.help(format!("was the topic deleted and made again? what was not scored of the old one is gone; {accept}"))
 }
 
-/// Of which events outcomes were written lately: the last ones of every partition of the topics.
+/// Of which events outcomes were written last: some of the last ones of every partition that has any, of those that no replay left,
+/// whose events were long before.
 ///
 /// # Errors
-/// Those of the cluster.
+/// [`ErrorKind::Unavailable`] if the topics cannot be read up to their ends; those of the cluster.
 pub async fn last_outcomes(kafka: &Kafka, scored: &Topic, dead: &Topic) -> Result<Vec<Origin>> {
-    let of_scored = |record: Record| ScoredPost::decode(record.payload?.as_slice()).ok()?.origin;
-    let of_dead = |record: Record| {
-        let letter = DeadLetter::decode(record.payload?.as_slice()).ok()?;
+    let of_scored = |payload: &[u8]| ScoredPost::decode(payload).ok()?.origin;
+    let of_dead = |payload: &[u8]| {
+        let letter = DeadLetter::decode(payload).ok()?;
         letter.origin.filter(|_| letter.stage != STAGE)
     };
-    let mut origins: Vec<_> = tail(kafka, scored).await?.into_iter().filter_map(of_scored).collect();
-    origins.extend(tail(kafka, dead).await?.into_iter().filter_map(of_dead));
+    let mut origins = last(kafka, scored, &of_scored).await?;
+    origins.extend(last(kafka, dead, &of_dead).await?);
     Ok(origins)
 }
 
-/// The last records of every partition.
-async fn tail(kafka: &Kafka, topic: &Topic) -> Result<Vec<Record>> {
+/// What `origin_of` says of the last records of every partition: of as many as it takes to find one, since aborted transactions and
+/// other people's records may come after it.
+async fn last(kafka: &Kafka, topic: &Topic, origin_of: &impl Fn(&[u8]) -> Option<Origin>) -> Result<Vec<Origin>> {
     let reader = TopicReader::new(kafka, "score", topic)?;
-    let bounds = reader.bounds((0..topic.partitions).collect()).await?;
-    let within = bounds.iter().filter(|(_, (start, end))| start < end);
-    let mut at: Offsets = within.map(|(&number, &(start, end))| (number, start.max(end - TAIL))).collect();
+    let mut left = reader.bounds((0..topic.partitions).collect()).await?;
+    let mut origins = Vec::new();
+    let mut size = TAIL;
+    loop {
+        left.retain(|_, (start, end)| start < end);
+        if left.is_empty() {
+            return Ok(origins);
+        }
+        let from = |(&number, &(start, end)): (&i32, &(i64, i64))| (number, start.max(end - size));
+        let from: Offsets = left.iter().map(from).collect();
+        for record in between(&reader, from.clone(), &left).await? {
+            let origin = record.payload.as_deref().and_then(origin_of).filter(|_| !is_replay(&record.headers));
+            if let Some(origin) = origin {
+                left.remove(&record.partition);
+                origins.push(origin);
+            }
+        }
+        // Before what was read.
+        for (number, (_, end)) in &mut left {
+            *end = from.get(number).copied().unwrap_or(*end);
+        }
+        size = (size * 4).min(MOST);
+    }
+}
+
+/// The records of partitions, from offsets up to the ends of `bounds`.
+async fn between(reader: &TopicReader, mut at: Offsets, bounds: &BTreeMap<i32, (i64, i64)>) -> Result<Vec<Record>> {
     let mut records = Vec::new();
-    let until = Instant::now() + PATIENCE;
-    while !at.is_empty() && Instant::now() < until {
+    let mut until = Instant::now() + OFFSETS_PATIENCE;
+    while !at.is_empty() {
         let fetched = reader.read(at.clone(), Limit { records: 1000, bytes: 8 << 20, wait: WAIT }).await?;
+        if !fetched.next.is_empty() {
+            until = Instant::now() + OFFSETS_PATIENCE;
+        } else if Instant::now() > until {
+            let error = Error::new(ErrorKind::Unavailable, "topic cannot be read up to its end");
+            let error = error.with("topic", &reader.topic().name).with("partitions", format!("{:?}", at.keys()));
+            return Err(error.help("does a transaction stay open there? a scorer that has ended leaves one for ten seconds"));
+        }
+        let end = |number: &i32| bounds.get(number).map_or(0, |(_, end)| *end);
+        records.extend(fetched.records.into_iter().filter(|record| record.offset < end(&record.partition)));
         at.extend(&fetched.next);
-        records.extend(fetched.records);
-        at.retain(|number, at| bounds.get(number).is_some_and(|(_, end)| *at < *end));
+        at.retain(|number, at| *at < end(number));
     }
     Ok(records)
 }

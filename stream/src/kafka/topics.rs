@@ -65,6 +65,11 @@ impl TopicSettings {
     }
 }
 
+/// Whose clock a topic's records have,
+const TIMESTAMPS: &str = "message.timestamp.type";
+/// and the broker's.
+const BROKERS_CLOCK: &str = "LogAppendTime";
+
 /// One topic as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Wanted {
@@ -72,6 +77,8 @@ struct Wanted {
     partitions: i32,
     replication: Option<i32>,
     config: BTreeMap<&'static str, String>,
+    /// What else it is made with: a key, a value, and what is so where it is another's topic that has another value.
+    preferred: Option<(&'static str, &'static str, &'static str)>,
 }
 
 /// One topic as it is.
@@ -108,15 +115,20 @@ fn wanted(kafka: &Kafka, settings: &TopicSettings) -> Vec<Wanted> {
             ("retention.ms", settings.retention.map_or_else(|| "-1".to_owned(), |kept| kept.as_millis().to_string())),
             ("max.message.bytes", max_bytes.to_string()),
         ]),
+        preferred: None,
     };
     // The broker's clock says how long an outcome is kept: that of a process that scores may be wrong, by so much that the broker
     // would refuse its outcomes, or drop them before anybody has read them.
     let outcomes = |name: &String| {
         let mut wanted = topic(name, settings.max_event_bytes + OVERHEAD_BYTES);
-        wanted.config.insert("message.timestamp.type", "LogAppendTime".to_owned());
+        wanted.config.insert(TIMESTAMPS, BROKERS_CLOCK.to_owned());
         wanted
     };
-    let mut wanted = vec![topic(&names.raw, settings.max_event_bytes), outcomes(&names.scored), outcomes(&names.dead)];
+    // It says when a post arrived, too, which its version and whether it is late depend on.
+    let arrival = "has its producers' clocks: they say when a post arrived, and so which posts are late";
+    let raw = topic(&names.raw, settings.max_event_bytes);
+    let raw = Wanted { preferred: Some((TIMESTAMPS, BROKERS_CLOCK, arrival)), ..raw };
+    let mut wanted = vec![raw, outcomes(&names.scored), outcomes(&names.dead)];
     wanted.extend(names.scored_json.as_ref().map(outcomes));
     wanted
 }
@@ -139,8 +151,13 @@ fn compare(wanted: &Wanted, found: &Found) -> (Vec<String>, Vec<String>) {
         }
     }
 
-    let number = |key: &str| found.config.get(key).and_then(|value| value.parse::<i64>().ok());
     let mut warnings = Vec::new();
+    if let Some((key, value, otherwise)) = wanted.preferred
+        && found.config.get(key).is_some_and(|is| is != value)
+    {
+        warnings.push(format!("{name} {otherwise} ({key} is not {value})"));
+    }
+    let number = |key: &str| found.config.get(key).and_then(|value| value.parse::<i64>().ok());
     let in_sync = number("min.insync.replicas").unwrap_or(1);
     if found.replication < 2 {
         warnings.push(format!("{name} has one copy: if its broker's disk dies, so do its posts"));
@@ -247,6 +264,9 @@ async fn make(admin: &AdminClient<Logged>, topic: &Wanted) -> Result<()> {
     for (key, value) in &topic.config {
         new = new.set(key, value);
     }
+    if let Some((key, value, _)) = topic.preferred {
+        new = new.set(key, value);
+    }
     let made = admin.create_topics([&new], &options()).await.map_err(|e| failed("cannot make a topic", e))?;
     for result in made {
         match result {
@@ -276,6 +296,7 @@ mod tests {
             partitions: 6,
             replication: Some(3),
             config: BTreeMap::from([("retention.ms", "604800000".to_owned())]),
+            preferred: Some((TIMESTAMPS, BROKERS_CLOCK, "has other clocks")),
         }
     }
 
@@ -293,7 +314,8 @@ mod tests {
     #[test]
     fn differences_are_told_and_what_could_lose_posts_is_warned_of() {
         type Config = &'static [(&'static str, &'static str)];
-        let cases: [(Config, i32, &str, &str); 5] = [
+        let cases: [(Config, i32, &str, &str); 6] = [
+            (&[("message.timestamp.type", "CreateTime"), ("min.insync.replicas", "2")], 3, "", "has other clocks"),
             (&[("retention.ms", "604800000")], 1, "1 copies", "one copy"),
             (&[("retention.ms", "604800000"), ("min.insync.replicas", "1")], 3, "", "one copy in sync"),
             (&[("retention.ms", "3600000"), ("min.insync.replicas", "2")], 3, "retention.ms=3600000", "weekend"),

@@ -32,6 +32,7 @@ impl Fake {
         self.seen.lock().unwrap().push(text.to_owned());
         let error = |kind| Err(Error::new(kind, format!("fake: {text}")));
         match text.split(' ').next() {
+            Some("panics") => panic!("fake: {text}"),
             Some("toolarge") => error(ErrorKind::TooLarge),
             Some("internal") => error(ErrorKind::Internal),
             Some("flaky") if company > 1 => error(ErrorKind::Internal),

@@ -34,8 +34,7 @@ pub(crate) use self::attempts::{Plan, Record, plan};
 use self::judge::{Verdict, judge};
 use self::outcome::{Prepared, Reading};
 pub use self::record::{RecordLimit, fit};
-pub(crate) use self::scorer::Watched;
-pub use self::scorer::{Scorer, Scores};
+pub use self::scorer::{Scorer, Scores, Watched};
 use crate::backoff::persist;
 use crate::durable::blocking;
 use crate::input::InputLog;
@@ -132,8 +131,7 @@ impl<S: Scorer> ScoreStage<S> {
             tokio::try_join!(self.read(send, &shutdown), self.append(chunks, &shutdown)).map(|_| ())
         };
         let result = result.await;
-        // A process that ends because no device is left in it may have been brought to that by a post.
-        if !self.scorer.is_down()
+        if !self.scorer.may_be_killed()
             && let Some(attempts) = self.attempts.clone()
             && let Err(error) = blocking(move || attempts.end()).await
         {
@@ -295,14 +293,18 @@ pub(crate) fn give_up(event: &Event, config: &ScoreConfig) -> Result<Outcome> {
 
 /// Outcomes of some events, in order; `None` if the shutdown came first.
 pub async fn score_chunk(
-    scorer: &impl Scorer,
+    scorer: &Watched<impl Scorer>,
     config: &ScoreConfig,
     events: Vec<(i64, Event)>,
     shutdown: &CancellationToken,
 ) -> Result<Option<Vec<Outcome>>> {
     // Parsing and looking for entities would hold up the runtime's own threads.
-    let posts = config.posts.clone();
-    let prepare = move || Ok(events.into_iter().map(|(_, event)| Prepared::new(event, &posts)).collect::<Vec<_>>());
+    let _at_work = scorer.at_work();
+    let (posts, at_work) = (config.posts.clone(), scorer.at_work());
+    let prepare = move || {
+        let _at_work = at_work;
+        Ok(events.into_iter().map(|(_, event)| Prepared::new(event, &posts)).collect::<Vec<_>>())
+    };
     let prepared = blocking(prepare).await?;
     let texts: Vec<_> = prepared.iter().filter_map(Prepared::text).collect();
     failpoint::hit_if("score.deadly-text", || texts.iter().any(|text| text.contains(DEADLY)));

@@ -42,21 +42,40 @@ pub trait Scorer: Send + Sync + 'static {
     fn score_all(&self, texts: Vec<String>) -> impl Future<Output = Vec<Result<Scores>>> + Send;
 }
 
-/// A scorer, and whether it is down.
+/// A scorer, and whether an end of the process that comes now may be a post's doing.
 #[derive(Debug)]
-pub(crate) struct Watched<S> {
+pub struct Watched<S> {
     scorer: Arc<S>,
     down: AtomicBool,
+    panicked: Arc<AtomicBool>,
 }
 
 impl<S> Watched<S> {
-    pub(crate) fn new(scorer: Arc<S>) -> Self {
-        Self { scorer, down: AtomicBool::new(false) }
+    /// Nothing has happened yet.
+    pub fn new(scorer: Arc<S>) -> Self {
+        Self { scorer, down: AtomicBool::new(false), panicked: Arc::default() }
     }
 
-    /// Whether the last answer was that of a model that is down.
-    pub(crate) fn is_down(&self) -> bool {
-        self.down.load(Ordering::Relaxed)
+    /// Whether a post may have brought the process to its end: the last answer was that of a model that is down, or something
+    /// panicked over a post.
+    pub(crate) fn may_be_killed(&self) -> bool {
+        self.down.load(Ordering::Relaxed) || self.panicked.load(Ordering::Relaxed)
+    }
+
+    /// Whoever holds it works on posts.
+    pub(super) fn at_work(&self) -> AtWork {
+        AtWork(Arc::clone(&self.panicked))
+    }
+}
+
+/// Remembers a panic of whoever holds it.
+pub(super) struct AtWork(Arc<AtomicBool>);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 }
 

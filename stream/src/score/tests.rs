@@ -187,6 +187,36 @@ async fn a_post_that_takes_the_last_device_with_it_is_found_and_given_up_alone()
 }
 
 #[tokio::test]
+async fn a_post_over_which_scoring_panics_is_found_and_given_up_alone() {
+    let rig = Rig::new();
+    ingest(&rig.input(), ["p0", "panics", "p2", "p3", "p4"].map(post)).await;
+    let mut lives = 0;
+    loop {
+        lives += 1;
+        assert!(lives < 10, "it is tried for ever");
+        let input = rig.input();
+        let scored = rig.scored(&input);
+        let (mut durable, shutdown) = (scored.durable(), CancellationToken::new());
+        let stop = async {
+            let _ = durable.wait_for(|end| *end >= 5).await;
+            shutdown.cancel();
+            std::future::pending::<()>().await;
+        };
+        let ended = tokio::select! {
+            ended = rig.stage(&input, &scored).run(shutdown.clone()) => ended,
+            () = stop => Ok(()),
+        };
+        match ended {
+            Ok(()) => break,
+            Err(error) => assert!(error.to_string().contains("panicked"), "{error}"),
+        }
+    }
+    assert_eq!(lives, 7);
+    let outcomes = rig.score(5).await;
+    assert_eq!(outcomes.iter().map(short).collect::<Vec<_>>(), ["P0", "dead in score", "P2", "P3", "P4"]);
+}
+
+#[tokio::test]
 async fn a_device_that_is_lost_for_other_reasons_is_waited_for() {
     let mut rig = Rig::new();
     ingest(&rig.input(), (0..5).map(|n| post(&format!("p{n}")))).await;
@@ -274,12 +304,13 @@ async fn whatever_the_largest_event_holds_its_outcome_fits_into_a_record() {
             max_dead_payload_bytes: settings.dead_payload_bytes(),
             ..ScoreConfig::default()
         };
+        let scorer = Watched::new(Arc::new(Fake::default()));
         for (number, payload) in payloads.iter().enumerate() {
             let origin = v1::Origin { cluster: "c".repeat(22), topic: "t".repeat(22), partition: 3, offset: i64::MAX };
             let envelope = Envelope::default();
             let event = Event { origin: origin.clone(), payload: payload.clone(), ingested_at_us: now(), envelope };
             let events = vec![(origin.offset, event)];
-            let outcomes = score_chunk(&Fake::default(), &config, events, &CancellationToken::new()).await.unwrap();
+            let outcomes = score_chunk(&scorer, &config, events, &CancellationToken::new()).await.unwrap();
             let kind = outcomes.unwrap().remove(0).kind.unwrap();
             match kind {
                 Kind::Scored(post) => {

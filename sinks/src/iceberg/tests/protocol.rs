@@ -233,6 +233,55 @@ async fn a_table_that_was_rolled_back_beneath_its_positions_stops_its_writers() 
 }
 
 #[tokio::test]
+async fn a_rollback_that_is_accepted_has_what_it_took_away_stored_again_and_nothing_else() {
+    let home = Home::new().await;
+    let mut sink = home.bronze();
+    sink.write(&epoch(0, 0, 10)).await.unwrap();
+    sink.write(&epoch(1, 5, 9)).await.unwrap();
+    other_appends(&home).await;
+    let old = home.table("bronze", "posts").await.metadata().current_snapshot_id().unwrap();
+    let mut later = epoch(0, 10, 20);
+    later.append(epoch(2, 0, 3)).unwrap();
+    sink.positions().await.unwrap();
+    sink.write(&later).await.unwrap();
+    assert_eq!(sink.rollback().await.unwrap(), []);
+    roll_back(home.folder.path(), &home.table("bronze", "posts").await, old).await;
+
+    let found = sink.rollback().await.unwrap();
+    let shown: Vec<_> = found.iter().map(|back| (back.partition.partition, back.from, back.to)).collect();
+    assert_eq!(shown, [(0, 20, Some(10)), (2, 3, None)]);
+    // The catalog's answer may be lost; what happened counts.
+    home.fail([Fault::LostReply]);
+    sink.accept_rollback(&found).await.unwrap();
+    assert_eq!(sink.accept_rollback(&found).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(sink.positions().await.unwrap(), [(partition(0), 10), (partition(1), 9)].into());
+    sink.write(&later).await.unwrap();
+    assert_eq!((home.offsets(0).await, home.offsets(2).await), (all(0, 20), all(0, 3)));
+
+    // Rolled back once more, beneath the acceptance: the branch still knows.
+    roll_back(home.folder.path(), &home.table("bronze", "posts").await, old).await;
+    assert_eq!(sink.rollback().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_rollback_to_where_nobody_knows_the_positions_is_not_accepted() {
+    let home = Home::new().await;
+    let mut sink = home.bronze();
+    sink.write(&epoch(0, 0, 10)).await.unwrap();
+    let old = home.table("bronze", "posts").await.metadata().current_snapshot_id().unwrap();
+    sink.write(&epoch(0, 10, 20)).await.unwrap();
+    let table = home.table("bronze", "posts").await;
+    let mut json = serde_json::to_value(table.metadata()).unwrap();
+    for snapshot in json["snapshots"].as_array_mut().unwrap() {
+        snapshot["summary"].as_object_mut().unwrap().remove("undertone.moved").unwrap();
+    }
+    replace_metadata(home.folder.path(), &table, &serde_json::from_value(json).unwrap()).await;
+    roll_back(home.folder.path(), &home.table("bronze", "posts").await, old).await;
+    let error = home.bronze().rollback().await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("roll it forward"), "{error}");
+}
+
+#[tokio::test]
 async fn a_table_whose_old_snapshots_expired_goes_on_also_if_the_head_forgot_its_parent() {
     let home = Home::new().await;
     let mut sink = home.bronze();
