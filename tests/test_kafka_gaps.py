@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from servers.kafka import Kafka
 from support.posts import generate, is_well_formed
@@ -175,6 +175,14 @@ def test_a_group_that_forgot_where_it_stood_scores_nothing_twice(world: World) -
     """As after a week without a member: the offsets are gone, the outcomes say how far it was."""
     world.produce(40)
     world.finish()
+    # What a scorer leaves that dies in a large transaction: outcomes that are not there, after those that are.
+    dying = Producer(QUIET | {"bootstrap.servers": world.topics.brokers, "transactional.id": f"{world.topics.group}-dying"})
+    dying.init_transactions(30)
+    dying.begin_transaction()
+    for number in range(600):
+        dying.produce(world.topics.scored if number % 2 else world.topics.dead, b"", partition=(number // 2) % 2)
+    assert dying.flush(30) == 0
+    dying.abort_transaction(30)
     for done in world.topics.admin.delete_consumer_groups([f"{world.topics.group}-score"]).values():
         done.result(30)
     world.produce(20)

@@ -20,6 +20,7 @@ from support.topics import QUIET, Place, Topics, decode, place_of
 
 DEADLY = "undertone-test-deadly"
 KILLS = {"UNDERTONE_FAILPOINTS": "score.deadly-text=abort"}
+PANICS = {"UNDERTONE_FAILPOINTS": "score.deadly-text=panic"}
 # A dead member is missed after a second and a half instead of 45.
 CONFIG = """
 [kafka.client]
@@ -48,7 +49,8 @@ class World:
         addresses = ("--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}")
         settings = self.topics.settings(**env)
         done = undertone("run", "--once", *self.args("data"), *addresses, cwd=self.folder, env=settings)
-        assert done.returncode in (0, -signal.SIGABRT), done.stderr.decode()
+        panicked = done.returncode == 2 and b"panicked" in done.stderr
+        assert done.returncode in (0, -signal.SIGABRT) or panicked, done.stderr.decode()
         self.log += done.stderr.decode()
         return done.returncode
 
@@ -84,10 +86,11 @@ class World:
 
 
 @pytest.mark.timeout(300)
-def test_a_post_that_kills_the_process_is_found_and_given_up_alone(kafka: Kafka, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [KILLS, PANICS], ids=["abort", "panic"])
+def test_a_post_that_kills_the_process_is_found_and_given_up_alone(kafka: Kafka, tmp_path: Path, kind: dict[str, str]) -> None:
     world = World(kafka, tmp_path)
     deaths = 0
-    while world.once(**KILLS) != 0:
+    while world.once(**kind) != 0:
         deaths += 1
         assert deaths <= 6, "it is tried for ever"
     assert deaths == 6, "twice among others, once among a few, and three times alone"

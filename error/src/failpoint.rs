@@ -2,7 +2,7 @@
 //! here is empty, so that no variable of the environment can weaken a production binary.
 //!
 //! `UNDERTONE_FAILPOINTS="sink.files-closed=stall@2;catalog.lost-reply=on@1"` arms points: `abort` ends the process at
-//! once, `stall` creates the file named by `UNDERTONE_FAILPOINT_MARKER` and then sleeps for ever (so that a test can
+//! once, `panic` panics there, `stall` creates the file named by `UNDERTONE_FAILPOINT_MARKER` and then sleeps for ever (so that a test can
 //! `kill -9` exactly there), `on` makes [`fires`] answer true. `@N` restricts the action to the N-th visit.
 //! `UNDERTONE_FAILPOINTS_FILE` names a file of such points, which a test writes while the process runs; visits are counted
 //! from when it was written.
@@ -90,9 +90,11 @@ mod armed {
     }
 
     /// Visits a point.
+    #[allow(clippy::panic, reason = "where a test asks for it")]
     pub fn hit(name: &str) {
         match visit(name).as_deref() {
             Some("abort") => process::abort(),
+            Some("panic") => panic!("fail point {name}"),
             Some("stall") => {
                 mark(name);
                 loop {

@@ -122,7 +122,10 @@ fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, f64)>, D::
         fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Self::Value, A::Error> {
             let mut numbers: Self::Value = Vec::new();
             while let Some((name, number)) = pairs.next_entry::<String, f64>()? {
-                if numbers.len() == MOST_NUMBERS || name.starts_with(KEPT) || numbers.iter().any(|(other, _)| *other == name) {
+                if numbers.len() == MOST_NUMBERS
+                    || name.starts_with(KEPT)
+                    || numbers.iter().any(|(other, _)| *other == name)
+                {
                     return Err(A::Error::custom(format_args!("{name} is one too many")));
                 }
                 numbers.push((name, number));

@@ -130,6 +130,8 @@ impl Serialize for Probabilities<'_> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Map, Value};
+
     use super::*;
     use crate::v1::Probability;
 
@@ -139,6 +141,14 @@ mod tests {
         assert!(!line.contains('\n'));
         let value: Map<String, Value> = serde_json::from_str(&line).expect("an object");
         value.iter().map(|(key, value)| format!("{key}: {value}\n")).collect()
+    }
+
+    #[test]
+    fn names_that_mean_something_to_serde_json_mean_nothing_here() {
+        for extra in [r#"{"$serde_json::private::RawValue":"x"}"#, r#"{"k":{"$serde_json::private::RawValue":"[1"}}"#] {
+            let post = ScoredPost { extra_json: extra.to_owned(), ..ScoredPost::default() };
+            assert!(to_json(&post).expect("JSON").contains(&format!("\"extra\":{extra},")), "{extra}");
+        }
     }
 
     #[test]

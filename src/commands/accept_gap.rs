@@ -108,7 +108,7 @@ impl Work {
     /// Where a group goes on that has forgotten where it stood, if it stood anywhere: behind the last outcome of each
     /// partition, or where the partition begins now.
     async fn forgotten(&self, starts: &Positions) -> Result<Vec<Gap>> {
-        let outcomes = last_outcomes(&self.kafka, &self.topics.scored, &self.topics.dead).await?;
+        let outcomes = last_outcomes(&self.kafka, &self.topics.raw, &self.topics.scored, &self.topics.dead).await?;
         if outcomes.is_empty() {
             return Ok(Vec::new());
         }
@@ -162,23 +162,23 @@ impl Work {
         if !self.wants(&name) || !there.contains(&name) {
             return Ok(());
         }
-        let back = sink.rollback().await?;
-        if !back.is_empty() {
-            self.report_rollback(&name, &back)?;
-            if !self.args.yes {
-                return Ok(());
-            }
-            self.record_rollback(&name, &back).await?;
-            sink.accept_rollback(&back).await?;
-        }
-        let (stored, starts) = (sink.positions().await?, self.starts(topic).await?);
-        let found = self.report(&name, topic, gaps(&stored, &starts))?;
-        if found.is_empty() || !self.args.yes {
+        let (back, stored) = sink.rollback().await?;
+        self.report_rollback(&name, topic, &back)?;
+        let found = self.report(&name, topic, gaps(&stored, &self.starts(topic).await?))?;
+        if !self.args.yes {
             return Ok(());
         }
-        self.record(&name, topic, &found).await?;
-        let range = |gap: Gap| (gap.partition, gap.from.unwrap_or(gap.to)..gap.to);
-        sink.write(&Epoch { ranges: found.into_iter().map(range).collect(), records: Vec::new() }).await?;
+        if !back.is_empty() {
+            self.record_rollback(&name, topic, &back).await?;
+            sink.accept_rollback(&back).await?;
+        }
+        if !found.is_empty() {
+            // They may have moved since, which the commit finds out.
+            sink.positions().await?;
+            self.record(&name, topic, &found).await?;
+            let range = |gap: Gap| (gap.partition, gap.from.unwrap_or(gap.to)..gap.to);
+            sink.write(&Epoch { ranges: found.into_iter().map(range).collect(), records: Vec::new() }).await?;
+        }
         Ok(())
     }
 
@@ -199,24 +199,24 @@ impl Work {
     }
 
     /// Prints what a rollback of a table has left behind.
-    fn report_rollback(&mut self, sink: &str, found: &[SetBack]) -> Result<()> {
-        if self.args.partition.is_some() {
+    fn report_rollback(&mut self, sink: &str, topic: &Topic, found: &[SetBack]) -> Result<()> {
+        if self.args.partition.is_some() && !found.is_empty() {
             let error = Error::new(ErrorKind::InvalidInput, "a table was rolled back for all partitions or none");
             return Err(error.with("sink", sink).help("leave --partition out"));
         }
         self.found += found.len();
         for back in found {
             let word = if self.args.yes { "accepted" } else { "rollback" };
-            self.output.line(format!("{word:<9} {sink:<18} {}", describe_rollback(back)).as_bytes())?;
+            self.output.line(format!("{word:<9} {sink:<18} {}", describe_rollback(back, topic)).as_bytes())?;
         }
         Ok(())
     }
 
-    async fn record_rollback(&self, sink: &str, found: &[SetBack]) -> Result<()> {
+    async fn record_rollback(&self, sink: &str, topic: &Topic, found: &[SetBack]) -> Result<()> {
         let letter = |back: &SetBack| {
-            let what = describe_rollback(back);
+            let what = describe_rollback(back, topic);
             tracing::warn!(sink, what, "a person accepted a rollback");
-            letter(back.partition.origin(back.to.unwrap_or(0)), format!("accepted by a person, for {sink}: {what}"))
+            letter(back.partition.origin(back.to), format!("accepted by a person, for {sink}: {what}"))
         };
         self.kafka.write_letters(&self.topics.dead, found.iter().map(letter).collect()).await
     }
@@ -234,10 +234,8 @@ impl Work {
     fn end(mut self) -> Result<Outcome> {
         let last = match (self.found, self.args.yes) {
             (0, _) => "no gap: Kafka holds everything that is still to be scored or stored",
-            (_, false) => {
-                "nothing was changed; with --yes this is written down, and the stream goes on behind what is lost"
-            }
-            (_, true) => "written down as dead letters of the stage gap; the stream goes on behind what is lost",
+            (_, false) => "nothing was changed; with --yes this is written down, and the stream goes on from there",
+            (_, true) => "written down as dead letters of the stage gap; the stream goes on from there",
         };
         self.output.line(last.as_bytes())?;
         self.output.finish()?;
@@ -261,12 +259,20 @@ fn letter(origin: Origin, reason: String) -> DeadLetter {
     }
 }
 
-fn describe_rollback(back: &SetBack) -> String {
-    let run = back.run.as_ref().map(|run| format!(" of run {run}")).unwrap_or_default();
-    let (partition, from) = (back.partition.partition, back.from);
-    match back.to {
-        Some(to) => format!("partition {partition}{run}: rows of offsets {to}..{from} were rolled back, and are stored again"),
-        None => format!("partition {partition}{run}: all rows below offset {from} were rolled back, and are stored again"),
+fn describe_rollback(back: &SetBack, topic: &Topic) -> String {
+    let SetBack { partition, run, from, to, .. } = back;
+    let (name, number) = (&topic.name, partition.partition);
+    let rows = if from > to {
+        format!("rows of offsets {to}..{from} were rolled back")
+    } else {
+        format!("the rows that are there go up to offset {to}")
+    };
+    match run {
+        _ if partition.topic != topic.id => format!("partition {number} of a topic that {name} has replaced: {rows}"),
+        None => format!("{name} partition {number}: {rows}; goes on at offset {to}"),
+        Some(run) => {
+            format!("{name} partition {number}, run {run}: {rows}; `undertone rescore --run {run}` goes on there")
+        }
     }
 }
 

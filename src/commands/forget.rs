@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::json;
 use undertone_error::{Error, ErrorKind, Result};
-use undertone_proto::{EventTime, Headers, PostReader, identity, timestamp};
+use undertone_proto::{EventTime, Headers, MAX_FUTURE_US, PostReader, identity, timestamp};
 use undertone_sinks::iceberg::{IcebergStore, PostEvent};
 use undertone_stream::data::DataFolder;
 use undertone_stream::input::{InputLog, SourceBatch};
@@ -38,6 +38,7 @@ pub(crate) async fn forget(args: ForgetArgs) -> Result<Outcome> {
     let posts = posts_of(&source, &id, events, created_at.as_deref())?;
     let now = Timestamp::now().as_microsecond();
     let tombstones = posts.into_iter().map(|(created_at_us, after)| {
+        refuse_if_ahead(after.as_ref(), now)?;
         let edited_at_us = after.as_ref().map_or(now, |last| now.max(identity::after(last.version)));
         tombstone(&config.posts, &source, &id, created_at_us, edited_at_us).map(|payload| Tombstone { payload, after })
     });
@@ -50,6 +51,21 @@ pub(crate) async fn forget(args: ForgetArgs) -> Result<Outcome> {
     output.line(b"once it is in silver.posts, erase what the tables hold of the post: sinks/tools/erase.py")?;
     output.finish()?;
     Ok(Outcome::Done)
+}
+
+/// A version is at most five minutes newer than its record, so a tombstone that is sent now would lose to one that is newer.
+fn refuse_if_ahead(last: Option<&PostEvent>, now: EventTime) -> Result<()> {
+    let Some(newer) = last.map(|last| identity::after(last.version)).filter(|at| *at > now + MAX_FUTURE_US) else {
+        return Ok(());
+    };
+    let error = Error::new(
+        ErrorKind::Conflict,
+        "post has a version of a clock that is far ahead, to which a tombstone would lose",
+    );
+    let until = timestamp(newer.saturating_sub(MAX_FUTURE_US));
+    Err(error
+        .with("version of", timestamp(newer))
+        .help(format!("forget it after {until}; or erase its rows, and make its topic one of the broker's clock")))
 }
 
 /// The posts of this source and id, by when they were posted: of two days, they are two. Each with its last event, which
@@ -189,6 +205,14 @@ mod tests {
         assert_eq!(more.into_values().map(|last| last.is_some()).collect::<Vec<_>>(), [false, true, true]);
         assert_eq!(posts_of("s", "i", vec![], None).expect_err("unknown").kind(), ErrorKind::NotFound);
         assert_eq!(posts_of("s", "i", vec![], Some("noon")).expect_err("no time").kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_post_that_is_far_ahead_is_not_forgotten_in_vain() {
+        let of = |us: EventTime| PostEvent { version: (us / 1000) << 20, ..event(1, NOON) };
+        assert!(refuse_if_ahead(None, NOON).is_ok() && refuse_if_ahead(Some(&of(NOON + 240_000_000)), NOON).is_ok());
+        let error = refuse_if_ahead(Some(&of(NOON + 3_600_000_000)), NOON).expect_err("an hour ahead");
+        assert!(error.to_string().contains("2026-05-01T12:55:00.001Z"), "{error}");
     }
 
     #[test]

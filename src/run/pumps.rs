@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use undertone_error::{Error, ErrorKind, Result};
 use undertone_sinks::Sink;
 use undertone_sinks::pump::{EpochSource, Policy, Pump, Shutdown, SinkStatus};
@@ -29,8 +30,13 @@ impl Pumps {
         let (status, reported, shutdown) = (pump.status(), pump.status(), self.shutdown.clone());
         let name = status.sink().to_owned();
         self.running.spawn(async move {
+            let run = AbortOnDropHandle::new(tokio::spawn(pump.run(shutdown)));
             let outcome = tokio::select! {
-                outcome = pump.run(shutdown) => outcome,
+                outcome = run => outcome.unwrap_or_else(|e| {
+                    let error = Error::new(ErrorKind::Internal, "sink panicked").source(e);
+                    reported.gave_up(&error);
+                    Err(error)
+                }),
                 never = reported.report() => match never {},
             };
             if let Err(error) = &outcome {

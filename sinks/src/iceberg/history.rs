@@ -17,8 +17,9 @@ use undertone_error::{Error, ErrorKind, Result};
 use undertone_proto::v1::{Entities, ScoredPost};
 use undertone_proto::{Envelope, Event, EventTime, Partition};
 
+use super::commit::rolled_back;
 use super::failure::Doing;
-use super::position::{RunName, Track, stored_positions};
+use super::position::{RunName, Track, is_rolled_back, stored_positions};
 use super::read::scan;
 use crate::Positions;
 
@@ -56,6 +57,10 @@ fn next_offset(files: &[Extent], partition: i32, at: i64, ingested: &Range<Event
 impl BronzeHistory {
     /// Of events that were ingested in `ingested`, by the files of `table`.
     pub(super) async fn of(table: Table, ingested: Range<EventTime>) -> Result<Self> {
+        // Its positions would promise rows that are not there.
+        if is_rolled_back(&Track::Live, table.metadata())? {
+            return Err(rolled_back(&table));
+        }
         let positions = stored_positions(&Track::Live, table.metadata().properties())?;
         let ends = positions.into_iter().map(|(partition, stored)| (partition, stored.next)).collect();
         let files = extents(&table).await?.into();

@@ -160,7 +160,8 @@ impl Reader {
                 times.as_primitive_opt::<TimestampMicrosecondType>(),
                 versions.as_primitive_opt::<Int64Type>(),
                 deleted.as_boolean_opt(),
-            ) else {
+            )
+            else {
                 return Err(unexpected("silver.posts"));
             };
             for row in 0..batch.num_rows() {

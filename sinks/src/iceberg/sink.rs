@@ -71,15 +71,20 @@ impl<R> IcebergSink<R> {
         Self { track, ..self }
     }
 
-    /// The positions that a rollback has left ahead of the table's branch, of whatever track; empty for a table that was not rolled
-    /// back.
+    /// The positions that a rollback has left elsewhere than the table's branch has them, of whatever track (none for a table that was
+    /// not rolled back), and the positions of the stream's own once they are set back.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] if the branch no longer says where a position was; those of the catalog.
-    pub async fn rollback(&self) -> Result<Vec<SetBack>> {
+    pub async fn rollback(&self) -> Result<(Vec<SetBack>, Positions)> {
         let named = |error: Error| error.with("table", &self.name);
         let table = self.committer.catalog.load_table(&self.ident).await.doing("cannot load table").map_err(named)?;
-        set_back(table.metadata()).map_err(named)
+        let found = set_back(table.metadata()).map_err(named)?;
+        let stored = stored_positions(&Track::Live, table.metadata().properties()).map_err(named)?;
+        let mut positions: Positions =
+            stored.into_iter().map(|(partition, position)| (partition, position.next)).collect();
+        positions.extend(found.iter().filter(|back| back.run.is_none()).map(|back| (back.partition.clone(), back.to)));
+        Ok((found, positions))
     }
 
     /// Sets back what [`IcebergSink::rollback`] found, all or nothing.

@@ -184,6 +184,11 @@ impl SinkStatus {
         self.state().waiting = None;
     }
 
+    /// The sink ended by an error that it could not tell of itself.
+    pub fn gave_up(&self, error: &Error) {
+        self.ended(Some(error));
+    }
+
     pub(super) fn ended(&self, error: Option<&Error>) {
         let mut state = self.state();
         state.stopped = error.map(ToString::to_string);

@@ -75,6 +75,15 @@ impl Record {
     }
 }
 
+impl Record {
+    /// Whether this outcome of an event is that of a replay: its headers name the event.
+    pub(super) fn is_of_replay(&self, event: &Origin) -> bool {
+        let named = self.headers.iter().filter(|(name, _)| name == REPLAY_OF).filter_map(|(_, value)| value.as_deref());
+        let mut named = named.filter_map(|value| serde_json::from_slice::<ReplayOf>(value).ok());
+        named.any(|of| (of.topic, of.partition, of.offset) == (event.topic.clone(), event.partition, event.offset))
+    }
+}
+
 /// Whether headers are those of a replay, or of what became of one.
 pub fn is_replay(headers: &[(String, Option<Vec<u8>>)]) -> bool {
     headers.iter().any(|(name, _)| name == REPLAY_OF)

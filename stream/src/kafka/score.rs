@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use undertone_error::{Error, ErrorKind, Result};
@@ -75,11 +76,14 @@ struct Running {
     _reading: AbortOnDropHandle<()>,
 }
 
+/// Outcomes of some events; `None` if the shutdown came first.
+type Scoring = AbortOnDropHandle<Result<Option<Vec<Outcome>>>>;
+
 /// Some events that are being scored.
 struct Chunk {
     next: Offsets,
     carried: Vec<Carried>,
-    outcomes: AbortOnDropHandle<Result<Option<Vec<Outcome>>>>,
+    outcomes: Scoring,
     _room: Held,
 }
 
@@ -178,8 +182,8 @@ impl<S: Scorer> ScoredChunks<S> {
             Plan::Together => return Ok(batch),
             Plan::Group | Plan::Alone => {
                 tracing::warn!(partition, offset, posts = events.len(), "looking for the post that kills the process");
-                let outcomes = score_chunk(&*self.scorer, &self.config, events, &self.shutdown).await?;
-                let Some(outcomes) = outcomes else { return Ok(batch) };
+                // In a task of its own, like every chunk: a panic is an error here, and the post's doing.
+                let Some(outcomes) = self.score(events).await.map_err(panicked)?? else { return Ok(batch) };
                 if plan == Plan::Alone {
                     self.writer.acquit(partition, at).await?;
                 }
@@ -195,6 +199,12 @@ impl<S: Scorer> ScoredChunks<S> {
         batch.outcomes = carried.into_iter().zip(outcomes).map(|(carried, outcome)| carried.with(outcome)).collect();
         batch.next = fetched.next;
         Ok(batch)
+    }
+
+    fn score(&self, events: Vec<(i64, Event)>) -> Scoring {
+        let (scorer, config, shutdown) = (Arc::clone(&self.scorer), Arc::clone(&self.config), self.shutdown.clone());
+        let work = async move { score_chunk(&scorer, &config, events, &shutdown).await };
+        AbortOnDropHandle::new(tokio::spawn(work))
     }
 
     fn start(&self, from: Offsets) -> Running {
@@ -242,7 +252,6 @@ impl Running {
             }
             let Ok(outcomes) = tokio::time::timeout_at(until, &mut first.outcomes).await else { break };
             let Some(chunk) = self.first.take() else { break };
-            let panicked = |e| Error::new(ErrorKind::Internal, "scoring a chunk panicked").source(e);
             let Some(outcomes) = outcomes.map_err(panicked)?? else { break };
             bytes += chunk.carried.iter().map(|carried| carried.size).sum::<usize>();
             let carried = chunk.carried.into_iter().zip(outcomes);
@@ -299,10 +308,14 @@ impl<S: Scorer> Reading<S> {
         let (scorer, config, shutdown) = (Arc::clone(&self.scorer), Arc::clone(&self.config), self.shutdown.clone());
         let work = async move {
             let _scoring = scoring;
-            score_chunk(&*scorer, &config, events, &shutdown).await
+            score_chunk(&scorer, &config, events, &shutdown).await
         };
         Chunk { next, carried, outcomes: AbortOnDropHandle::new(tokio::spawn(work)), _room: held }
     }
+}
+
+fn panicked(error: JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "scoring a chunk panicked").source(error)
 }
 
 /// Keeps the first record, and of those after it what lies within `most` offsets of `at`: what is counted there.

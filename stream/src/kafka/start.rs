@@ -21,10 +21,9 @@ use undertone_proto::v1::{DeadLetter, Origin, ScoredPost};
 use super::client::{Kafka, OFFSETS_PATIENCE, PATIENCE, StartAt};
 use super::describe::Topic;
 use super::failure::failed;
-use super::gap::STAGE;
 use super::logging::Logged;
-use super::reader::{Limit, Offsets, Record, TopicReader};
-use super::replay::is_replay;
+use super::reader::{Limit, Offsets, TopicReader};
+use crate::dead::is_scorings;
 use crate::durable::blocking;
 
 /// Whoever decided longer ago than this may have been asleep, and looks again.
@@ -47,7 +46,7 @@ pub async fn pin_start(kafka: &Kafka, role: &'static str, raw: &Topic, scored: &
     if !offsets.is_empty() {
         return Ok(());
     }
-    let outcomes = last_outcomes(kafka, scored, dead).await?;
+    let outcomes = outcomes(kafka, None, scored, dead).await?;
     if let Some(origin) = outcomes.iter().find(|origin| origin.topic == raw.id).or(outcomes.first()) {
         return Err(forgotten(kafka, raw, origin));
     }
@@ -85,42 +84,55 @@ fn forgotten(kafka: &Kafka, raw: &Topic, last: &Origin) -> Error {
     error.help(format!("was the topic deleted and made again? what was not scored of the old one is gone; {accept}"))
 }
 
-/// Of which events outcomes were written last: some of the last ones of every partition that has any, of those that no replay left,
-/// whose events were long before.
+/// Of which events outcomes were written last: of each partition of `raw` that has any some of the last ones. Not those that a replay
+/// left, whose events were long before.
 ///
 /// # Errors
 /// [`ErrorKind::Unavailable`] if the topics cannot be read up to their ends; those of the cluster.
-pub async fn last_outcomes(kafka: &Kafka, scored: &Topic, dead: &Topic) -> Result<Vec<Origin>> {
+pub async fn last_outcomes(kafka: &Kafka, raw: &Topic, scored: &Topic, dead: &Topic) -> Result<Vec<Origin>> {
+    outcomes(kafka, Some(raw), scored, dead).await
+}
+
+/// As [`last_outcomes`]; without `raw` one is enough of each partition that outcomes go to.
+async fn outcomes(kafka: &Kafka, raw: Option<&Topic>, scored: &Topic, dead: &Topic) -> Result<Vec<Origin>> {
     let of_scored = |payload: &[u8]| ScoredPost::decode(payload).ok()?.origin;
-    let of_dead = |payload: &[u8]| {
-        let letter = DeadLetter::decode(payload).ok()?;
-        letter.origin.filter(|_| letter.stage != STAGE)
-    };
-    let mut origins = last(kafka, scored, &of_scored).await?;
-    origins.extend(last(kafka, dead, &of_dead).await?);
+    let of_dead = |payload: &[u8]| DeadLetter::decode(payload).ok().filter(is_scorings)?.origin;
+    let mut origins = last(kafka, raw, scored, &of_scored).await?;
+    origins.extend(last(kafka, raw, dead, &of_dead).await?);
     Ok(origins)
 }
 
-/// What `origin_of` says of the last records of every partition: of as many as it takes to find one, since aborted transactions and
-/// other people's records may come after it.
-async fn last(kafka: &Kafka, topic: &Topic, origin_of: &impl Fn(&[u8]) -> Option<Origin>) -> Result<Vec<Origin>> {
+/// What `origin_of` says of the last records of every partition: of as many as it takes to find what is looked for, since aborted
+/// transactions and other people's records may come after it.
+async fn last(
+    kafka: &Kafka,
+    raw: Option<&Topic>,
+    topic: &Topic,
+    origin_of: &impl Fn(&[u8]) -> Option<Origin>,
+) -> Result<Vec<Origin>> {
     let reader = TopicReader::new(kafka, "score", topic)?;
     let mut left = reader.bounds((0..topic.partitions).collect()).await?;
+    let mut wanted: BTreeMap<i32, BTreeSet<i32>> = BTreeMap::new();
+    for number in 0..raw.map_or(0, |raw| raw.partitions) {
+        wanted.entry(number.rem_euclid(topic.partitions.max(1))).or_default().insert(number);
+    }
     let mut origins = Vec::new();
     let mut size = TAIL;
     loop {
-        left.retain(|_, (start, end)| start < end);
+        left.retain(|number, (start, end)| start < end && wanted.get(number).is_none_or(|wanted| !wanted.is_empty()));
         if left.is_empty() {
             return Ok(origins);
         }
         let from = |(&number, &(start, end)): (&i32, &(i64, i64))| (number, start.max(end - size));
         let from: Offsets = left.iter().map(from).collect();
-        for record in between(&reader, from.clone(), &left).await? {
-            let origin = record.payload.as_deref().and_then(origin_of).filter(|_| !is_replay(&record.headers));
-            if let Some(origin) = origin {
-                left.remove(&record.partition);
-                origins.push(origin);
+        for (number, origin) in between(&reader, from.clone(), &left, origin_of).await? {
+            // Of an earlier topic none is looked for, and one is as good as all.
+            match wanted.get_mut(&number) {
+                Some(wanted) if raw.is_some_and(|raw| raw.id == origin.topic) => drop(wanted.remove(&origin.partition)),
+                Some(wanted) => wanted.clear(),
+                None => drop(left.remove(&number)),
             }
+            origins.push(origin);
         }
         // Before what was read.
         for (number, (_, end)) in &mut left {
@@ -130,9 +142,14 @@ async fn last(kafka: &Kafka, topic: &Topic, origin_of: &impl Fn(&[u8]) -> Option
     }
 }
 
-/// The records of partitions, from offsets up to the ends of `bounds`.
-async fn between(reader: &TopicReader, mut at: Offsets, bounds: &BTreeMap<i32, (i64, i64)>) -> Result<Vec<Record>> {
-    let mut records = Vec::new();
+/// What the records of partitions are the outcomes of, from offsets up to the ends of `bounds`.
+async fn between(
+    reader: &TopicReader,
+    mut at: Offsets,
+    bounds: &BTreeMap<i32, (i64, i64)>,
+    origin_of: &impl Fn(&[u8]) -> Option<Origin>,
+) -> Result<Vec<(i32, Origin)>> {
+    let mut origins = Vec::new();
     let mut until = Instant::now() + OFFSETS_PATIENCE;
     while !at.is_empty() {
         let fetched = reader.read(at.clone(), Limit { records: 1000, bytes: 8 << 20, wait: WAIT }).await?;
@@ -141,14 +158,20 @@ async fn between(reader: &TopicReader, mut at: Offsets, bounds: &BTreeMap<i32, (
         } else if Instant::now() > until {
             let error = Error::new(ErrorKind::Unavailable, "topic cannot be read up to its end");
             let error = error.with("topic", &reader.topic().name).with("partitions", format!("{:?}", at.keys()));
-            return Err(error.help("does a transaction stay open there? a scorer that has ended leaves one for ten seconds"));
+            return Err(
+                error.help("does a transaction stay open there? a scorer that has ended leaves one for ten seconds")
+            );
         }
         let end = |number: &i32| bounds.get(number).map_or(0, |(_, end)| *end);
-        records.extend(fetched.records.into_iter().filter(|record| record.offset < end(&record.partition)));
+        for record in fetched.records.iter().filter(|record| record.offset < end(&record.partition)) {
+            let origin = record.payload.as_deref().and_then(origin_of);
+            origins
+                .extend(origin.filter(|origin| !record.is_of_replay(origin)).map(|origin| (record.partition, origin)));
+        }
         at.extend(&fetched.next);
         at.retain(|number, at| *at < end(number));
     }
-    Ok(records)
+    Ok(origins)
 }
 
 fn write_start(kafka: &Kafka, role: &str, topic: &Topic) -> Result<()> {

@@ -299,13 +299,13 @@ pub async fn score_chunk(
     shutdown: &CancellationToken,
 ) -> Result<Option<Vec<Outcome>>> {
     // Parsing and looking for entities would hold up the runtime's own threads.
-    let _at_work = scorer.at_work();
     let (posts, at_work) = (config.posts.clone(), scorer.at_work());
     let prepare = move || {
         let _at_work = at_work;
         Ok(events.into_iter().map(|(_, event)| Prepared::new(event, &posts)).collect::<Vec<_>>())
     };
     let prepared = blocking(prepare).await?;
+    let _at_work = scorer.at_work();
     let texts: Vec<_> = prepared.iter().filter_map(Prepared::text).collect();
     failpoint::hit_if("score.deadly-text", || texts.iter().any(|text| text.contains(DEADLY)));
     let Some(verdicts) = judge(scorer, &texts, shutdown).await? else { return Ok(None) };

@@ -12,6 +12,7 @@ use undertone_error::ErrorKind;
 
 use super::*;
 use crate::Positions;
+use crate::iceberg::SetBack;
 use crate::iceberg::position::{Track, stored_positions};
 use crate::pump::{Batch, EpochSource, Ingested, Policy, Pump, ReadLimit, Shutdown};
 
@@ -244,23 +245,34 @@ async fn a_rollback_that_is_accepted_has_what_it_took_away_stored_again_and_noth
     later.append(epoch(2, 0, 3)).unwrap();
     sink.positions().await.unwrap();
     sink.write(&later).await.unwrap();
-    assert_eq!(sink.rollback().await.unwrap(), []);
+    assert_eq!(sink.rollback().await.unwrap().0, []);
+    let head = home.table("bronze", "posts").await.metadata().current_snapshot_id().unwrap();
     roll_back(home.folder.path(), &home.table("bronze", "posts").await, old).await;
 
-    let found = sink.rollback().await.unwrap();
-    let shown: Vec<_> = found.iter().map(|back| (back.partition.partition, back.from, back.to)).collect();
-    assert_eq!(shown, [(0, 20, Some(10)), (2, 3, None)]);
+    let (found, positions) = sink.rollback().await.unwrap();
+    let shown = |found: &[SetBack]| -> Vec<_> {
+        found.iter().map(|back| (back.partition.partition, back.from, back.to)).collect()
+    };
+    assert_eq!(shown(&found), [(0, 20, 10), (2, 3, 0)]);
+    let back: Positions = [(partition(0), 10), (partition(1), 9), (partition(2), 0)].into();
+    assert_eq!(positions, back);
     // The catalog's answer may be lost; what happened counts.
     home.fail([Fault::LostReply]);
     sink.accept_rollback(&found).await.unwrap();
     assert_eq!(sink.accept_rollback(&found).await.unwrap_err().kind(), ErrorKind::Conflict);
-    assert_eq!(sink.positions().await.unwrap(), [(partition(0), 10), (partition(1), 9)].into());
+    assert_eq!(sink.positions().await.unwrap(), back);
+
+    // Rolled forward again, after all: what is there is not stored once more.
+    roll_back(home.folder.path(), &home.table("bronze", "posts").await, head).await;
+    let (forward, _) = sink.rollback().await.unwrap();
+    assert_eq!(shown(&forward), [(0, 10, 20), (2, 0, 3)]);
+    roll_back(home.folder.path(), &home.table("bronze", "posts").await, old).await;
+    let (again, positions) = sink.rollback().await.unwrap();
+    assert_eq!(positions, back);
+    sink.accept_rollback(&again).await.unwrap();
+    sink.positions().await.unwrap();
     sink.write(&later).await.unwrap();
     assert_eq!((home.offsets(0).await, home.offsets(2).await), (all(0, 20), all(0, 3)));
-
-    // Rolled back once more, beneath the acceptance: the branch still knows.
-    roll_back(home.folder.path(), &home.table("bronze", "posts").await, old).await;
-    assert_eq!(sink.rollback().await.unwrap().len(), 2);
 }
 
 #[tokio::test]
