@@ -123,7 +123,7 @@ def test_late_posts_are_counted_too(stored) -> None:
     running, rows = stored
     late = [row for row in rows if row["late"]]
     assert len(late) > 5
-    said = answered(running, "series", window="1m", **{"from": "2026-05-01T12:00:00Z", "to": "2026-05-01T13:00:00Z"})
+    said = answered(running, "series", window="1m", **{"from": "2026-04-30T12:00:00Z", "to": "2026-05-01T13:00:00Z"})
     assert sum(point["posts"] for point in said["points"]) == len(late)
 
 
