@@ -174,7 +174,10 @@ class Java(Server):
     def java(self, *arguments: str) -> list[str]:
         if not self.jars.is_dir():
             raise Died(f"{self.name} is not installed; `scripts/setup.py servers` does it")
-        small = [f"-Xmx{self.heap_megabytes}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
+        # Libraries that it unpacks go with the folder: a server that is killed leaves them.
+        unpacked = self.folder.resolve() / "tmp"
+        unpacked.mkdir(parents=True, exist_ok=True)
+        small = [f"-Xmx{self.heap_megabytes}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", f"-Djava.io.tmpdir={unpacked}"]
         return ["java", *small, "-cp", f"{self.jars}/*", *arguments]
 
 
