@@ -194,6 +194,23 @@ def test_a_group_that_forgot_where_it_stood_scores_nothing_twice(world: World) -
 
 
 @pytest.mark.timeout(240)
+def test_a_group_whose_outcomes_are_gone_too_does_not_begin_anew(world: World) -> None:
+    """As after a rest that was longer than all retention: only the topics' ends tell that there was something."""
+    world.produce(40)
+    world.finish()
+    for topic in (world.topics.scored, world.topics.dead):
+        for partition in (0, 1):
+            world.forget(topic, partition, -1)
+    for done in world.topics.admin.delete_consumer_groups([f"{world.topics.group}-score"]).values():
+        done.result(30)
+    status, said = world.run("--roles", "score")
+    assert status == 2 and "forgotten" in said and "gone too" in said and "accept-gap" in said, said
+    lines = world.accept("--sink", "score", "--yes")
+    assert [line.split()[:2] for line in lines[:-1]] == [["accepted", "score"]] * 2 and "nobody knows" in lines[0], lines
+    world.finish("--roles", "score")
+
+
+@pytest.mark.timeout(240)
 def test_what_a_rollback_took_away_is_stored_again_once_a_person_has_accepted_it(world: World) -> None:
     world.produce(60)
     world.finish()

@@ -14,7 +14,7 @@ use undertone_sinks::iceberg::{Grain, IcebergSink, IcebergStore, SetBack, StoreC
 use undertone_sinks::pump::{Gap, gaps};
 use undertone_sinks::{Epoch, Positions, Sink};
 use undertone_stream::data::DataFolder;
-use undertone_stream::kafka::{GAP_STAGE, Kafka, Topic, Topics, last_outcomes};
+use undertone_stream::kafka::{GAP_STAGE, Kafka, Topic, Topics, last_outcomes, was_written};
 
 use super::output::Output;
 use crate::Outcome;
@@ -109,7 +109,7 @@ impl Work {
     /// partition, or where the partition begins now.
     async fn forgotten(&self, starts: &Positions) -> Result<Vec<Gap>> {
         let outcomes = last_outcomes(&self.kafka, &self.topics.raw, &self.topics.scored, &self.topics.dead).await?;
-        if outcomes.is_empty() {
+        if outcomes.is_empty() && !was_written(&self.kafka, &self.topics.scored).await? {
             return Ok(Vec::new());
         }
         let gap = |(partition, &start): (&Partition, &i64)| {
@@ -268,7 +268,9 @@ fn describe_rollback(back: &SetBack, topic: &Topic) -> String {
         format!("the rows that are there go up to offset {to}")
     };
     match run {
-        _ if partition.topic != topic.id => format!("partition {number} of a topic that {name} has replaced: {rows}"),
+        _ if partition.topic != topic.id => {
+            format!("partition {number} of a topic that {name} has replaced: {rows}, and are lost")
+        }
         None => format!("{name} partition {number}: {rows}; goes on at offset {to}"),
         Some(run) => {
             format!("{name} partition {number}, run {run}: {rows}; `undertone rescore --run {run}` goes on there")

@@ -63,9 +63,7 @@ fn refuse_if_ahead(last: Option<&PostEvent>, now: EventTime) -> Result<()> {
         "post has a version of a clock that is far ahead, to which a tombstone would lose",
     );
     let until = timestamp(newer.saturating_sub(MAX_FUTURE_US));
-    Err(error
-        .with("version of", timestamp(newer))
-        .help(format!("forget it after {until}; or erase its rows, and make its topic one of the broker's clock")))
+    Err(error.with("version of", timestamp(newer)).help(format!("forget it after {until}")))
 }
 
 /// The posts of this source and id, by when they were posted: of two days, they are two. Each with its last event, which

@@ -49,6 +49,6 @@ pub use self::replay::{DeadLetters, Letter, Letters, Place, Replay, ReplayOf, Re
 pub use self::score::{KafkaOutcome, ScoredBatch, ScoredChunks, ScoringEnd};
 pub use self::send::NewRecord;
 pub use self::settle::{LetterCloser, LetterWriter};
-pub use self::start::{last_outcomes, pin_start};
+pub use self::start::{last_outcomes, pin_start, was_written};
 pub use self::topics::{TopicSettings, TopicsReport, ensure_topics, inspect_topics};
 pub use self::transaction::{ScoreWriter, end_earlier};

@@ -47,8 +47,10 @@ pub async fn pin_start(kafka: &Kafka, role: &'static str, raw: &Topic, scored: &
         return Ok(());
     }
     let outcomes = outcomes(kafka, None, scored, dead).await?;
-    if let Some(origin) = outcomes.iter().find(|origin| origin.topic == raw.id).or(outcomes.first()) {
-        return Err(forgotten(kafka, raw, origin));
+    let last = outcomes.iter().find(|origin| origin.topic == raw.id).or(outcomes.first());
+    // Retention may have taken the outcomes before the broker forgot the offsets: the topic still says that there were some.
+    if last.is_some() || was_written(kafka, scored).await? {
+        return Err(forgotten(kafka, raw, last));
     }
     let (kafka, topic) = (kafka.clone(), raw.clone());
     blocking(move || write_start(&kafka, role, &topic)).await
@@ -71,17 +73,28 @@ pub(super) fn committed(consumer: &BaseConsumer<Logged>, topic: &Topic) -> Resul
 }
 
 /// The error for a group that stood somewhere, and no longer says where.
-fn forgotten(kafka: &Kafka, raw: &Topic, last: &Origin) -> Error {
+fn forgotten(kafka: &Kafka, raw: &Topic, last: Option<&Origin>) -> Error {
     let accept = "`undertone accept-gap --sink score` shows from where it would go on";
-    if last.cluster == kafka.cluster() && last.topic == raw.id {
+    let Some(last) = last.filter(|last| last.cluster != kafka.cluster() || last.topic != raw.id) else {
         let error = Error::new(ErrorKind::Corrupt, "consumer group has forgotten how far its topic is scored");
         let error = error.with("group", kafka.group("score")).with("topic", &raw.name);
-        let error = error.with("last outcome", format!("partition {}, offset {}", last.partition, last.offset));
+        let error = error.with(
+            "last outcome",
+            last.map_or("gone too".to_owned(), |last| format!("partition {}, offset {}", last.partition, last.offset)),
+        );
         return error.help(format!("offsets expire a week after the last member has left; {accept}"));
-    }
+    };
     let error = Error::new(ErrorKind::Corrupt, "outcomes are of another topic than the one that is to be scored");
     let error = error.with("topic", &raw.name).with("id", &raw.id).with("outcomes of", &last.topic);
     error.help(format!("was the topic deleted and made again? what was not scored of the old one is gone; {accept}"))
+}
+
+/// Whether anything ever was written to a topic, be it gone by now.
+///
+/// # Errors
+/// Those of the cluster.
+pub async fn was_written(kafka: &Kafka, topic: &Topic) -> Result<bool> {
+    Ok(kafka.all_bounds(topic).await?.values().any(|(_, end)| *end > 0))
 }
 
 /// Of which events outcomes were written last: of each partition of `raw` that has any some of the last ones. Not those that a replay
@@ -97,9 +110,23 @@ pub async fn last_outcomes(kafka: &Kafka, raw: &Topic, scored: &Topic, dead: &To
 async fn outcomes(kafka: &Kafka, raw: Option<&Topic>, scored: &Topic, dead: &Topic) -> Result<Vec<Origin>> {
     let of_scored = |payload: &[u8]| ScoredPost::decode(payload).ok()?.origin;
     let of_dead = |payload: &[u8]| DeadLetter::decode(payload).ok().filter(is_scorings)?.origin;
-    let mut origins = last(kafka, raw, scored, &of_scored).await?;
-    origins.extend(last(kafka, raw, dead, &of_dead).await?);
-    Ok(origins)
+    let mut found = Latest::default();
+    last(kafka, raw, scored, &of_scored, &mut found).await?;
+    last(kafka, raw, dead, &of_dead, &mut found).await?;
+    Ok(found.0.into_values().collect())
+}
+
+/// The greatest origin that was found in each partition of each topic.
+#[derive(Default)]
+struct Latest(BTreeMap<(String, i32), Origin>);
+
+impl Latest {
+    fn add(&mut self, origin: Origin) {
+        let latest = self.0.entry((origin.topic.clone(), origin.partition)).or_insert_with(|| origin.clone());
+        if origin.offset > latest.offset {
+            *latest = origin;
+        }
+    }
 }
 
 /// What `origin_of` says of the last records of every partition: of as many as it takes to find what is looked for, since aborted
@@ -109,19 +136,19 @@ async fn last(
     raw: Option<&Topic>,
     topic: &Topic,
     origin_of: &impl Fn(&[u8]) -> Option<Origin>,
-) -> Result<Vec<Origin>> {
+    found: &mut Latest,
+) -> Result<()> {
     let reader = TopicReader::new(kafka, "score", topic)?;
     let mut left = reader.bounds((0..topic.partitions).collect()).await?;
     let mut wanted: BTreeMap<i32, BTreeSet<i32>> = BTreeMap::new();
     for number in 0..raw.map_or(0, |raw| raw.partitions) {
         wanted.entry(number.rem_euclid(topic.partitions.max(1))).or_default().insert(number);
     }
-    let mut origins = Vec::new();
     let mut size = TAIL;
     loop {
         left.retain(|number, (start, end)| start < end && wanted.get(number).is_none_or(|wanted| !wanted.is_empty()));
         if left.is_empty() {
-            return Ok(origins);
+            return Ok(());
         }
         let from = |(&number, &(start, end)): (&i32, &(i64, i64))| (number, start.max(end - size));
         let from: Offsets = left.iter().map(from).collect();
@@ -132,7 +159,7 @@ async fn last(
                 Some(wanted) => wanted.clear(),
                 None => drop(left.remove(&number)),
             }
-            origins.push(origin);
+            found.add(origin);
         }
         // Before what was read.
         for (number, (_, end)) in &mut left {
