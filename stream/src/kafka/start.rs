@@ -94,7 +94,7 @@ fn forgotten(kafka: &Kafka, raw: &Topic, last: Option<&Origin>) -> Error {
 /// # Errors
 /// Those of the cluster.
 pub async fn was_written(kafka: &Kafka, topic: &Topic) -> Result<bool> {
-    Ok(kafka.all_bounds(topic).await?.values().any(|(_, end)| *end > 0))
+    Ok(kafka.all_bounds(topic).await?.iter().any(|(_, (_, end))| *end > 0))
 }
 
 /// Of which events outcomes were written last: of each partition of `raw` that has any some of the last ones. Not those that a replay
