@@ -68,19 +68,21 @@ pub struct Place {
 impl Record {
     /// The event that this record of `partition` is again, if it is a replay.
     pub fn replay_of(&self, partition: &Partition) -> Option<ReplayOf> {
-        let (_, value) = self.headers.iter().find(|(name, _)| name == REPLAY_OF)?;
-        let of: ReplayOf = serde_json::from_slice(value.as_deref()?).ok()?;
+        let of = self.named().next()??;
         let ours = of.cluster == partition.cluster && of.topic == partition.topic;
         (ours && of.partition == partition.partition && of.offset < self.offset).then_some(of)
     }
-}
 
-impl Record {
     /// Whether this outcome of an event is that of a replay: its headers name the event.
     pub(super) fn is_of_replay(&self, event: &Origin) -> bool {
-        let named = self.headers.iter().filter(|(name, _)| name == REPLAY_OF).filter_map(|(_, value)| value.as_deref());
-        let mut named = named.filter_map(|value| serde_json::from_slice::<ReplayOf>(value).ok());
-        named.any(|of| (of.topic, of.partition, of.offset) == (event.topic.clone(), event.partition, event.offset))
+        let mut named = self.named().flatten();
+        named.any(|of| of.topic == event.topic && of.partition == event.partition && of.offset == event.offset)
+    }
+
+    /// What its headers of a replay name; `None` for one that cannot be read.
+    fn named(&self) -> impl Iterator<Item = Option<ReplayOf>> {
+        let ours = self.headers.iter().filter(|(name, _)| name == REPLAY_OF);
+        ours.map(|(_, value)| serde_json::from_slice(value.as_deref()?).ok())
     }
 }
 
